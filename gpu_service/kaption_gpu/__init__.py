@@ -1,0 +1,1 @@
+"""The pool: backends, the plan-execute-apply loop, lanes, health."""

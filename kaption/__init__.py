@@ -1,0 +1,1 @@
+"""Kaption: live transcripts on Kafka."""

@@ -1,0 +1,1 @@
+"""What a user types: up, publish, follow, topics, dlq, doctor, version."""

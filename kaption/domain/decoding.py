@@ -1,0 +1,131 @@
+"""What the pool asks of a model, and what comes back: the port between sessions, planner and backends.
+
+Audio here is mono float32 at 16 kHz, in [-1, 1]. Nothing here knows which runtime computes.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+SAMPLE_RATE = 16_000
+#: One voice-detection frame: 512 samples, 32 ms. Segment boundaries are multiples of it.
+VAD_FRAME = 512
+
+Audio = npt.NDArray[np.float32]
+
+
+class Kind(StrEnum):
+    """Why a window is decoded; finals go before partials."""
+
+    FINAL = "final"
+    PARTIAL = "partial"
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """Everything besides audio and length that decides a decode's text.
+
+    ``prompt`` is earlier text of the run and ``vocabulary`` its names; the backend budgets both to about 150 tokens
+    together (HAZARDS, Whisper 1). ``language`` is a code or None to detect it. ``max_tokens`` bounds loops.
+    """
+
+    language: str | None = None
+    task: str = "transcribe"
+    prompt: str = ""
+    vocabulary: tuple[str, ...] = ()
+    beam_size: int = 1
+    word_times: bool = False
+    max_tokens: int = 224
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Window:
+    """One piece of audio to decode.
+
+    ``id`` is the session's own and comes back with the result; ``audio`` has shape (n,), n <= 30 s; ``padded`` is the
+    window's length in samples, which follows from ``audio`` alone (``window_length``), never from the batch.
+    """
+
+    id: int
+    kind: Kind
+    audio: Audio
+    padded: int
+    options: DecodeOptions
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedWord:
+    """A word as the model writes it (leading space kept), seconds from the window's start, probability 0-1."""
+
+    text: str
+    start: float
+    end: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What a window says. ``words`` is empty unless word times were asked for; ``text`` is stripped.
+
+    ``suppressed`` names the guard that emptied ``text``, if one did.
+    """
+
+    text: str
+    language: str | None
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    words: tuple[DecodedWord, ...] = ()
+    suppressed: str | None = None
+
+
+class VoiceDetector(Protocol):
+    """Speech probability of consecutive frames of one stream. Its state can be taken and put back, bit for bit."""
+
+    def __call__(self, frame: Audio) -> float:
+        """The probability that ``frame`` (shape (512,)) holds speech; frames must be given in order."""
+
+    def state(self) -> bytes:
+        """The detector's state after the last frame."""
+
+    def restore(self, state: bytes) -> None:
+        """Continue from a state that ``state`` gave."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What ready weights are: alias, digest of the weight file, backend's name, and what they can do."""
+
+    alias: str
+    digest: str
+    backend: str
+    languages: frozenset[str] = field(default_factory=frozenset)
+    tasks: frozenset[str] = frozenset({"transcribe"})
+
+
+class Backend(Protocol):
+    """A model on a device. ``transcribe`` is called from worker threads; a batch's windows share padded length and kind."""
+
+    info: ModelInfo
+
+    def warm_up(self) -> None:
+        """Decode once at each window length, so that the first caption does not wait."""
+
+    def transcribe(self, batch: list[Window]) -> list[Decoded]:
+        """Decode ``batch``; results in its order. A final's text must not depend on its company (promise 4)."""
+
+
+#: Window lengths in seconds. Few, since every new shape costs a runtime something; 8 s is the floor below which Whisper
+#: repeats itself (DESIGN, engine facts).
+WINDOW_SECONDS = (8, 12, 16, 20, 24, 30)
+
+
+def window_length(samples: int) -> int:
+    """Padded length in samples for ``samples`` of audio: the first of ``WINDOW_SECONDS`` with 2 s to spare, else 30 s."""
+    for seconds in WINDOW_SECONDS:
+        if samples + 2 * SAMPLE_RATE <= seconds * SAMPLE_RATE:
+            return seconds * SAMPLE_RATE
+    return WINDOW_SECONDS[-1] * SAMPLE_RATE

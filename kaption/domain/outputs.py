@@ -1,0 +1,72 @@
+"""What goes into a session and what comes out of it, as data. The pool turns outputs into records and transactions."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
+from kaption_schemas.topics import Type
+
+
+class StreamKey(NamedTuple):
+    """A stream: the key of an audio topic, ``<tenant>/<stream>``."""
+
+    tenant: str
+    stream: str
+
+    def __str__(self) -> str:
+        return f"{self.tenant}/{self.stream}"
+
+
+class RunKey(NamedTuple):
+    """One run of a stream."""
+
+    tenant: str
+    stream: str
+    run: str
+
+    def __str__(self) -> str:
+        return "/".join(self)
+
+
+class Latency(StrEnum):
+    """The two latency classes: which audio topic a run came by."""
+
+    LIVE = "live"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AudioRecord:
+    """One record of an audio topic, parsed. ``body`` is PCM s16le for a chunk (a batch chunk's bytes already fetched),
+    JSON otherwise.
+
+    ``timestamp_ms`` is the broker's append time of this record and drives timers; ``received_ms`` is the append time of
+    the publisher's record and measures pace and latency. ``samples`` is per channel.
+    """
+
+    kind: Type
+    key: RunKey
+    offset: int
+    timestamp_ms: int
+    received_ms: int
+    sequence: int = -1
+    first_sample: int = 0
+    samples: int = 0
+    rate: int = 16000
+    channels: int = 1
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """The record at ``offset`` of the lane is refused; the lane keeps its original bytes and headers."""
+
+    offset: int
+    reason: Reason
+
+
+#: Outputs that must be committed with the offset and the snapshot, and partials, which must not.
+Durable = FinalTranscript | Gap | StreamCompleted | DeadLetter
+Output = Durable | PartialTranscript

@@ -1,0 +1,211 @@
+"""The records that travel, as frozen pydantic models. JSON Schemas and asyncapi.yaml are generated from them.
+
+Samples are integers of the run's source rate, counted from 0; milliseconds appear only in transcripts.
+A model refuses unknown fields where a publisher writes it, and ignores them where Kaption does (a reader of an older
+version must survive a newer writer).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from kaption_schemas.reasons import Reason
+from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN
+
+Stream = Annotated[str, StringConstraints(pattern=f"^(?:{STREAM_PATTERN.pattern})$")]
+Run = Annotated[str, StringConstraints(pattern=f"^(?:{RUN_PATTERN.pattern})$")]
+Samples = Annotated[int, Field(ge=0, le=10**12)]
+Milliseconds = Annotated[int, Field(ge=0)]
+Language = Annotated[str, StringConstraints(pattern=r"^(auto|[a-z]{2,3})$")]
+Entity = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")]
+Term = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+#: Rates whose 40 ms are a whole number of samples, so that resampling works on whole blocks.
+RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+Rate = Annotated[int, Field(json_schema_extra={"enum": list(RATES)})]
+MAX_CHANNELS = 2
+
+
+class Inbound(BaseModel):
+    """A body that a publisher writes: unknown fields are refused, since they are misspelt options."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Outbound(BaseModel):
+    """A body that Kaption writes: unknown fields are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class AudioFormat(Inbound):
+    """Format of a run's audio, as ``content-type`` states it for a frame."""
+
+    encoding: Literal["s16le", "mulaw", "alaw", "flac", "ogg", "wav"] = "s16le"
+    rate: Rate = 16000
+    channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)] = 1
+
+
+class RunOptions(Inbound):
+    """What a publisher may ask for a run. ``None`` takes the tenant's default.
+
+    ``redaction`` lists Presidio entity names, for example ``CREDIT_CARD``; an empty list redacts nothing.
+    ``vocabulary`` is put before the model; ``metadata`` comes back in ``completed``.
+    """
+
+    language: Language = "auto"
+    task: Literal["transcribe", "translate"] = "transcribe"
+    channels: Literal["mix", "split"] = "mix"
+    redaction: Annotated[tuple[Entity, ...], Field(max_length=32, strict=False)] | None = None
+    vocabulary: Annotated[tuple[Term, ...], Field(max_length=200, strict=False)] = ()
+    metadata: Annotated[dict[str, str], Field(max_length=64)] = Field(default_factory=dict)
+    replaces: Run | None = None
+
+
+class StreamStarted(Inbound):
+    """``kaption.stream.started``: a run begins. ``wall_time_ms`` anchors sample 0 (milliseconds since 1970)."""
+
+    format: AudioFormat = AudioFormat()
+    options: RunOptions = RunOptions()
+    wall_time_ms: int | None = None
+
+
+class StreamEnded(Inbound):
+    """``kaption.stream.ended``: the last frame's sequence; -1 for a run without frames."""
+
+    last_sequence: Annotated[int, Field(ge=-1, le=10**12)]
+    reason: Annotated[str, StringConstraints(max_length=64)] = "ended"
+
+
+class MediaObject(Inbound):
+    """``kaption.media.object``: an object in the tenant's bucket to transcribe. ``muted`` are ranges in ms."""
+
+    bucket: Annotated[str, StringConstraints(min_length=3, max_length=63)]
+    key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    version: str | None = None
+    etag: str | None = None
+    size: Annotated[int, Field(ge=0)] | None = None
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
+    options: RunOptions = RunOptions()
+    muted: Annotated[tuple[tuple[int, int], ...], Field(max_length=1000, strict=False)] = ()
+
+
+class DataRef(Outbound):
+    """Body of a batch chunk: a byte range of one normalised object, PCM s16le at the source rate."""
+
+    bucket: str
+    key: str
+    offset: int
+    length: int
+
+
+class Gap(Outbound):
+    """``kaption.audio.gap``: audio that is missing. On an audio topic it stands for one refused frame (``samples`` 0 when
+    unknown); on transcripts.final for ``[first_sample, first_sample + samples)`` of the run.
+    """
+
+    run: str
+    first_sequence: int
+    last_sequence: int
+    first_sample: int
+    samples: int
+    reason: Reason
+    tenant: str = ""
+    stream: str = ""
+    channel: int = 0
+
+
+class Word(Outbound):
+    """One word of a final with its times from the run's start and its probability (0-1)."""
+
+    text: str
+    start_ms: Milliseconds
+    end_ms: Milliseconds
+    probability: float
+
+
+class Model(Outbound):
+    """Which weights and runtime decoded a segment."""
+
+    name: str
+    digest: str
+    backend: str
+
+
+class Redaction(Outbound):
+    """One replacement made in ``text``: characters ``[start, end)`` of the text as published."""
+
+    entity: str
+    start: int
+    end: int
+
+
+class Quality(Outbound):
+    """Whisper's own figures of a decode, and what a guard did with it."""
+
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+    suppressed: str | None = None
+
+
+class PartialTranscript(Outbound):
+    """``kaption.transcript.partial``: what the open segment says so far. ``text[:stable]`` only grows within a segment."""
+
+    tenant: str
+    stream: str
+    run: str
+    channel: int
+    segment: int
+    epoch: int
+    revision: int
+    start_ms: Milliseconds
+    end_ms: Milliseconds
+    text: str
+    stable: Annotated[int, Field(ge=0)]
+    language: str | None = None
+
+
+class FinalTranscript(Outbound):
+    """``kaption.transcript.final``: segment ``[start_sample, end_sample)``; ranges of a run tile it. Silent ones have no text.
+
+    ``speech_start_sample`` and ``speech_end_sample`` bound what was said within the range.
+    """
+
+    tenant: str
+    stream: str
+    run: str
+    channel: int
+    segment: int
+    start_sample: Samples
+    end_sample: Samples
+    speech_start_sample: Samples
+    speech_end_sample: Samples
+    rate: int
+    start_ms: Milliseconds
+    end_ms: Milliseconds
+    text: str
+    words: tuple[Word, ...]
+    language: str | None
+    silent: bool
+    quality: Quality | None
+    redactions: tuple[Redaction, ...]
+    model: Model
+
+
+class StreamCompleted(Outbound):
+    """``kaption.stream.completed``: the run (and channel) is closed and every segment published."""
+
+    tenant: str
+    stream: str
+    run: str
+    channel: int
+    segments: int
+    samples: Samples
+    rate: int
+    duration_ms: Milliseconds
+    reason: Reason
+    gaps: int
+    repeats: int
+    metadata: dict[str, str] = Field(default_factory=dict)
+    replaces: str | None = None

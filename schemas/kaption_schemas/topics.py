@@ -1,0 +1,153 @@
+"""The topic map: which records travel where, under which key, for how long, and whose the topic is.
+
+Everything that creates, checks or documents a topic reads this table; nothing else names one.
+It must not know how a broker is reached (``kaption.adapters``) or what a record means (``kaption.domain``).
+"""
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final as Const
+
+DEFAULT_TENANT: Const = "default"
+TENANT_PATTERN: Const = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+STREAM_PATTERN: Const = re.compile(r"[A-Za-z0-9._-]{1,128}")
+#: A ULID: 26 characters of Crockford's base 32 (https://github.com/ulid/spec), upper case.
+RUN_PATTERN: Const = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+
+MINUTE_MS: Const = 60_000
+HOUR_MS: Const = 60 * MINUTE_MS
+DAY_MS: Const = 24 * HOUR_MS
+MIB: Const = 1 << 20
+
+
+class Type(StrEnum):
+    """``ce_type`` of each record."""
+
+    STARTED = "kaption.stream.started"
+    FRAME = "kaption.audio.frame"
+    ENDED = "kaption.stream.ended"
+    OBJECT = "kaption.media.object"
+    CHUNK = "kaption.audio.chunk"
+    GAP = "kaption.audio.gap"
+    PARTIAL = "kaption.transcript.partial"
+    FINAL = "kaption.transcript.final"
+    COMPLETED = "kaption.stream.completed"
+    SNAPSHOT = "kaption.state.snapshot"
+    CLAIM = "kaption.state.claim"
+
+
+class Owner(StrEnum):
+    """Whose a topic is: an ``EDGE`` topic is a tenant's (prefixed), an ``INNER`` one the service's."""
+
+    EDGE = "edge"
+    INNER = "inner"
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One row of the map.
+
+    ``name`` is unprefixed; ``max_bytes`` is the broker's ``max.message.bytes``; ``retention_ms`` -1 keeps for ever.
+    ``inputs`` topics take the broker's append time, which latency is measured from.
+    """
+
+    name: str
+    types: tuple[Type, ...]
+    owner: Owner
+    key: str
+    retention_ms: int
+    max_bytes: int = MIB
+    cleanup: str = "delete"
+    append_time: bool = False
+    staged_only: bool = False
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def config(self) -> dict[str, str]:
+        """The topic's configuration as Kafka spells it."""
+        out = {
+            "cleanup.policy": self.cleanup,
+            "retention.ms": str(self.retention_ms),
+            "max.message.bytes": str(self.max_bytes),
+        }
+        if self.append_time:
+            out["message.timestamp.type"] = "LogAppendTime"
+        return out | self.extra
+
+
+EVENTS: Const = Topic(
+    "media.events.v1", (Type.STARTED, Type.FRAME, Type.ENDED), Owner.EDGE, "<stream>", DAY_MS, append_time=True
+)
+OBJECTS: Const = Topic("media.objects.v1", (Type.OBJECT,), Owner.EDGE, "<stream>", 7 * DAY_MS, append_time=True)
+# 1 MiB more than any input, since a dead letter is the input with headers added (promise 1).
+DLQ: Const = Topic("media.dlq.v1", (), Owner.EDGE, "as received", 14 * DAY_MS, max_bytes=2 * MIB)
+# The inner audio topics carry decoded audio, which may be larger than the compressed frame it came from.
+_STAGES = (Type.STARTED, Type.FRAME, Type.ENDED, Type.GAP)
+ACCEPTED: Const = Topic(
+    "media.accepted.v1",
+    _STAGES,
+    Owner.INNER,
+    "<tenant>/<stream>",
+    6 * HOUR_MS,
+    2 * MIB,
+    append_time=True,
+    staged_only=True,
+)
+REDACTED: Const = Topic(
+    "media.redacted.v1",
+    _STAGES,
+    Owner.INNER,
+    "<tenant>/<stream>",
+    6 * HOUR_MS,
+    2 * MIB,
+    append_time=True,
+    staged_only=True,
+)
+_AUDIO = (Type.STARTED, Type.CHUNK, Type.GAP, Type.ENDED)
+LIVE: Const = Topic("audio.live.v1", _AUDIO, Owner.INNER, "<tenant>/<stream>", DAY_MS, 2 * MIB, append_time=True)
+BATCH: Const = Topic("audio.batch.v1", _AUDIO, Owner.INNER, "<tenant>/<stream>", 7 * DAY_MS, 2 * MIB, append_time=True)
+PARTIAL: Const = Topic("transcripts.partial.v1", (Type.PARTIAL,), Owner.EDGE, "<stream>", HOUR_MS)
+FINAL: Const = Topic(
+    "transcripts.final.v1", (Type.FINAL, Type.GAP, Type.COMPLETED), Owner.EDGE, "<stream>", 30 * DAY_MS
+)
+STATE: Const = Topic(
+    "transcripts.state.v1",
+    (Type.SNAPSHOT, Type.CLAIM),
+    Owner.INNER,
+    "<tenant>/<stream>/<run>/<channel>",
+    30 * DAY_MS,
+    cleanup="compact,delete",
+    extra={"segment.bytes": str(64 * MIB), "max.compaction.lag.ms": str(10 * MINUTE_MS)},
+)
+
+TOPICS: Const = (EVENTS, OBJECTS, DLQ, ACCEPTED, REDACTED, LIVE, BATCH, PARTIAL, FINAL, STATE)
+
+
+def topic_name(topic: Topic, tenant: str = DEFAULT_TENANT) -> str:
+    """The name of ``topic`` on the broker for ``tenant``: edge topics of other tenants carry ``<tenant>.``."""
+    if topic.owner is Owner.INNER or tenant == DEFAULT_TENANT:
+        return topic.name
+    return f"{tenant}.{topic.name}"
+
+
+def tenant_of(name: str, topic: Topic) -> str:
+    """The tenant that a topic name on the broker belongs to; the tenant is taken from here, never from a record.
+
+    Raises ``ValueError`` when ``name`` is not ``topic`` under any tenant.
+    """
+    if name == topic.name:
+        return DEFAULT_TENANT
+    tenant, dot, rest = name.partition(".")
+    if dot and rest == topic.name and TENANT_PATTERN.fullmatch(tenant):
+        return tenant
+    raise ValueError(f"{name!r} is not {topic.name!r}, nor that with a tenant's prefix")
+
+
+def topics_for(tenants: tuple[str, ...], *, staged: bool) -> dict[str, Topic]:
+    """Every topic a deployment has, by its name on the broker."""
+    return {
+        topic_name(topic, tenant): topic
+        for topic in TOPICS
+        if staged or not topic.staged_only
+        for tenant in (tenants if topic.owner is Owner.EDGE else (DEFAULT_TENANT,))
+    }

@@ -1,0 +1,1 @@
+"""The stages as Faust agents: validate, redact, chunk; and the file agent."""
