@@ -1,0 +1,105 @@
+"""Every setting, in one place: the only reader of the environment. ``KAPTION_<FIELD>`` sets a field.
+
+docs/operations.md is generated from the descriptions below. Secrets never print.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from kaption_schemas.topics import DEFAULT_TENANT, TENANT_PATTERN
+
+
+def _names(value: object) -> object:
+    """A comma-separated list as a tuple, so that lists need no JSON in the environment."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+class Settings(BaseSettings):
+    """Kaption's settings. Durations are seconds unless the name says ``_ms``."""
+
+    model_config = SettingsConfigDict(env_prefix="KAPTION_", frozen=True, extra="ignore")
+
+    # Kafka
+    kafka: str = Field("127.0.0.1:9092", description="Bootstrap servers, HOST:PORT, comma-separated.")
+    kafka_security: Literal["PLAINTEXT", "SASL_PLAINTEXT", "SASL_SSL", "SSL"] = Field(
+        "PLAINTEXT", description="Security protocol of the brokers."
+    )
+    kafka_mechanism: Literal["SCRAM-SHA-256", "SCRAM-SHA-512", "PLAIN"] = Field(
+        "SCRAM-SHA-256", description="SASL mechanism."
+    )
+    kafka_username: str | None = Field(None, description="SASL user.")
+    kafka_password: SecretStr | None = Field(None, description="SASL password.")
+    kafka_ca_file: Path | None = Field(None, description="CA certificate that signs the brokers' certificates.")
+    group: str = Field("kaption", description="Prefix of consumer groups and transactional ids.")
+    partitions: Annotated[int, Field(ge=1, le=512)] = Field(
+        8, description="Partitions of every topic, 4-8 times the largest pool. Never changed on a running system."
+    )
+    replication: Annotated[int, Field(ge=1)] = Field(1, description="Replication factor of topics that are created.")
+    tenants: Annotated[tuple[str, ...], NoDecode] = Field(
+        (DEFAULT_TENANT,), description="Tenants, comma-separated; a new one needs a rolling restart."
+    )
+    stages: Literal["fused", "staged"] = Field(
+        "fused", description="fused: the three stages in one agent; staged: each on a topic of its own."
+    )
+    # Object store
+    s3: str = Field("http://127.0.0.1:8333", description="URL of the object store.")
+    s3_access_key: str = Field("kaption", description="Access key.")
+    s3_secret_key: SecretStr = Field(SecretStr("kaption-local"), description="Secret key.")
+    s3_region: str = Field("us-east-1", description="Region that requests are signed for.")
+    media_bucket: str = Field("media", description="Bucket that files are read from.")
+    media_prefix: str = Field(
+        "{tenant}/", description="Prefix within the bucket that a tenant's keys must have; {tenant} is replaced."
+    )
+    work_bucket: str = Field("kaption", description="Bucket for normalised audio, the service's own.")
+    work_expiry_days: int = Field(7, description="Orphaned normalised audio is removed after this many days.")
+    # Files
+    object_max_bytes: int = Field(4 << 30, description="Largest object that is read.")
+    object_max_seconds: int = Field(6 * 3600, description="Longest audio of an object.")
+    decode_memory_mb: int = Field(1024, description="Memory that a decoding child may have.")
+    decode_cpu_seconds: int = Field(900, description="CPU time that a decoding child may have.")
+    # Runs
+    redaction: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "PHONE_NUMBER", "US_SSN"),
+        description="What runs redact that do not say; Presidio entity names, comma-separated.",
+    )
+    idle_final_seconds: float = Field(30, description="Without a record for this long the open segment is finalised.")
+    idle_close_seconds: float = Field(900, description="Without a record for this long the run is closed.")
+    silence_commit_seconds: float = Field(10, description="Silence is committed this often.")
+    ahead_seconds: float = Field(30, description="A live run further ahead of the clock is closed.")
+    # Pool
+    model: str = Field("tiny.en", description="Model alias: tiny.en or base.")
+    models: Path | None = Field(None, description="Folder with <alias>/model.bin; unset: the weights' packages.")
+    backend: str = Field("faster-whisper", description="faster-whisper or openai-whisper.")
+    workers: Annotated[int, Field(ge=1)] = Field(1, description="Pool workers that `kaption up` starts.")
+    executors: Annotated[int, Field(ge=1)] = Field(2, description="Batches in flight a worker, one thread each.")
+    batch_size: Annotated[int, Field(ge=1)] = Field(8, description="Most windows in one batch.")
+    beam_size: Annotated[int, Field(ge=1)] = Field(5, description="Beam of finals; partials are greedy.")
+    partial_step_seconds: float = Field(0.5, description="New audio that a partial waits for.")
+    session_timeout_ms: int = Field(10_000, description="Consumer session timeout of agents and workers.")
+    transaction_timeout_ms: int = Field(15_000, description="Transaction timeout of a lane's producer.")
+    # Processes
+    data: Path = Field(Path(".kaption"), description="Folder of this machine's own files.")
+    http_host: str = Field("127.0.0.1", description="Address of the health endpoint.")
+    http_port: int = Field(0, description="Port of health, readiness and metrics; 0 takes a free one.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Level of Kaption's own logs.")
+    otlp_endpoint: str | None = Field(None, description="OTLP/HTTP collector; unset sends no traces.")
+
+    @field_validator("tenants", "redaction", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return _names(value)
+
+    @field_validator("tenants")
+    @classmethod
+    def _tenants(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for tenant in value:
+            if not TENANT_PATTERN.fullmatch(tenant):
+                raise ValueError(f"tenant {tenant!r} must match {TENANT_PATTERN.pattern}")
+        return value
+
+    def transactional_id(self, topic: str, partition: int) -> str:
+        """The transactional id of a lane, equal for every owner, so that a new owner fences the last."""
+        return f"kaption-{self.group}-{topic}-{partition}"
