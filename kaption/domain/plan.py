@@ -1,0 +1,175 @@
+"""Which windows are decoded next: the pool's plan, as a pure function of what is waiting and of what was spent before.
+
+It owns fairness: finals before partials, live before files (which get at least a tenth of the device's time), tenants by
+deficit round robin in device seconds, the longest wait first within a tenant. It never sees audio, a model or a clock.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final as Const
+
+from kaption.domain.decoding import SAMPLE_RATE, Kind, window_length
+from kaption.domain.outputs import Latency
+
+#: Device seconds a tenant may spend in one turn.
+QUANTUM: Const = 0.5
+#: The least share of the device's time that files get while they wait.
+BATCH_SHARE: Const = 0.1
+#: Bounds on what files may save up or owe, in device seconds, so that neither class is paid for a past of hours.
+_CREDIT_LIMIT: Const = 2.0
+#: Device seconds per padded second before anything was measured, and the weight of a new measurement.
+_FIRST_COST: Const = 0.02
+_SMOOTHING: Const = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A window that some session wants decoded.
+
+    ``owner`` is the caller's handle of the session, ``window`` the session's id of the window; ``seconds`` of audio;
+    ``overdue_s`` is how long it has been waiting.
+    """
+
+    owner: Hashable
+    window: int
+    tenant: str
+    latency: Latency
+    kind: Kind
+    seconds: float
+    overdue_s: float
+
+    @property
+    def padded(self) -> int:
+        """The window's padded length in samples, as the session will give it."""
+        return window_length(round(self.seconds * SAMPLE_RATE))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Windows to decode together: one kind, one padded length (samples). ``waited_s`` is the longest wait among them."""
+
+    windows: tuple[Candidate, ...]
+    kind: Kind
+    padded: int
+    waited_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What was waiting when a plan was made: number of windows, seconds of audio in them, and the longest wait."""
+
+    finals: int
+    partials: int
+    audio_seconds: float
+    overdue_s: float
+
+
+def backlog(waiting: Iterable[Candidate]) -> Backlog:
+    """Sum up ``waiting``."""
+    finals = partials = 0
+    seconds = overdue = 0.0
+    for candidate in waiting:
+        if candidate.kind is Kind.FINAL:
+            finals += 1
+        else:
+            partials += 1
+        seconds += candidate.seconds
+        overdue = max(overdue, candidate.overdue_s)
+    return Backlog(finals, partials, seconds, overdue)
+
+
+class Planner:
+    """Plans one batch at a time and keeps the accounts: what each tenant and each latency class has spent.
+
+    Deterministic: the same calls give the same plans.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._size = batch_size
+        self._deficit: dict[str, float] = {}
+        self._turn: str | None = None
+        self._batch_credit = 0.0
+        self._cost = dict.fromkeys(Kind, _FIRST_COST)
+
+    def next(self, waiting: Sequence[Candidate]) -> Batch | None:
+        """The batch to decode now, at most ``batch_size`` windows; None when nothing waits.
+
+        Its estimated cost is charged at once; ``spent`` corrects it.
+        """
+        if not waiting:
+            return None
+        self._drop_savings({candidate.tenant for candidate in waiting})
+        lead = self._lead_class(waiting)
+        first = self._take(self._turn_of(sorted({c.tenant for c in lead})), lead)
+        chosen = [first]
+        fits = [c for c in waiting if c is not first and c.kind is first.kind and c.padded == first.padded]
+        for latency in (first.latency, *(other for other in Latency if other is not first.latency)):
+            rest = [c for c in fits if c.latency is latency]
+            while rest and len(chosen) < self._size:
+                picked = self._take(self._richest(rest), rest)
+                rest.remove(picked)
+                chosen.append(picked)
+        self._credit(chosen, waiting)
+        return Batch(tuple(chosen), first.kind, first.padded, max(c.overdue_s for c in chosen))
+
+    def spent(self, batch: Batch, device_seconds: float) -> None:
+        """Correct the accounts by what ``batch`` really took, and learn from it what the next will."""
+        share = device_seconds / len(batch.windows)
+        estimate = self._estimate(batch.windows[0])
+        for candidate in batch.windows:
+            self._deficit[candidate.tenant] = self._deficit.get(candidate.tenant, 0.0) - (share - estimate)
+        measured = share * SAMPLE_RATE / batch.padded
+        self._cost[batch.kind] += _SMOOTHING * (measured - self._cost[batch.kind])
+
+    def _lead_class(self, waiting: Sequence[Candidate]) -> list[Candidate]:
+        """The windows that the batch's first is taken from: of one latency class and one kind."""
+        live = [c for c in waiting if c.latency is Latency.LIVE]
+        files = [c for c in waiting if c.latency is Latency.BATCH]
+        lead = files if files and (not live or self._batch_credit > 0) else live
+        return [c for c in lead if c.kind is Kind.FINAL] or lead
+
+    def _take(self, tenant: str, among: Sequence[Candidate]) -> Candidate:
+        """Take ``tenant``'s longest waiting window of ``among`` and charge the tenant for it."""
+        chosen = max((c for c in among if c.tenant == tenant), key=lambda c: c.overdue_s)
+        self._deficit[tenant] = self._deficit.get(tenant, 0.0) - self._estimate(chosen)
+        return chosen
+
+    def _turn_of(self, tenants: list[str]) -> str:
+        """Deficit round robin: whose turn it is among ``tenants`` (sorted), which all have something waiting."""
+        if self._turn in tenants and self._deficit.get(self._turn, 0.0) > 0:
+            return self._turn
+        richest = max(self._deficit.get(tenant, 0.0) for tenant in tenants)
+        if richest <= 0:
+            self._grant(tenants, (int(-richest / QUANTUM) + 1) * QUANTUM)
+        after = [t for t in tenants if self._turn is not None and t > self._turn]
+        ring = after + tenants[: len(tenants) - len(after)]
+        self._turn = next(tenant for tenant in ring if self._deficit.get(tenant, 0.0) > 0)
+        return self._turn
+
+    def _richest(self, among: Sequence[Candidate]) -> str:
+        """Who fills a slot that would stay empty: it costs no turn, but it is charged."""
+        return max(sorted({c.tenant for c in among}), key=lambda tenant: self._deficit.get(tenant, 0.0))
+
+    def _grant(self, tenants: list[str], amount: float) -> None:
+        """Give every waiting tenant ``amount`` seconds; who is not in ``tenants`` works off debts but saves nothing."""
+        for tenant in set(self._deficit) | set(tenants):
+            had = self._deficit.get(tenant, 0.0)
+            self._deficit[tenant] = had + amount if tenant in tenants else max(had, min(had + amount, 0.0))
+
+    def _drop_savings(self, present: set[str]) -> None:
+        """A tenant with nothing waiting keeps its debt, not its savings; one without debt is forgotten."""
+        self._deficit = {t: d for t, d in self._deficit.items() if t in present or d < 0}
+
+    def _credit(self, chosen: Sequence[Candidate], waiting: Sequence[Candidate]) -> None:
+        """Move the account that sees to it that files get their share while they wait."""
+        if not any(c.latency is Latency.BATCH for c in waiting):
+            self._batch_credit = min(self._batch_credit, 0.0)
+            return
+        total = sum(self._estimate(c) for c in chosen)
+        files = sum(self._estimate(c) for c in chosen if c.latency is Latency.BATCH)
+        credit = self._batch_credit + BATCH_SHARE * total - files
+        self._batch_credit = min(max(credit, -_CREDIT_LIMIT), _CREDIT_LIMIT)
+
+    def _estimate(self, candidate: Candidate) -> float:
+        """Device seconds that ``candidate`` will likely take."""
+        return self._cost[candidate.kind] * candidate.padded / SAMPLE_RATE

@@ -1,0 +1,123 @@
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kaption.domain.decoding import Kind
+from kaption.domain.outputs import Latency
+from kaption.domain.plan import Batch, Candidate, Planner, backlog
+
+candidates = st.lists(
+    st.builds(
+        Candidate,
+        owner=st.integers(0, 5),
+        window=st.integers(0, 10**6),
+        tenant=st.sampled_from(["a", "b", "c"]),
+        latency=st.sampled_from(Latency),
+        kind=st.sampled_from(Kind),
+        seconds=st.floats(0.1, 30),
+        overdue_s=st.floats(0, 60),
+    ),
+    max_size=30,
+    unique_by=lambda c: (c.owner, c.window),
+)
+
+
+@given(st.lists(candidates, min_size=1, max_size=8), st.integers(1, 8))
+def test_a_batch_is_drawn_from_what_waits_and_is_of_one_kind_and_length(
+    rounds: list[list[Candidate]], size: int
+) -> None:
+    planner = Planner(size)
+    for waiting in rounds:
+        batch = planner.next(waiting)
+        assert (batch is None) == (not waiting)
+        if batch is None:
+            continue
+        assert 1 <= len(batch.windows) <= size
+        assert len(set(map(id, batch.windows))) == len(batch.windows)
+        assert all(any(c is w for w in waiting) for c in batch.windows)
+        assert {c.kind for c in batch.windows} == {batch.kind}
+        assert {c.padded for c in batch.windows} == {batch.padded}
+        fits = [c for c in waiting if c.kind is batch.kind and c.padded == batch.padded]
+        assert len(batch.windows) == min(size, len(fits)), "a slot is left empty only where nothing fits it"
+        planner.spent(batch, 0.1)
+
+
+@given(candidates.filter(bool))
+def test_finals_lead_their_class_and_live_leads_files(waiting: list[Candidate]) -> None:
+    batch = Planner(4).next(waiting)
+    assert batch is not None
+    lead = batch.windows[0]
+    live = [c for c in waiting if c.latency is Latency.LIVE]
+    assert lead.latency is (Latency.LIVE if live else Latency.BATCH)
+    if any(c.kind is Kind.FINAL and c.latency is lead.latency for c in waiting):
+        assert lead.kind is Kind.FINAL
+
+
+@given(st.lists(candidates.filter(bool), min_size=1, max_size=10), st.integers(1, 8))
+def test_plans_are_deterministic(rounds: list[list[Candidate]], size: int) -> None:
+    def play() -> list[Batch | None]:
+        planner, plans = Planner(size), []
+        for waiting in rounds:
+            batch = planner.next(waiting)
+            plans.append(batch)
+            if batch:
+                planner.spent(batch, 0.05 * len(batch.windows))
+        return plans
+
+    assert play() == play()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40), st.floats(1, 28), st.floats(1, 28), st.integers(1, 8))
+def test_tenants_that_always_wait_get_equal_device_time(
+    many: int, few: int, long: float, short: float, size: int
+) -> None:
+    planner, spent = Planner(size), {"a": 0.0, "b": 0.0}
+    waiting = [Candidate("a", i, "a", Latency.LIVE, Kind.FINAL, long, 50) for i in range(many)]
+    waiting += [Candidate("b", i, "b", Latency.LIVE, Kind.FINAL, short, 1) for i in range(few)]
+    for _ in range(150):
+        batch = planner.next(waiting)
+        assert batch is not None
+        seconds = 0.03 * batch.padded / 16_000
+        for candidate in batch.windows:
+            spent[candidate.tenant] += seconds
+        planner.spent(batch, seconds * len(batch.windows))
+    # Where both have the same length a batch is filled with what fits, so a tenant with few windows may get less.
+    if waiting[0].padded != waiting[-1].padded:
+        assert min(spent["a"], spent["b"]) > 0.35 * sum(spent.values())
+    else:
+        assert min(spent["a"], spent["b"]) > 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 8))
+def test_files_get_a_tenth_of_the_device(streams: int, size: int) -> None:
+    planner, spent = Planner(size), dict.fromkeys(Latency, 0.0)
+    live = [Candidate(i, 0, "a", Latency.LIVE, Kind.PARTIAL, 5, 1) for i in range(streams)]
+    files = [Candidate("file", i, "a", Latency.BATCH, Kind.FINAL, 12, 1) for i in range(8)]
+    for _ in range(150):
+        batch = planner.next([*live, *files])
+        assert batch is not None
+        seconds = 0.02 * batch.padded / 16_000
+        for candidate in batch.windows:
+            spent[candidate.latency] += seconds
+        planner.spent(batch, seconds * len(batch.windows))
+    share = spent[Latency.BATCH] / sum(spent.values())
+    assert 0.09 <= share <= 0.3
+
+
+def test_the_longest_wait_goes_first_within_a_tenant() -> None:
+    waiting = [Candidate(i, 0, "a", Latency.LIVE, Kind.PARTIAL, 3, wait) for i, wait in enumerate((1, 9, 5))]
+    batch = Planner(2).next(waiting)
+    assert batch is not None
+    assert [c.owner for c in batch.windows] == [1, 2]
+    assert batch.waited_s == 9
+
+
+def test_backlog_sums_up_what_waits() -> None:
+    summary = backlog(
+        [
+            Candidate(0, 0, "a", Latency.LIVE, Kind.FINAL, 3, 2),
+            Candidate(0, 1, "a", Latency.LIVE, Kind.PARTIAL, 4, 7),
+        ]
+    )
+    assert (summary.finals, summary.partials, summary.audio_seconds, summary.overdue_s) == (1, 1, 7, 7)
