@@ -1,0 +1,192 @@
+"""The three brokers of the tests: embedded (noida-db), one node of Apache Kafka, and a cluster of three.
+
+Apache Kafka comes from ``KAFKA_HOME``, or from ``../shared/kafka`` beside the checkout; ``kafka_home`` says which.
+"""
+
+import asyncio
+import importlib.util
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import KafkaError
+
+from tests.support.processes import Child, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+# A node that comes back after SIGKILL waits until its last registration has lapsed, 9 s by default.
+REGISTRATION = ("--set", "broker.session.timeout.ms=3000", "--set", "broker.heartbeat.interval.ms=500")
+NO_APACHE = "Apache Kafka is not here: set KAFKA_HOME to a folder with `node` (see tests/README.md)"
+
+
+def kafka_home() -> Path | None:
+    """The folder with Apache Kafka's ``node`` script, or None."""
+    named = os.environ.get("KAFKA_HOME")
+    home = Path(named) if named else ROOT.parent / "shared" / "kafka"
+    return home.resolve() if (home / "node").is_file() else None
+
+
+async def wait_ready(bootstrap: str, seconds: float = 60, nodes: int = 1, child: Child | None = None) -> None:
+    """Wait until ``bootstrap`` answers a metadata request that names ``nodes`` brokers.
+
+    Raises ``TimeoutError``, and ``RuntimeError`` with the output of ``child`` when that has ended.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        if child is not None and not child.running:
+            raise RuntimeError(f"the broker ended at start-up:\n{child.output()}")
+        if await _brokers(bootstrap) >= nodes:
+            return
+        if time.monotonic() > end:
+            raise TimeoutError(f"no broker at {bootstrap} after {seconds} s")
+        await asyncio.sleep(0.1)
+
+
+async def _brokers(bootstrap: str) -> int:
+    """How many brokers answer at ``bootstrap``; 0 when none does."""
+    host, port = bootstrap.split(",", maxsplit=1)[0].rsplit(":", 1)
+    try:  # a closed port is the common case at start-up, and aiokafka logs an error for it
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.close()
+        await writer.wait_closed()
+    except OSError:
+        return 0
+    client = AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=5000)
+    try:
+        await client.bootstrap()
+        return len(client.cluster.brokers())
+    except (KafkaError, OSError):
+        return 0
+    finally:
+        await client.close()
+
+
+class Broker(Protocol):
+    """A broker that a test may crash: ``bootstrap`` for clients, ``durable`` when it survives SIGKILL."""
+
+    name: str
+    bootstrap: str
+    replication: int
+    durable: bool
+
+    async def start(self) -> None:
+        """Start, or start again on the same data, and wait until it answers."""
+
+    def stop(self) -> None:
+        """Stop cleanly."""
+
+    def kill(self) -> None:
+        """SIGKILL (of one node where there are several)."""
+
+
+class EmbeddedBroker:
+    """noida-db: ready within a tenth of a second, so a test can have one of its own. It loses records at SIGKILL."""
+
+    name = "embedded"
+    replication = 1
+    durable = False
+
+    def __init__(self, data: Path, port: int = 0) -> None:
+        """Its files go to ``data``; ``port`` 0 takes a free one."""
+        self.port = port or free_port()
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        spec = importlib.util.find_spec("noida_db")
+        if spec is None or spec.origin is None:
+            raise RuntimeError("noida-db is not installed: `make setup`")
+        binary = Path(spec.origin).with_name("noida-db")
+        binary.chmod(0o755)  # the wheel does not keep the mode; its own wrapper does the same
+        argv = [str(binary), "start", "--only", "kafka", "--kafka-port", str(self.port), "--data-dir", str(data)]
+        self.child = Child(argv, data / "noida.log")
+
+    async def start(self) -> None:
+        """See ``Broker``."""
+        self.child.spawn()
+        await wait_ready(self.bootstrap, 20, child=self.child)
+
+    def stop(self) -> None:
+        """See ``Broker``."""
+        self.child.stop()
+
+    def kill(self) -> None:
+        """See ``Broker``."""
+        self.child.kill()
+
+
+class ApacheNode:
+    """One node of Apache Kafka, broker and controller in one; ready in about five seconds, 256 MiB of heap."""
+
+    name = "apache"
+    replication = 1
+    durable = True
+
+    def __init__(self, home: Path, data: Path, settings: Sequence[str] = (), scram: Sequence[str] = ()) -> None:
+        """``settings`` are ``KEY=VALUE`` of the broker, ``scram`` are ``USER=PASSWORD``."""
+        self.port = free_port()
+        self.bootstrap = f"127.0.0.1:{self.port}"
+        argv = [str(home / "node"), "--data", str(data), "--port", str(self.port)]
+        argv += ["--controller-port", str(free_port()), *REGISTRATION]
+        argv += [part for pair in settings for part in ("--set", pair)]
+        argv += [part for pair in scram for part in ("--scram", pair)]
+        self.child = Child(argv, data / "node.log", {"KAFKA_HEAP": "256m"})
+
+    async def start(self) -> None:
+        """See ``Broker``; with SASL, wait for the port and ask with credentials yourself."""
+        self.child.spawn()
+        await wait_ready(self.bootstrap, 60, child=self.child)
+
+    def stop(self) -> None:
+        """See ``Broker``."""
+        self.child.stop(30)
+
+    def kill(self) -> None:
+        """See ``Broker``."""
+        self.child.kill()
+
+
+class ApacheCluster:
+    """Three nodes, replication 3, two in-sync replicas: the shape of production. Ready in about eight seconds."""
+
+    name = "cluster"
+    replication = 3
+    durable = True
+
+    def __init__(self, home: Path, data: Path) -> None:
+        """Each node has a folder of its own below ``data``."""
+        controllers = [free_port() for _ in range(3)]
+        self.ports = [free_port() for _ in range(3)]
+        self.bootstrap = ",".join(f"127.0.0.1:{port}" for port in self.ports)
+        voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(controllers, 1))
+        self.nodes = [
+            Child(
+                [
+                    *(str(home / "node"), "--id", str(number), "--voters", voters),
+                    *("--port", str(port), "--controller-port", str(controller), "--data", str(data / str(number))),
+                    *REGISTRATION,
+                ],
+                data / f"node{number}.log",
+                {"KAFKA_HEAP": "256m"},
+            )
+            for number, (port, controller) in enumerate(zip(self.ports, controllers, strict=True), 1)
+        ]
+
+    async def start(self) -> None:
+        """Start the nodes that are down, and wait for all three."""
+        for node in self.nodes:
+            if not node.running:
+                node.spawn()
+        await wait_ready(self.bootstrap, 90, nodes=3, child=self.nodes[0])
+
+    def stop(self) -> None:
+        """Stop all three at once; the last of a quorum cannot stop cleanly, so the wait is short."""
+        for node in self.nodes:
+            node.signal(signal.SIGTERM)
+        for node in self.nodes:
+            node.stop(5)
+
+    def kill(self, number: int = 0) -> None:
+        """SIGKILL of one node; the other two go on."""
+        self.nodes[number].kill()
