@@ -83,16 +83,13 @@ class Decoded:
 
 
 class VoiceDetector(Protocol):
-    """Speech probability of consecutive frames of one stream. Its state can be taken and put back, bit for bit."""
+    """Speech probability of consecutive frames of one stream, one frame a call, so that slicing changes nothing."""
 
     def __call__(self, frame: Audio) -> float:
-        """The probability that ``frame`` (shape (512,)) holds speech; frames must be given in order."""
+        """The probability that ``frame`` (shape (512,), float32) holds speech; frames must be given in order."""
 
-    def state(self) -> bytes:
-        """The detector's state after the last frame."""
-
-    def restore(self, state: bytes) -> None:
-        """Continue from a state that ``state`` gave."""
+    def reset(self) -> None:
+        """Forget the frames so far: the next one is a stream's first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,26 @@
+"""Model backends: ``make_backend`` chooses one, once. Nothing else in the pool knows which."""
+
+from importlib import import_module
+
+from kaption.adapters.settings import Settings
+from kaption.domain.decoding import Backend
+
+#: Backend name -> the module whose ``load(settings)`` makes it; imported on choice, since each brings a runtime.
+MODULES = {
+    "faster-whisper": "kaption_gpu.backends.faster_whisper",
+    "openai-whisper": "kaption_gpu.backends.openai_whisper",
+}
+
+
+def make_backend(settings: Settings) -> Backend:
+    """Load the backend that ``settings.backend`` names; call its ``warm_up`` before it counts as ready.
+
+    Raises:
+        ValueError: There is no such backend.
+        WeightsError: There are no weights for ``settings.model``.
+        ImportError: The backend's extra is not installed.
+    """
+    if settings.backend not in MODULES:
+        raise ValueError(f"no backend {settings.backend!r}: use one of {', '.join(MODULES)}")
+    backend: Backend = import_module(MODULES[settings.backend]).load(settings)
+    return backend

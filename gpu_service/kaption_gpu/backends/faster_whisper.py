@@ -1,0 +1,105 @@
+"""The default runtime: CTranslate2, loaded by faster-whisper; int8, one thread a batch in flight.
+
+Two one-thread workers do about twice the work of one two-thread worker, and int8 with one thread gives a window
+the same text in every batch (DESIGN, engine facts; promise 4).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ctranslate2
+import numpy as np
+from faster_whisper import WhisperModel
+
+from kaption.adapters.settings import Settings
+from kaption_gpu.backends.runtime import TIME_STEP, Hypothesis, Mel, TokenTimes
+from kaption_gpu.backends.whisper import WhisperBackend
+from kaption_gpu.weights import find_weights
+
+#: Positions of Whisper's decoder.
+MAX_LENGTH = 448
+
+
+class CTranslate2Runtime:
+    """A ``Runtime`` on CTranslate2; features are its storage views, shape (batch, frames / 2, width)."""
+
+    def __init__(self, model: ctranslate2.models.Whisper) -> None:
+        self._model = model
+        self._cuda = model.device == "cuda"
+
+    @property
+    def multilingual(self) -> bool:
+        """Whether the weights know more than English."""
+        return bool(self._model.is_multilingual)
+
+    def encode(self, mel: Mel) -> ctranslate2.StorageView:
+        """Encoder output of ``mel``; shapes shorter than 30 s take the first positions."""
+        return self._model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(mel)), to_cpu=self._cuda)
+
+    def select(self, features: ctranslate2.StorageView, rows: Sequence[int]) -> ctranslate2.StorageView:
+        """The items ``rows``; the whole batch is passed on as it is."""
+        if list(rows) == list(range(features.shape[0])):
+            return features
+        return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.asarray(features)[list(rows)]))
+
+    def detect(self, features: ctranslate2.StorageView) -> list[str]:
+        """The likeliest language of each item; CTranslate2 writes it as ``<|en|>``."""
+        return [str(ranked[0][0])[2:-2] for ranked in self._model.detect_language(features)]
+
+    def generate(
+        self, features: ctranslate2.StorageView, prompts: Sequence[Sequence[int]], *, beam_size: int, max_new: int
+    ) -> list[Hypothesis]:
+        """Decode each item."""
+        # CTranslate2 gives the output at most half of max_length, whatever the prompt leaves.
+        limit = min(MAX_LENGTH, max(2 * max_new, len(prompts[0]) + max_new))
+        results = self._model.generate(
+            features,
+            [list(prompt) for prompt in prompts],
+            beam_size=beam_size,
+            max_length=limit,
+            return_scores=True,
+            return_no_speech_prob=True,
+        )
+        return [_hypothesis(result) for result in results]
+
+    def align(
+        self,
+        features: ctranslate2.StorageView,
+        start: Sequence[int],
+        texts: Sequence[Sequence[int]],
+        frames: Sequence[int],
+    ) -> list[TokenTimes | None]:
+        """When each token is said, by the cross attention of the alignment heads."""
+        results = self._model.align(features, list(start), [list(text) for text in texts], list(frames))
+        return [_token_times(result, len(text)) for result, text in zip(results, texts, strict=True)]
+
+
+def _hypothesis(result: Any) -> Hypothesis:
+    tokens = tuple(result.sequences_ids[0])
+    # The score is a mean over the tokens; Whisper's figure counts the end token too.
+    logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
+    return Hypothesis(tokens, float(logprob), float(result.no_speech_prob))
+
+
+def _token_times(result: Any, count: int) -> TokenTimes | None:
+    """Start of each token (and of the end token, which ends the last) from the path through tokens and positions."""
+    path = np.asarray(result.alignments, dtype=np.int64).reshape(-1, 2)
+    starts = path[np.diff(path[:, 0], prepend=-1).astype(bool), 1] * TIME_STEP
+    if len(starts) != count + 1:
+        return None
+    return TokenTimes(starts, np.asarray(result.text_token_probs, dtype=np.float64))
+
+
+def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
+    """Load ``settings.model`` for ``settings.executors`` batches in flight, each on one thread.
+
+    Raises:
+        WeightsError: There are no weights for the alias.
+    """
+    weights = find_weights(settings)
+    model = WhisperModel(
+        str(weights.folder), device="cpu", compute_type="int8", cpu_threads=1, num_workers=settings.executors
+    )
+    return WhisperBackend(
+        CTranslate2Runtime(model.model), model.hf_tokenizer, model.feature_extractor, weights, "faster-whisper"
+    )

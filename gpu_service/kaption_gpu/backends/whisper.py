@@ -1,0 +1,248 @@
+"""Whisper's decoding policy over any runtime: windows, prompts, batches, second tries, guards, word times.
+
+A window's result follows from its audio and options alone. What needs equal shapes is grouped; no group changes a
+number of its items (promise 4), provided that the runtime is batch-invariant.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic
+
+import numpy as np
+import tokenizers
+from faster_whisper.feature_extractor import FeatureExtractor
+from faster_whisper.tokenizer import _LANGUAGE_CODES, Tokenizer
+
+from kaption.domain import guards
+from kaption.domain.decoding import (
+    SAMPLE_RATE,
+    WINDOW_SECONDS,
+    Decoded,
+    DecodedWord,
+    DecodeOptions,
+    Kind,
+    ModelInfo,
+    Window,
+)
+from kaption_gpu.backends.prompt import prompt_tokens
+from kaption_gpu.backends.runtime import F, Hypothesis, Mel, Runtime
+from kaption_gpu.backends.words import spoken, time_words
+from kaption_gpu.weights import Weights
+
+_HOP = 160
+#: Beam of a second try.
+_RETRY_BEAM = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One window on its way: ``row`` in the encoder's batch, the start sequence's tokenizer, prompt and limits."""
+
+    row: int
+    window: Window
+    tokenizer: Tokenizer
+    prompt: tuple[int, ...]
+    beam_size: int
+    max_new: int
+
+    @property
+    def seconds(self) -> float:
+        """Length of the audio without padding."""
+        return min(self.window.audio.size, self.window.padded) / SAMPLE_RATE
+
+    @property
+    def full_prompt(self) -> list[int]:
+        """All that stands before the output."""
+        opening = [self.tokenizer.sot_prev, *self.prompt] if self.prompt else []
+        return [*opening, *self.tokenizer.sot_sequence]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """What a decode says: text tokens within the audio, and figures; ``raw`` is the model's whole output."""
+
+    tokens: tuple[int, ...]
+    text: str
+    quality: guards.Quality
+    doubt: guards.Guard | None
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """Of two tries the greater is the better."""
+        repetitive = self.doubt in (guards.Guard.REPETITION, guards.Guard.OVER_BUDGET)
+        return (not repetitive, self.quality.avg_logprob)
+
+
+class WhisperBackend(Generic[F]):
+    """A ``kaption.domain.decoding.Backend`` for Whisper's weights on a ``Runtime``."""
+
+    def __init__(
+        self,
+        runtime: Runtime[F],
+        tokenizer: tokenizers.Tokenizer,
+        extractor: FeatureExtractor,
+        weights: Weights,
+        name: str,
+    ) -> None:
+        self._runtime = runtime
+        self._hf_tokenizer = tokenizer
+        self._extractor = extractor
+        self._tokenizers: dict[tuple[str, str], Tokenizer] = {}
+        known = (code for code in _LANGUAGE_CODES if tokenizer.token_to_id(f"<|{code}|>") is not None)
+        many = runtime.multilingual
+        self.info = ModelInfo(
+            alias=weights.alias,
+            digest=weights.digest,
+            backend=name,
+            languages=frozenset(known) if many else frozenset({"en"}),
+            tasks=frozenset({"transcribe", "translate"}) if many else frozenset({"transcribe"}),
+        )
+
+    def warm_up(self) -> None:
+        """Decode quiet noise at each window length, by beam and with word times, so that all shapes have been seen."""
+        noise = np.random.default_rng(0).normal(0, 0.01, SAMPLE_RATE).astype(np.float32)
+        options = DecodeOptions(language="en", beam_size=2, word_times=True, max_tokens=8)
+        for seconds in WINDOW_SECONDS:
+            self.transcribe([Window(0, Kind.PARTIAL, noise, seconds * SAMPLE_RATE, options)])
+
+    def transcribe(self, batch: list[Window]) -> list[Decoded]:
+        """Decode ``batch``; results in its order.
+
+        Raises:
+            ValueError: The windows' padded lengths differ, or a language or task is unknown to the model.
+        """
+        if len({window.padded for window in batch}) > 1:
+            raise ValueError("the windows of a batch share one padded length")
+        results: dict[int, Decoded] = {}
+        loud: list[int] = []
+        for index, window in enumerate(batch):
+            fired = guards.no_signal(window.audio)
+            if fired:
+                results[index] = Decoded("", window.options.language, 0.0, 1.0, 0.0, suppressed=fired)
+            else:
+                loud.append(index)
+        if loud:
+            results.update(zip(loud, self._decode([batch[index] for index in loud]), strict=True))
+        return [results[index] for index in range(len(batch))]
+
+    def _decode(self, windows: list[Window]) -> list[Decoded]:
+        """Encode and generate windows of one length, none of them silent."""
+        features = self._runtime.encode(np.stack([self._mel(window) for window in windows]))
+        jobs = self._jobs(windows, features)
+        drafts = self._generate(jobs, features)
+        again = [self._second_try(job) for job in jobs if job.window.kind is Kind.FINAL and drafts[job.row].doubt]
+        for row, second in self._generate([job for job in again if job], features).items():
+            drafts[row] = max(drafts[row], second, key=lambda draft: draft.rank)
+        kept = {
+            job.row: guards.suppress(drafts[job.row].text, drafts[job.row].quality, job.window.options.vocabulary)
+            for job in jobs
+        }
+        words = self._words([job for job in jobs if not kept[job.row]], drafts, features)
+        return [_decoded(job, drafts[job.row], kept[job.row], words.get(job.row, ())) for job in jobs]
+
+    def _mel(self, window: Window) -> Mel:
+        """Log-mel of the window's audio with silence up to its padded length, shape (mels, frames of 10 ms)."""
+        audio = np.zeros(window.padded, np.float32)
+        size = min(window.audio.size, window.padded)
+        audio[:size] = np.clip(window.audio[:size], -1.0, 1.0)
+        return np.asarray(self._extractor(audio, padding=0), dtype=np.float32)
+
+    def _jobs(self, windows: Sequence[Window], features: F) -> list[_Job]:
+        """Resolve languages, prompts and limits."""
+        languages = self._languages(windows, features)
+        jobs = []
+        for row, (window, language) in enumerate(zip(windows, languages, strict=True)):
+            options = window.options
+            tokenizer = self._tokenizer(language, options.task)
+            # From the padded length, which a batch shares, so that a limit never depends on company.
+            limit = min(options.max_tokens, guards.token_budget(window.padded / SAMPLE_RATE))
+            prompt = prompt_tokens(options, tokenizer.encode)
+            jobs.append(_Job(row, window, tokenizer, prompt, options.beam_size, limit))
+        return jobs
+
+    def _languages(self, windows: Sequence[Window], features: F) -> list[str]:
+        """The language of each window: the only one, the one asked for, or the likeliest."""
+        if not self._runtime.multilingual:
+            return ["en"] * len(windows)
+        unknown = [row for row, window in enumerate(windows) if window.options.language is None]
+        found = self._runtime.detect(self._runtime.select(features, unknown)) if unknown else []
+        detected = dict(zip(unknown, found, strict=True))
+        return [window.options.language or detected[row] for row, window in enumerate(windows)]
+
+    def _tokenizer(self, language: str, task: str) -> Tokenizer:
+        key = (language, task)
+        if key not in self._tokenizers:
+            self._tokenizers[key] = Tokenizer(self._hf_tokenizer, self._runtime.multilingual, task, language)
+        return self._tokenizers[key]
+
+    def _second_try(self, job: _Job) -> _Job | None:
+        """By beam and without the earlier text, which loops come from; None if that would be the same decode."""
+        options = replace(job.window.options, prompt="")
+        prompt = prompt_tokens(options, job.tokenizer.encode)
+        beam_size = max(_RETRY_BEAM, job.beam_size)
+        if prompt == job.prompt and beam_size == job.beam_size:
+            return None
+        return replace(job, prompt=prompt, beam_size=beam_size)
+
+    def _generate(self, jobs: Sequence[_Job], features: F) -> dict[int, _Draft]:
+        """Decode jobs, those of one shape together; drafts by row."""
+        drafts: dict[int, _Draft] = {}
+        for group in _groups(jobs, lambda job: (len(job.full_prompt), job.beam_size, job.max_new)):
+            found = self._runtime.generate(
+                self._runtime.select(features, [job.row for job in group]),
+                [job.full_prompt for job in group],
+                beam_size=group[0].beam_size,
+                max_new=group[0].max_new,
+            )
+            drafts.update((job.row, _draft(job, hypothesis)) for job, hypothesis in zip(group, found, strict=True))
+        return drafts
+
+    def _words(
+        self, jobs: Sequence[_Job], drafts: dict[int, _Draft], features: F
+    ) -> dict[int, tuple[DecodedWord, ...]]:
+        """Words by row, of the jobs that asked for them."""
+        wanted = [job for job in jobs if job.window.options.word_times and drafts[job.row].tokens]
+        words: dict[int, tuple[DecodedWord, ...]] = {}
+        for group in _groups(wanted, lambda job: tuple(job.tokenizer.sot_sequence)):
+            times = self._runtime.align(
+                self._runtime.select(features, [job.row for job in group]),
+                group[0].tokenizer.sot_sequence,
+                [drafts[job.row].tokens for job in group],
+                [max(2, int(job.seconds * SAMPLE_RATE) // _HOP) for job in group],
+            )
+            for job, found in zip(group, times, strict=True):
+                if found is not None:
+                    words[job.row] = time_words(drafts[job.row].tokens, found, job.tokenizer, job.seconds)
+        return words
+
+
+def _groups(jobs: Sequence[_Job], key: Callable[[_Job], Hashable]) -> Iterator[list[_Job]]:
+    """Jobs of equal ``key``, in order."""
+    groups: dict[Hashable, list[_Job]] = defaultdict(list)
+    for job in jobs:
+        groups[key(job)].append(job)
+    yield from groups.values()
+
+
+def _draft(job: _Job, hypothesis: Hypothesis) -> _Draft:
+    """Cut the output at the audio's end and at loops, and judge it."""
+    tokens = spoken(hypothesis.tokens, job.tokenizer.timestamp_begin, job.seconds)
+    figures = (hypothesis.avg_logprob, hypothesis.no_speech_prob)
+    whole = guards.Quality(*figures, guards.compression_ratio(job.tokenizer.decode(tokens)))
+    doubt = guards.retry(whole, len(tokens), job.seconds)
+    tokens = tokens[: guards.loop_cut(tokens)]
+    text = job.tokenizer.decode(tokens).strip()
+    return _Draft(tokens, text, guards.Quality(*figures, guards.compression_ratio(text)), doubt)
+
+
+def _decoded(job: _Job, draft: _Draft, fired: guards.Guard | None, words: tuple[DecodedWord, ...]) -> Decoded:
+    return Decoded(
+        text="" if fired else draft.text,
+        language=job.tokenizer.language_code,
+        avg_logprob=draft.quality.avg_logprob,
+        no_speech_prob=draft.quality.no_speech_prob,
+        compression_ratio=draft.quality.compression_ratio,
+        words=words,
+        suppressed=fired,
+    )

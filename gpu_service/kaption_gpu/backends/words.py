@@ -1,0 +1,97 @@
+"""From tokens to words: what lies within the audio, and when each word is said."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from faster_whisper.tokenizer import Tokenizer
+
+from kaption.domain.decoding import DecodedWord
+from kaption_gpu.backends.runtime import TIME_STEP, TokenTimes
+
+_OPENING = frozenset("\"'“¿([{-")
+_CLOSING = frozenset("\"'.。,，!！?？:：”)]}、")
+_SENTENCE_END = (".", "?", "!", "。", "？", "！")
+#: What starts this close to the end of the audio was made up from the padding.
+_EDGE = 0.1
+
+
+def spoken(tokens: Sequence[int], first_timestamp: int, seconds: float) -> tuple[int, ...]:
+    """Text tokens of ``tokens`` up to the timestamp that closes the audio of ``seconds``.
+
+    What opens at or after the audio's end is the model talking into the padding. Text whose closing timestamp is
+    missing, since the model stopped before it, stands.
+    """
+    kept: list[int] = []
+    for token in tokens:
+        if token >= first_timestamp:
+            if kept and (token - first_timestamp) * TIME_STEP >= seconds - _EDGE:
+                break
+        else:
+            kept.append(token)
+    return tuple(kept)
+
+
+def time_words(
+    tokens: Sequence[int], times: TokenTimes, tokenizer: Tokenizer, seconds: float
+) -> tuple[DecodedWord, ...]:
+    """The words of text tokens with their times.
+
+    Args:
+        tokens: n text tokens.
+        times: Their times, n + 1 starts.
+        tokenizer: Splits by spaces, or by characters in languages without.
+        seconds: Length of the audio, which no word exceeds.
+
+    Returns:
+        Words that joined give the text; starts and ends never go back.
+    """
+    texts, parts = tokenizer.split_to_word_tokens([*tokens, tokenizer.eot])
+    bounds = np.cumsum([0, *(len(part) for part in parts[:-1])])
+    words = [
+        DecodedWord(text, float(times.starts[a]), float(times.starts[b]), float(np.mean(times.probabilities[a:b])))
+        for text, a, b in zip(texts[:-1], bounds[:-1], bounds[1:], strict=True)
+    ]
+    return _monotone(_shorten(_join_punctuation(words)), seconds)
+
+
+def _join_punctuation(words: Sequence[DecodedWord]) -> list[DecodedWord]:
+    """Opening marks go to the word after them, closing marks to the word before; a mark's time is not a word's."""
+    joined: list[DecodedWord] = []
+    opening = ""
+    for word in words:
+        mark = word.text.strip()
+        if mark in _OPENING and word.text.startswith(" "):
+            opening += word.text
+        elif joined and not opening and mark in _CLOSING and not word.text.startswith(" "):
+            last = joined[-1]
+            joined[-1] = DecodedWord(last.text + word.text, last.start, last.end, last.probability)
+        else:
+            joined.append(DecodedWord(opening + word.text, word.start, word.end, word.probability))
+            opening = ""
+    if opening and joined:
+        last = joined[-1]
+        joined[-1] = DecodedWord(last.text + opening, last.start, last.end, last.probability)
+    return joined
+
+
+def _shorten(words: Sequence[DecodedWord]) -> list[DecodedWord]:
+    """A first word, or one after a sentence's end, takes no pause before it: its start moves up (Whisper's own rule)."""
+    durations = [word.end - word.start for word in words if word.end > word.start]
+    longest = 2 * min(0.7, float(np.median(durations))) if durations else 0.0
+    shortened: list[DecodedWord] = []
+    for number, word in enumerate(words):
+        after_pause = number == 0 or words[number - 1].text.endswith(_SENTENCE_END)
+        start = max(word.start, word.end - longest) if after_pause and longest else word.start
+        shortened.append(DecodedWord(word.text, start, word.end, word.probability))
+    return shortened
+
+
+def _monotone(words: Sequence[DecodedWord], seconds: float) -> tuple[DecodedWord, ...]:
+    """Times within the audio, each at or after the one before, to a millisecond."""
+    at = 0.0
+    result: list[DecodedWord] = []
+    for word in words:
+        start = min(max(word.start, at), seconds)
+        at = min(max(word.end, start), seconds)
+        result.append(DecodedWord(word.text, round(start, 3), round(at, 3), min(1.0, max(0.0, word.probability))))
+    return tuple(result)

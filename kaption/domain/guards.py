@@ -1,0 +1,127 @@
+"""Guards against what Whisper makes up: pure functions of text and quality figures that name which guard fired.
+
+The thresholds are those of Whisper's paper (HAZARDS, Whisper 6). Hallucinations on music and noise have good
+confidence, so these stand beside the voice detector, not in its place.
+"""
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from kaption.domain.decoding import Audio
+
+NO_SPEECH = 0.6
+LOW_LOGPROB = -1.0
+REPETITIVE = 2.4
+#: Peak below which a window holds nothing that 16-bit audio could hold.
+NO_SIGNAL = 1.0 / 32768
+#: A loop is at least this many equal rounds, and this many tokens in all: "one one one one" is no loop.
+LOOP_ROUNDS = 4
+LOOP_TOKENS = 12
+
+_ARTEFACTS = (
+    re.compile(r"(thanks?|thank you)( so much| very much)? for (watching|listening|viewing)"),
+    re.compile(r"(please )?(like and )?subscribe( to (my|our|the) channel)?"),
+    re.compile(r"(subtitles|subtitled|captions|transcription|translated) by\b.*"),
+    re.compile(r"(thank )?you|bye( bye)?|see you (in the )?next (time|video)"),
+    re.compile(r"(www )?amara org( community)?"),
+)
+
+
+class Guard(StrEnum):
+    """Which guard fired: why a text was taken away, or why it is decoded again."""
+
+    NO_SIGNAL = "no_signal"
+    NO_SPEECH = "no_speech"
+    REPETITION = "repetition"
+    LOW_LOGPROB = "low_logprob"
+    OVER_BUDGET = "over_budget"
+    VOCABULARY_ECHO = "vocabulary_echo"
+    KNOWN_ARTEFACT = "known_artefact"
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Figures of one decode: mean log probability a token, probability of no speech, how well the text compresses."""
+
+    avg_logprob: float
+    no_speech_prob: float
+    compression_ratio: float
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of ``text`` over its bytes compressed: 0 for no text, over 2.4 for a text that repeats itself."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data)) if data else 0.0
+
+
+def token_budget(seconds: float) -> int:
+    """Tokens that ``seconds`` of speech may have: fast speech stays below, a loop does not."""
+    return 10 + int(6 * seconds)
+
+
+def no_signal(audio: Audio) -> Guard | None:
+    """``NO_SIGNAL`` if ``audio`` (any length) is digital silence: Whisper says "you" to it."""
+    return Guard.NO_SIGNAL if audio.size == 0 or float(np.abs(audio).max()) <= NO_SIGNAL else None
+
+
+def loop_cut(tokens: Sequence[int]) -> int:
+    """How many of ``tokens`` stand before the second round of a loop that runs to their end; all, if there is none."""
+    for size in range(1, len(tokens) // LOOP_ROUNDS + 1):
+        rounds = 1
+        while len(tokens) >= (rounds + 1) * size and list(tokens[-(rounds + 1) * size :][:size]) == list(
+            tokens[-size:]
+        ):
+            rounds += 1
+        if rounds >= LOOP_ROUNDS and rounds * size >= LOOP_TOKENS:
+            return len(tokens) - (rounds - 1) * size
+    return len(tokens)
+
+
+def _silent(quality: Quality) -> bool:
+    return quality.no_speech_prob > NO_SPEECH and quality.avg_logprob < LOW_LOGPROB
+
+
+def retry(quality: Quality, tokens: int, seconds: float) -> Guard | None:
+    """Why a final of ``tokens`` tokens over ``seconds`` of audio should be decoded again by beam, or None."""
+    if quality.compression_ratio > REPETITIVE:
+        return Guard.REPETITION
+    if tokens > token_budget(seconds):
+        return Guard.OVER_BUDGET
+    if quality.avg_logprob < LOW_LOGPROB and not _silent(quality):
+        return Guard.LOW_LOGPROB
+    return None
+
+
+def suppress(text: str, quality: Quality, vocabulary: Sequence[str] = (), *, heard: bool = True) -> Guard | None:
+    """Which guard takes ``text`` away, or None if it stands.
+
+    Args:
+        text: What the model said.
+        quality: The figures of that decode.
+        vocabulary: The terms that stood in the prompt.
+        heard: Whether the voice detector heard speech; known artefacts are dropped only where it did not.
+    """
+    if not text:
+        return None
+    if _silent(quality):
+        return Guard.NO_SPEECH
+    if quality.compression_ratio > REPETITIVE:
+        return Guard.REPETITION
+    plain = _plain(text)
+    # A list of one may well be what was said; a longer one hardly ever is.
+    likely_echo = len(vocabulary) > 1 or quality.no_speech_prob > NO_SPEECH
+    if vocabulary and likely_echo and plain == _plain(" ".join(vocabulary)):
+        return Guard.VOCABULARY_ECHO
+    if not heard and any(pattern.fullmatch(plain) for pattern in _ARTEFACTS):
+        return Guard.KNOWN_ARTEFACT
+    return None
+
+
+def _plain(text: str) -> str:
+    """Lower-case words with single spaces, without punctuation."""
+    return " ".join(re.findall(r"\w+", text.lower()))
