@@ -69,9 +69,15 @@ class CTranslate2Runtime:
         texts: Sequence[Sequence[int]],
         frames: Sequence[int],
     ) -> list[TokenTimes | None]:
-        """When each token is said, by the cross attention of the alignment heads."""
-        results = self._model.align(features, list(start), [list(text) for text in texts], list(frames))
-        return [_token_times(result, len(text)) for result, text in zip(results, texts, strict=True)]
+        """When each token is said, by the cross attention of the alignment heads.
+
+        One item a call: unlike ``generate``, times and probabilities change with the lengths of a batch's other texts.
+        """
+        found: list[TokenTimes | None] = []
+        for row, (text, length) in enumerate(zip(texts, frames, strict=True)):
+            result = self._model.align(self.select(features, [row]), list(start), [list(text)], length)[0]
+            found.append(_token_times(result, len(text)))
+        return found
 
 
 def _hypothesis(result: Any) -> Hypothesis:

@@ -1,0 +1,122 @@
+"""Human speech for tests: Debian's Asterisk prompts, fetched by apt into a cache (never committed), with their texts."""
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+
+from kaption.domain.decoding import SAMPLE_RATE, Audio
+
+#: The sounds, and the texts that are spoken in them.
+PACKAGES = ("asterisk-core-sounds-en-wav", "asterisk-core-sounds-en")
+CACHE = Path(__file__).parents[2] / ".cache" / "asterisk"
+NO_SPEECH = "the Asterisk prompts need apt-get and dpkg-deb: this machine has none, or they could not be fetched"
+_SOUNDS = "usr/share/asterisk/sounds/en_US_f_Allison"
+_TEXTS = "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt: its name, what is said, and its file (8 kHz mono WAV)."""
+
+    name: str
+    text: str
+    path: Path
+
+    def audio(self) -> Audio:
+        """Its samples at 16 kHz, shape (n,)."""
+        samples, rate = soundfile.read(self.path, dtype="float32")
+        return np.asarray(soxr.resample(samples, rate, SAMPLE_RATE), dtype=np.float32)
+
+
+def _fetch(cache: Path) -> None:
+    """Download and unpack the packages; ``cache`` appears whole, so that test processes may race."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix="asterisk.", dir=cache.parent))
+    try:
+        for package in PACKAGES:
+            subprocess.run(["apt-get", "download", package], cwd=made, check=True, capture_output=True, timeout=120)
+        for archive in made.glob("*.deb"):
+            subprocess.run(["dpkg-deb", "-x", archive.name, "."], cwd=made, check=True, capture_output=True, timeout=60)
+            archive.unlink()
+        if not _complete(cache):
+            shutil.rmtree(cache, ignore_errors=True)
+            made.rename(cache)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _complete(folder: Path) -> bool:
+    return (folder / _SOUNDS).is_dir() and (folder / _TEXTS).is_file()
+
+
+@lru_cache(maxsize=1)
+def speech_folder() -> Path | None:
+    """Where the unpacked packages are, fetched on the first call; None where that cannot be done."""
+    if not _complete(CACHE):
+        if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
+            return None
+        try:
+            _fetch(CACHE)
+        except (subprocess.SubprocessError, OSError):
+            if not _complete(CACHE):
+                return None
+    return CACHE
+
+
+def texts(folder: Path) -> dict[str, str]:
+    """Name to text of all prompts of words; tones, letters' glosses and other ``[...]`` are left out."""
+    found = {}
+    for line in gzip.decompress((folder / _TEXTS).read_bytes()).decode().splitlines():
+        match = re.fullmatch(r"([\w./-]+): *([^\[\]()<>]*\w[^\[\]()<>]*)", line)
+        if match and not line.startswith(";"):
+            found[match[1]] = match[2].strip()
+    return found
+
+
+def prompts(min_words: int = 1) -> list[Prompt]:
+    """All prompts of at least ``min_words`` words whose sound exists, by name; empty where there are none.
+
+    Two prompts of one text (a prompt and its newer reading) are both kept: they are different recordings.
+    """
+    folder = speech_folder()
+    if folder is None:
+        return []
+    found = []
+    for name, text in sorted(texts(folder).items()):
+        path = folder / _SOUNDS / f"{name}.wav"
+        if path.is_file() and len(text.split()) >= min_words:
+            found.append(Prompt(name, text, path))
+    return found
+
+
+def prompt(name: str) -> Prompt:
+    """The prompt called ``name``, as ``vm-intro``.
+
+    Raises:
+        KeyError: There is none.
+    """
+    for candidate in prompts():
+        if candidate.name == name:
+            return candidate
+    raise KeyError(name)
+
+
+def require_prompts(min_words: int = 1) -> list[Prompt]:
+    """``prompts``, or the test skips; where ``KAPTION_TEST_STRICT=1`` is set (CI) it fails instead."""
+    found = prompts(min_words)
+    if not found and os.environ.get("KAPTION_TEST_STRICT") == "1":
+        pytest.fail(NO_SPEECH)
+    if not found:
+        pytest.skip(NO_SPEECH)
+    return found
