@@ -1,0 +1,152 @@
+"""Logs: one JSON object a line on stderr, without what was said.
+
+Owns how a record becomes a line. What a line may hold: the message of our own loggers, scalar ``extra`` fields, and the
+type and place of an exception. Never the message of an exception, since a validation error quotes its input, and never a
+library's arguments: Faust prints the record itself when publishing fails, asyncio the exception of a lost task (HAZARDS,
+aiokafka 9 and faust 9).
+"""
+
+import json
+import logging
+import re
+import sys
+import traceback
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, TextIO
+from typing import Final as Const
+
+from kaption.adapters.settings import Settings
+
+OWN: Const = ("kaption", "kaption_schemas", "kaption_streams", "kaption_gpu")
+#: Libraries that reach for a level of their own; the root's level holds for all others.
+LIBRARIES: Const = (
+    "aiohttp",
+    "aiokafka",
+    "asyncio",
+    "faster_whisper",
+    "faust",
+    "kafka",
+    "minio",
+    "mode",
+    "opentelemetry",
+    "presidio-analyzer",
+    "py.warnings",
+    "urllib3",
+)
+_STANDARD: Const = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_MAX_MESSAGE: Const = 500
+_FRAMES: Const = 12
+_PLACEHOLDER: Const = re.compile(r"%(?:\(\w+\))?[-+ #0]*[\d*]*(?:\.[\d*]+)?[a-zA-Z]")
+
+
+def _own(name: str) -> bool:
+    return name.partition(".")[0] in OWN
+
+
+def _plain(value: object) -> object:
+    """A scalar as it is; anything else by its type's name, since its repr may hold a record."""
+    return value if value is None or isinstance(value, str | int | float | bool) else type(value).__name__
+
+
+def _library_argument(value: object) -> str:
+    """A library's argument: numbers and exception types are told, everything else is only named by its type."""
+    if isinstance(value, bool | int | float):
+        return str(value)
+    if isinstance(value, type):
+        return value.__name__
+    return f"<{type(value).__name__}>"
+
+
+def _library_message(record: logging.LogRecord) -> str:
+    """The template of a library's message with scrubbed arguments.
+
+    A message that carries its values already (an f-string) can't be told from a template without arguments, so only its
+    letters up to the first sign of a value are kept.
+    """
+    template = record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
+    template = template.partition("\n")[0]
+    args = record.args
+    if not args:
+        return re.split(r"[\"'{\[(<=:]|b'", template, maxsplit=1)[0].strip()
+    values = iter(args.values() if isinstance(args, dict) else args)
+    return _PLACEHOLDER.sub(lambda _: _library_argument(next(values, None)), template)
+
+
+def _where(trace: TracebackType | None) -> list[str]:
+    """The innermost frames as ``file:line function``; source lines are left out, they may hold literals."""
+    frames = traceback.extract_tb(trace)[-_FRAMES:]
+    return [f"{frame.filename.rpartition('site-packages/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An exception as fields: its type, a reason code if it carries one, the types that caused it, and where.
+
+    The message is left out: it may quote a record.
+    """
+    out: dict[str, Any] = {"type": type(error).__name__, "at": _where(error.__traceback__)}
+    reason = getattr(error, "reason", None)
+    if isinstance(reason, str) and re.fullmatch(r"[a-z0-9_]{1,40}", reason):
+        out["reason"] = str(reason)
+    cause = error.__cause__ or error.__context__
+    if cause is not None:
+        out["cause"] = type(cause).__name__
+    return out
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON: time (UTC), level, process, logger, message, the caller's extra fields, error."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without a line end."""
+        own = _own(record.name)
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "process": self._process,
+            "logger": record.name,
+            "message": (record.getMessage() if own else _library_message(record))[:_MAX_MESSAGE],
+        }
+        if own:
+            line |= {key: _plain(value) for key, value in vars(record).items() if key not in _STANDARD}
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = describe(record.exc_info[1])
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def _allowed(record: logging.LogRecord) -> bool:
+    """Libraries speak from WARNING on, whatever level they give their loggers."""
+    return record.levelno >= logging.WARNING or _own(record.name)
+
+
+def configure(settings: Settings, name: str, stream: TextIO | None = None) -> logging.Handler:
+    """Send this process's logs to ``stream`` (default stderr) as JSON; ``name`` is the process in each line.
+
+    Replaces every handler of the root logger. Returns the handler, so that a test can take it off again.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter(name))
+    handler.addFilter(_allowed)
+    root = logging.getLogger()
+    for old in tuple(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    for library in LIBRARIES:
+        logging.getLogger(library).setLevel(logging.WARNING)
+    for own in OWN:
+        logging.getLogger(own).setLevel(settings.log_level)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _uncaught
+    return handler
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Log what nobody caught in the same form; Python's own hook would print the exception's message."""
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("kaption").critical("The process ends by an error", exc_info=(kind, error, trace))
