@@ -1,0 +1,109 @@
+"""Masks over the texts and words of finals that are published together, and what of a growing text may be shown."""
+
+from dataclasses import dataclass
+
+from kaption.domain.decoding import Decoded, DecodedWord
+from kaption.domain.redaction import Match, TextRedactor, mask
+
+#: What stands for an open end that was never completed: nobody knows what it would have become.
+UNFINISHED = "REDACTED"
+_FEWEST_DIGITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """One segment's text after redaction, its words (seconds kept), and where masks stand in the text."""
+
+    text: str
+    words: tuple[DecodedWord, ...]
+    matches: tuple[Match, ...]
+
+
+def visible(text: str, entities: tuple[str, ...], redactor: TextRedactor) -> str:
+    """What may be shown of a text that still grows: matches masked, its open end withheld."""
+    if not entities:
+        return text
+    matches = redactor.find(text, entities)
+    end = redactor.open_suffix(text, entities)
+    for match in matches:
+        if match.start < end < match.end:
+            end = match.start
+    inside = tuple(match for match in matches if match.end <= end)
+    return mask(text[:end], inside).text
+
+
+def unfinished(text: str, entities: tuple[str, ...], redactor: TextRedactor) -> Match | None:
+    """The end of ``text`` that holds digits or an @ and could still grow into a match, and is none yet."""
+    if not entities:
+        return None
+    start = redactor.open_suffix(text, entities)
+    for match in redactor.find(text, entities):
+        start = max(start, match.end)
+    rest = text[start:]
+    if not any(c.isdigit() or c == "@" for c in rest):
+        return None
+    return Match(UNFINISHED, start + len(rest) - len(rest.lstrip()), len(text))
+
+
+def text_of(decoded: Decoded) -> str:
+    """A decode's text as its words spell it, so that characters and words agree."""
+    return "".join(word.text for word in decoded.words).strip() or decoded.text
+
+
+def mask_together(decodes: list[Decoded], entities: tuple[str, ...], redactor: TextRedactor) -> list[Masked]:
+    """Redact consecutive segments as one text; of a match across two, the label stands in the first.
+
+    An unfinished end with four digits or an @ is masked too, since nothing will complete it.
+    """
+    texts = [text_of(decoded) for decoded in decodes]
+    whole = " ".join(texts)
+    matches = list(redactor.find(whole, entities)) if entities else []
+    rest = unfinished(whole, entities, redactor)
+    if rest and ("@" in whole[rest.start :] or sum(map(str.isdigit, whole[rest.start :])) >= _FEWEST_DIGITS):
+        matches.append(rest)
+    out, at = [], 0
+    for text, decoded in zip(texts, decodes, strict=True):
+        local = [
+            (Match(m.entity, max(m.start - at, 0), min(m.end - at, len(text))), m.start >= at)
+            for m in matches
+            if m.start < at + len(text) and m.end > at
+        ]
+        out.append(_mask_one(text, decoded.words, local))
+        at += len(text) + 1
+    return out
+
+
+def _mask_one(text: str, words: tuple[DecodedWord, ...], local: list[tuple[Match, bool]]) -> Masked:
+    done = mask(text, tuple(match for match, _ in local))
+    new_text, spans = done.text, list(done.matches)
+    for index, (_, first) in reversed(list(enumerate(local))):
+        if not first:  # the label stands in the segment before
+            span = spans.pop(index)
+            cut = span.end - span.start
+            new_text = new_text[: span.start] + new_text[span.end :]
+            spans = [s if s.start < span.start else Match(s.entity, s.start - cut, s.end - cut) for s in spans]
+    stripped = new_text.lstrip()
+    shift = len(new_text) - len(stripped)
+    matches = tuple(Match(s.entity, s.start - shift, s.end - shift) for s in spans)
+    return Masked(stripped.rstrip(), _mask_words(words, local), matches)
+
+
+def _mask_words(words: tuple[DecodedWord, ...], local: list[tuple[Match, bool]]) -> tuple[DecodedWord, ...]:
+    """Words that touch a match become one word, the label; positions are those of the stripped text."""
+    out: list[DecodedWord] = []
+    lead = len(words[0].text) - len(words[0].text.lstrip()) if words else 0
+    at = -lead
+    last: Match | None = None
+    for word in words:
+        start, end = at, at + len(word.text)
+        at = end
+        begin = start + len(word.text) - len(word.text.lstrip())
+        hit = next(((m, first) for m, first in local if m.start < end and m.end > begin), None)
+        if hit is None:
+            out.append(word)
+        elif hit[0] is last and out:
+            out[-1] = DecodedWord(out[-1].text, out[-1].start, word.end, min(out[-1].probability, word.probability))
+        elif hit[1]:
+            out.append(DecodedWord(f" [{hit[0].entity}]", word.start, word.end, word.probability))
+        last = hit[0] if hit and hit[1] else last
+    return tuple(out)

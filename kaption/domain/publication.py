@@ -1,0 +1,152 @@
+"""What may be published of one channel's texts: finals in order and redacted, partials with their open end withheld.
+
+A final whose text ends in something that could go on behind the pause (half a card number) is held until the next one is
+decoded, and both are redacted together; so the boundaries stay where the samples put them. Past the hold-back limit such
+an end is masked (promise 6).
+"""
+
+from dataclasses import dataclass
+
+from kaption.domain.decoding import SAMPLE_RATE, Decoded, ModelInfo
+from kaption.domain.masking import Masked, mask_together, text_of, unfinished, visible
+from kaption.domain.outputs import RunKey
+from kaption.domain.redaction import TextRedactor
+from kaption.domain.track import Checkpoint, Segment, Track
+from kaption_schemas.records import FinalTranscript, Model, PartialTranscript, Quality, Redaction, Word
+
+#: How long a final's open end waits for speech to go on, and how many segments may wait together.
+HOLD_SECONDS = 4
+HOLD_SEGMENTS = 4
+#: Text before the window helps only while it is recent.
+_PROMPT_SECONDS = 10
+_PROMPT_CHARACTERS = 200
+
+_SILENT = Decoded("", None, 0.0, 1.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What every transcript of a channel says of its run."""
+
+    key: RunKey
+    channel: int
+    rate: int
+    entities: tuple[str, ...]
+    model: ModelInfo
+
+
+class Publication:
+    """One channel's way from decoded segments to records. ``done`` is the checkpoint behind the last final."""
+
+    def __init__(self, facts: RunFacts, redactor: TextRedactor, done: Checkpoint) -> None:
+        self.facts = facts
+        self.done = done
+        self.last_text = ""
+        self.last_end = 0
+        self._redactor = redactor
+
+    def advance(self, track: Track, *, closing: bool) -> list[FinalTranscript]:
+        """Publish the segments at the front that are decoded and decided, and move ``done``."""
+        out: list[FinalTranscript] = []
+        while group := self._decided(track, closing=closing):
+            decodes = [segment.decoded or _SILENT for segment in group]
+            masked = mask_together(decodes, self.facts.entities, self._redactor)
+            out += [self._final(s, d, m) for s, d, m in zip(group, decodes, masked, strict=True)]
+            del track.segments[: len(group)]
+            self.done = group[-1].checkpoint
+            self.last_text, self.last_end = masked[-1].text, group[-1].end
+        if not track.segments:
+            self.done = track.checkpoint
+        return out
+
+    def partial(self, track: Track, decoded: Decoded, epoch: int) -> PartialTranscript | None:
+        """The open segment's next revision; None when it shows nothing new."""
+        state, key, rate = track.open, self.facts.key, self.facts.rate
+        state.agreement.update(decoded.text)
+        stable = self._visible(" ".join(state.agreement.stable))
+        text = self._visible(" ".join(state.agreement.stable + state.agreement.tail))
+        if not stable.startswith(state.stable):
+            stable = state.stable  # what was stable stays as it was shown
+        if not text.startswith(stable):
+            text = stable
+        if not text or (text == state.shown and stable == state.stable):
+            return None
+        state.shown, state.stable, state.revision = text, stable, state.revision + 1
+        return PartialTranscript(
+            tenant=key.tenant, stream=key.stream, run=key.run, channel=self.facts.channel, segment=track.next_index,
+            epoch=epoch, revision=state.revision, start_ms=_ms(track.range_start, rate),
+            end_ms=_ms(state.decoded_to, SAMPLE_RATE), text=text, stable=len(stable), language=decoded.language,
+        )  # fmt: skip
+
+    def prompt(self, track: Track, index: int) -> str:
+        """Text right before segment ``index``, with nothing in it that policy redacts; empty when it is long ago."""
+        text, end = self.last_text, self.last_end
+        start = track.range_start
+        for segment in track.segments:
+            if segment.index >= index:
+                start = segment.speech
+                break
+            if segment.decoded:
+                text, end = self._visible(text_of(segment.decoded)), segment.end
+        return text[-_PROMPT_CHARACTERS:] if start - end <= _PROMPT_SECONDS * self.facts.rate else ""
+
+    def _decided(self, track: Track, *, closing: bool) -> list[Segment]:
+        """The segments to publish next, together; empty when one must wait. Depends on samples and texts only."""
+        group: list[Segment] = []
+        for segment in track.segments:
+            if group and (
+                len(group) >= HOLD_SEGMENTS or segment.speech - group[-1].end > HOLD_SECONDS * self.facts.rate
+            ):
+                return group
+            if segment.decoded is None and len(segment.audio):
+                return []
+            group.append(segment)
+            if not self._unfinished(group):
+                return group
+        if group and not closing and not self._silent_since(track, group[-1].end):
+            return []
+        return group
+
+    def _silent_since(self, track: Track, end: int) -> bool:
+        """Whether no speech began within the hold-back time behind source sample ``end``."""
+        limit = end * SAMPLE_RATE // self.facts.rate + HOLD_SECONDS * SAMPLE_RATE
+        start = track.speech_start
+        return track.position > limit and (start is None or start > limit)
+
+    def _unfinished(self, group: list[Segment]) -> bool:
+        text = " ".join(text_of(s.decoded) for s in group if s.decoded)
+        return unfinished(text, self.facts.entities, self._redactor) is not None
+
+    def _visible(self, text: str) -> str:
+        return visible(text, self.facts.entities, self._redactor).rstrip()
+
+    def _final(self, segment: Segment, decoded: Decoded, masked: Masked) -> FinalTranscript:
+        key, rate, model = self.facts.key, self.facts.rate, self.facts.model
+        begin = _ms(segment.speech, rate)
+        silent = not len(segment.audio)
+        words = tuple(
+            Word(
+                text=w.text.strip(),
+                start_ms=begin + round(w.start * 1000),
+                end_ms=begin + round(w.end * 1000),
+                probability=round(w.probability, 4),
+            )
+            for w in masked.words
+        )
+        quality = Quality(
+            avg_logprob=round(decoded.avg_logprob, 4), no_speech_prob=round(decoded.no_speech_prob, 4),
+            compression_ratio=round(decoded.compression_ratio, 4), suppressed=decoded.suppressed,
+        )  # fmt: skip
+        return FinalTranscript(
+            tenant=key.tenant, stream=key.stream, run=key.run, channel=self.facts.channel, segment=segment.index,
+            start_sample=segment.start, end_sample=segment.end, speech_start_sample=segment.speech,
+            speech_end_sample=segment.end, rate=rate, start_ms=_ms(segment.start, rate), end_ms=_ms(segment.end, rate),
+            text=masked.text, words=words, language=decoded.language, silent=silent,
+            quality=None if silent else quality,
+            redactions=tuple(Redaction(entity=m.entity, start=m.start, end=m.end) for m in masked.matches),
+            model=Model(name=model.alias, digest=model.digest, backend=model.backend),
+        )  # fmt: skip
+
+
+def _ms(samples: int, rate: int) -> int:
+    return samples * 1000 // rate

@@ -1,0 +1,73 @@
+"""What a session is given and what it counts: configuration, ports, and the run's progress."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from kaption.domain.decoding import Kind, ModelInfo, VoiceDetector
+from kaption.domain.ordering import Missing
+from kaption.domain.redaction import TextRedactor
+from kaption.domain.segmenter import SegmentRules
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import StreamEnded
+
+
+@dataclass(frozen=True, slots=True)
+class SessionConfig:
+    """What holds for every run of a pool. Seconds; see ``Settings`` for the timers."""
+
+    redaction: tuple[str, ...] = ()
+    beam_size: int = 5
+    partial_step: float = 0.5
+    idle_final: float = 30
+    idle_close: float = 900
+    ended_wait: float = 2
+    ahead: float = 30
+    rules: SegmentRules = field(default_factory=SegmentRules)
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a session is given: a maker of detectors, the redactor, and what the model can do."""
+
+    detector: Callable[[], VoiceDetector]
+    redactor: TextRedactor
+    model: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A window that could be decoded now: ``seconds`` of audio, ``overdue_s`` since it could first have been."""
+
+    window_id: int
+    kind: Kind
+    seconds: float
+    overdue_s: float
+
+
+@dataclass(slots=True)
+class Item:
+    """A frame or a gap in its order: source samples ``[start, end)`` (left-out silence before a frame is its own)."""
+
+    offset: int | None
+    sequence: int
+    start: int
+    end: int
+    gap: Missing | None = None
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a session has counted and decided of its run."""
+
+    started: bool = False
+    framed: bool = False
+    closing: Reason | None = None
+    last_ms: int = 0
+    first_received_ms: int | None = None
+    last_offset: int = -1
+    gaps: int = 0
+    idle_cut: bool = False
+    ended: StreamEnded | None = None
+    ended_offset: int | None = None
+    ended_ms: int = 0
+    items: list[Item] = field(default_factory=list)

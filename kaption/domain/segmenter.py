@@ -1,0 +1,106 @@
+"""Where a segment ends: a pause, or at the hard limit the quietest frame of the last 3 s. Depends on samples only.
+
+At every cut the detector starts anew, so a session that is restored at a cut needs none of its state.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from kaption.domain.decoding import SAMPLE_RATE, VAD_FRAME, Audio, VoiceDetector
+
+_SECOND = SAMPLE_RATE / VAD_FRAME
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRules:
+    """Thresholds are probabilities of speech, the rest frames of 32 ms."""
+
+    onset: float = 0.5
+    offset: float = 0.35
+    pause: int = 16
+    pad: int = 10
+    shortest: int = 4
+    longest: int = int(15 * _SECOND)
+    quiet_search: int = int(3 * _SECOND)
+    silence: int = int(10 * _SECOND)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Audio before ``end`` is dealt with. ``start`` is where its speech begins, None when it holds none.
+
+    Positions are 16 kHz samples, multiples of ``VAD_FRAME``.
+    """
+
+    start: int | None
+    end: int
+
+
+class Segmenter:
+    """Cuts one channel's audio. ``feed`` takes frames in order; ``origin`` is where audio begins (a cut)."""
+
+    def __init__(self, make_detector: Callable[[], VoiceDetector], rules: SegmentRules, origin: int = 0) -> None:
+        self._detector = make_detector()
+        self._rules = rules
+        self._levels: deque[float] = deque(maxlen=rules.quiet_search)
+        self.origin = origin
+        self.position = origin
+        self._speech: int | None = None
+        self._voiced = 0
+        self._quiet = 0
+        self._restart(origin)
+
+    @property
+    def speech_start(self) -> int | None:
+        """Where the open segment's speech begins, with some audio before it; None in silence."""
+        return self._speech
+
+    def feed(self, frame: Audio) -> Cut | None:
+        """Take one frame, shape (512,). A cut may lie before the frame: what follows it must be fed again."""
+        # Digital silence, such as what a publisher left out, needs no detector: an hour of it would take 18 s.
+        probability = self._detector(frame) if self._speech is not None or frame.any() else 0.0
+        self._levels.append(float(np.dot(frame, frame)))
+        begin, self.position = self.position, self.position + VAD_FRAME
+        rules = self._rules
+        if self._speech is None:
+            if probability < rules.onset:
+                return self._cut(None, self.position) if self._frames_since(self.origin) >= rules.silence else None
+            self._speech = max(self.origin, begin - rules.pad * VAD_FRAME)
+        if probability >= (rules.onset if self._quiet else rules.offset):
+            self._voiced += 1
+            self._quiet = 0
+        else:
+            self._quiet += 1
+        if self._quiet >= rules.pause:
+            return self._cut(self._speech if self._voiced >= rules.shortest else None, self.position)
+        if self._frames_since(self._speech) >= rules.longest:
+            return self._cut(self._speech, self._quietest())
+        return None
+
+    def force(self) -> Cut:
+        """Cut here, since nothing follows or nobody waits any longer."""
+        return self._cut(self._speech if self._voiced >= self._rules.shortest else None, self.position)
+
+    def _frames_since(self, position: int) -> int:
+        return (self.position - position) // VAD_FRAME
+
+    def _quietest(self) -> int:
+        levels = list(self._levels)
+        index = min(range(len(levels)), key=levels.__getitem__)
+        # The cut is behind the quietest frame, so that at least one frame is always taken.
+        return self.position - (len(levels) - 1 - index) * VAD_FRAME
+
+    def _cut(self, start: int | None, end: int) -> Cut:
+        self._restart(end)
+        return Cut(start, end)
+
+    def _restart(self, origin: int) -> None:
+        self.origin = self.position = origin
+        self._detector.reset()
+        self._levels.clear()
+        self._speech = None
+        self._voiced = 0
+        self._quiet = 0

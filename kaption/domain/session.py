@@ -1,0 +1,468 @@
+"""One run as a state machine without I/O, clock or model: records in, windows to decode out, transcripts out.
+
+``feed(record)``, ``wants(now)``, ``begin(window)``, ``apply(result)``: whatever the slicing, repetition or redelivery of
+its records, a run gives the same finals. Where a segment ends is decided in ``segmenter``; order and losses in
+``ordering``; what may be published of a text in ``publication``; what a restart needs in ``snapshots``.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from kaption.domain.decoding import SAMPLE_RATE, Audio, Decoded, DecodeOptions, Kind, Window, window_length
+from kaption.domain.ordering import Frame, FrameOrder, Missing, Refused, Step
+from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
+from kaption.domain.publication import Publication, RunFacts
+from kaption.domain.run import Item, Ports, Progress, SessionConfig, Wanted
+from kaption.domain.snapshots import RunState, load_track, save_track
+from kaption.domain.track import Checkpoint, Segment, Track, seconds
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import MAX_CHANNELS, Gap, RunOptions, StreamCompleted, StreamEnded, StreamStarted
+from kaption_schemas.topics import Type
+
+#: Silence that a publisher left out is fed in pieces of this many seconds, so that an hour needs no gigabyte.
+_PIECE_SECONDS = 10
+#: A jump of a live run's samples beyond the clock by more than this is a mistake, not audio sent early.
+_JUMP_SECONDS = 1
+_LONGEST_JUMP_SECONDS = 3600
+
+
+class Session:
+    """One run, all its channels. Times are milliseconds of the broker's clock."""
+
+    def __init__(self, key: RunKey, latency: Latency, config: SessionConfig, ports: Ports) -> None:
+        self.key = key
+        self.latency = latency
+        self.epoch = 0
+        self.closed = False
+        self.options = RunOptions(redaction=config.redaction)
+        self.rate = SAMPLE_RATE
+        self.channels = 1
+        self.next_sample = 0
+        self.order = FrameOrder()
+        self.tracks: list[Track] = []
+        self.publications: list[Publication] = []
+        self.progress = Progress()
+        self.config = config
+        self.ports = ports
+        self._gaps_open: list[Missing] = []
+        self._in_flight: dict[int, Segment | int] = {}
+
+    # -- records in ------------------------------------------------------------------------------------------------
+
+    def feed(self, record: AudioRecord) -> list[Output]:
+        """Take a record of the run. Its own faults come back as dead letters; the run goes on."""
+        out = self.tick(record.timestamp_ms)
+        replayed = record.offset <= self.progress.last_offset
+        self.progress.last_offset = max(self.progress.last_offset, record.offset)
+        self.progress.last_ms = max(self.progress.last_ms, record.timestamp_ms)
+        if self.closed or self.progress.closing:
+            repeat = record.kind is Type.ENDED and self.progress.ended is not None
+            return out if repeat or replayed else [*out, DeadLetter(record.offset, Reason.RUN_CLOSED)]
+        self.progress.idle_cut = False
+        handle = {Type.STARTED: self._on_started, Type.ENDED: self._on_ended}.get(record.kind, self._on_audio)
+        repeats = self.order.repeats
+        out += handle(record)
+        if replayed:
+            self.order.repeats = repeats
+        return out + self._advance(record.timestamp_ms)
+
+    def tick(self, now_ms: int) -> list[Output]:
+        """Let time pass: finalise and close idle runs, and stop waiting for what an ended run still lacks."""
+        progress, config = self.progress, self.config
+        if self.closed or not progress.last_ms:
+            return []
+        idle = (now_ms - progress.last_ms) / 1000
+        out: list[Output] = []
+        if not progress.closing:
+            if progress.ended and (now_ms - progress.ended_ms) / 1000 >= config.ended_wait:
+                self._end(Reason.ENDED, now_ms)
+            elif idle >= config.idle_close:
+                self._end(Reason.IDLE, now_ms)
+            elif idle >= config.idle_final and not progress.idle_cut:
+                progress.idle_cut = True
+                out += self._steps(self.order.flush(), now_ms)
+                for track in self.tracks:
+                    track.cut_here(now_ms, self._mark)
+        return out + self._advance(now_ms)
+
+    def close(self, reason: Reason, now_ms: int) -> None:
+        """End the run now; its last finals and ``completed`` come through ``apply`` or ``tick``."""
+        if not self.closed and not self.progress.closing:
+            self._end(reason, now_ms)
+
+    # -- windows out, results in -----------------------------------------------------------------------------------
+
+    def wants(self, now_ms: int) -> list[Wanted]:
+        """What could be decoded now and is not in flight: finals in order, and the newest partial of each channel."""
+        busy = set(map(id, (s for s in self._in_flight.values() if isinstance(s, Segment))))
+        out = []
+        for channel, track in enumerate(self.tracks):
+            for segment in self._decodable(track):
+                if id(segment) not in busy:
+                    wanted = seconds(len(segment.audio))
+                    window_id = self._id(channel, segment.index)
+                    out.append(Wanted(window_id, Kind.FINAL, wanted, (now_ms - segment.since_ms) / 1000))
+            partial = self._partial(channel, track)
+            if partial is not None and self.latency is Latency.LIVE:
+                out.append(partial)
+        return out
+
+    def begin(self, window_id: int) -> Window:
+        """Copy a wanted window's audio out and count it as in flight."""
+        channel, index, kind = self._split_id(window_id)
+        track = self.tracks[channel]
+        if kind is Kind.PARTIAL:
+            audio = track.open_audio()
+            self._in_flight[window_id] = track.next_index
+            track.open.decoded_to = track.position
+        else:
+            segment = next(s for s in track.segments if s.index == index)
+            self._in_flight[window_id] = segment
+            audio = segment.audio
+        return Window(
+            window_id, kind, audio, window_length(len(audio)), self._decode_options(channel, index, kind, audio)
+        )
+
+    def abandon(self, window_id: int) -> None:
+        """A window's batch failed: it is wanted again."""
+        self._in_flight.pop(window_id, None)
+
+    def apply(self, window_id: int, decoded: Decoded, now_ms: int) -> list[Output]:
+        """Take a result; one that came too late for its segment changes nothing."""
+        what = self._in_flight.pop(window_id, None)
+        if what is None:
+            return []
+        channel = self._split_id(window_id)[0]
+        if isinstance(what, Segment):
+            what.decoded = decoded
+            return self._advance(now_ms)
+        track = self.tracks[channel]
+        if what != track.next_index or track.speech_start is None or not decoded.text:
+            return []
+        partial = self.publications[channel].partial(track, decoded, self.epoch)
+        return [partial] if partial else []
+
+    # -- what a commit needs ---------------------------------------------------------------------------------------
+
+    def settled_offset(self) -> int | None:
+        """The offset of the oldest record that no final, gap or dead letter covers; None when there is none."""
+        if self.closed:
+            return None
+        offsets = [item.offset for item in self.progress.items if item.offset is not None]
+        offsets += [record.offset for record in self.order.waiting]
+        if self.progress.ended_offset is not None:
+            offsets.append(self.progress.ended_offset)
+        return min(offsets, default=None)
+
+    def backlog_seconds(self) -> float:
+        """Audio that no final covers yet."""
+        ends = [(self.next_sample - p.done.sample) / self.rate for p in self.publications]
+        return max(ends, default=0.0)
+
+    # -- events ----------------------------------------------------------------------------------------------------
+
+    def _on_started(self, record: AudioRecord) -> list[Output]:
+        if self.progress.started or self.progress.framed:
+            return [DeadLetter(record.offset, Reason.ALREADY_STARTED)]
+        body = StreamStarted.model_validate_json(record.body)
+        options, model = body.options, self.ports.model
+        self.progress.started = True
+        if options.redaction is None:
+            options = options.model_copy(update={"redaction": self.config.redaction})
+        self.options = options
+        self.rate, self.channels = body.format.rate, body.format.channels
+        refusal = None
+        if options.language != "auto" and options.language not in model.languages:
+            refusal = Reason.UNSUPPORTED_LANGUAGE
+        elif options.task not in model.tasks:
+            refusal = Reason.UNSUPPORTED_TASK
+        if refusal:
+            self._end(refusal, record.timestamp_ms)
+            return [DeadLetter(record.offset, refusal)]
+        return []
+
+    def _on_ended(self, record: AudioRecord) -> list[Output]:
+        if self.progress.ended:
+            return []
+        body = StreamEnded.model_validate_json(record.body)
+        if body.last_sequence < self.order.highest:
+            return [DeadLetter(record.offset, Reason.BAD_END)]
+        self.progress.ended = body
+        self.progress.ended_offset = record.offset
+        self.progress.ended_ms = record.timestamp_ms
+        if body.last_sequence < self.order.next:
+            self._end(Reason.ENDED, record.timestamp_ms)
+        return []
+
+    def _on_audio(self, record: AudioRecord) -> list[Output]:
+        refusal = self._refusal(record)
+        out: list[Output] = []
+        if refusal:
+            out.append(DeadLetter(record.offset, refusal))
+            if refusal is Reason.FASTER_THAN_REALTIME:
+                self._end(refusal, record.timestamp_ms)
+                return out
+            record = _gap_of(record, refusal)
+        elif record.kind is Type.GAP:
+            record = _gap_of(record, Gap.model_validate_json(record.body).reason)
+        out += self._steps(self.order.push(record), record.timestamp_ms)
+        ended = self.progress.ended
+        if ended and self.order.next > ended.last_sequence:
+            self._end(Reason.ENDED, record.timestamp_ms)
+        return out
+
+    def _refusal(self, record: AudioRecord) -> Reason | None:
+        """Why a frame cannot be used, judged when it arrives."""
+        if record.kind is Type.GAP:
+            return None
+        ended = self.progress.ended
+        if ended and record.sequence > ended.last_sequence:
+            return Reason.RUN_CLOSED
+        known = self.progress.started or self.progress.framed
+        if known and (record.rate, record.channels) != (self.rate, self.channels):
+            return Reason.FORMAT_CHANGED
+        if record.first_sample - self.next_sample > _LONGEST_JUMP_SECONDS * record.rate:
+            return Reason.SAMPLES_JUMP
+        return self._pace(record) if self.latency is Latency.LIVE else None
+
+    def _pace(self, record: AudioRecord) -> Reason | None:
+        """Whether a live frame lies ahead of the clock, by one jump or by being sent too fast."""
+        if self.progress.first_received_ms is None:
+            self.progress.first_received_ms = record.received_ms - record.samples * 1000 // record.rate
+        clock = (record.received_ms - self.progress.first_received_ms) / 1000
+        if (record.first_sample + record.samples) / record.rate - clock <= self.config.ahead:
+            return None
+        jump = record.first_sample - self.next_sample
+        return Reason.SAMPLES_JUMP if jump > _JUMP_SECONDS * record.rate else Reason.FASTER_THAN_REALTIME
+
+    # -- frames in their order -------------------------------------------------------------------------------------
+
+    def _steps(self, steps: list[Step], now_ms: int) -> list[Output]:
+        out: list[Output] = []
+        for step in steps:
+            if isinstance(step, Refused):
+                out.append(DeadLetter(step.record.offset, step.reason))
+            elif isinstance(step, Missing):
+                self._gaps_open.append(step)
+            else:
+                out += self._take(step, now_ms)
+        return out
+
+    def _take(self, frame: Frame, now_ms: int) -> list[Output]:
+        record = frame.record
+        if not self.tracks:
+            self._begin_audio(record)
+        if record.first_sample < self.next_sample:
+            self._gaps_open.append(Missing(record.sequence, record.sequence, Reason.SAMPLES_OVERLAP))
+            return [DeadLetter(record.offset, Reason.SAMPLES_OVERLAP)]
+        self._place_gaps(record.first_sample)
+        start, end = self.next_sample, record.first_sample + record.samples
+        self.progress.items.append(Item(record.offset, record.sequence, start, end))
+        while self.next_sample < record.first_sample:
+            piece = min(record.first_sample - self.next_sample, _PIECE_SECONDS * self.rate)
+            self._samples(np.zeros((piece, self.channels), np.int16), now_ms)
+        self._samples(np.frombuffer(record.body, "<i2").reshape(-1, self.channels), now_ms)
+        return []
+
+    def _samples(self, pcm: npt.NDArray[np.int16], now_ms: int) -> None:
+        first = self.next_sample
+        self.next_sample += len(pcm)
+        if len(self.tracks) == 1 and self.channels > 1:
+            self.tracks[0].feed(pcm.mean(axis=1).astype(np.int16), first, now_ms, self._mark)
+            return
+        for channel, track in enumerate(self.tracks):
+            track.feed(pcm[:, channel], first, now_ms, self._mark)
+
+    def _begin_audio(self, record: AudioRecord) -> None:
+        self.rate, self.channels = record.rate, record.channels
+        self.progress.framed = True
+        self._make_tracks()
+
+    def _make_tracks(self) -> None:
+        count = self.channels if self.options.channels == "split" else 1
+        for channel in range(count):
+            self.tracks.append(Track(self.rate, self.ports.detector, self.config.rules))
+            self.publications.append(
+                Publication(self._facts(channel), self.ports.redactor, self.tracks[channel].checkpoint)
+            )
+
+    def _facts(self, channel: int) -> RunFacts:
+        entities = self.options.redaction or ()
+        return RunFacts(self.key, channel, self.rate, entities, self.ports.model)
+
+    def _place_gaps(self, end: int) -> None:
+        """Missing frames lie between the last one and the one that came now."""
+        for gap in self._gaps_open:
+            self.progress.items.append(Item(None, gap.first, self.next_sample, end, gap))
+        self._gaps_open.clear()
+
+    def _mark(self, sample: int) -> tuple[int, int]:
+        """Where a replay begins for a cut at ``sample``: the sequence awaited, and the samples that precede it."""
+        for item in self.progress.items:
+            if item.gap:
+                if item.start >= sample:
+                    return item.sequence, item.start
+            elif item.end > sample:
+                return item.sequence, item.start
+        return self.order.next, self.next_sample
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _end(self, reason: Reason, now_ms: int) -> None:
+        ended = self.progress.ended
+        for step in self.order.flush(ended.last_sequence if ended else None):
+            if isinstance(step, Missing):
+                self._gaps_open.append(step)
+            elif isinstance(step, Frame):
+                self._take(step, now_ms)
+        self._place_gaps(self.next_sample)
+        self.progress.closing = reason
+        for track in self.tracks:
+            track.finish(self.next_sample, now_ms, self._mark)
+
+    def _advance(self, now_ms: int) -> list[Output]:
+        """Publish what is decided: finals in order, the gaps that they cover, and the end."""
+        del now_ms
+        out: list[Output] = []
+        closing = self.progress.closing is not None
+        for track, publication in zip(self.tracks, self.publications, strict=True):
+            out += publication.advance(track, closing=closing)
+        out = [*self._settle(), *out]
+        if closing and not self.closed and not any(track.segments for track in self.tracks):
+            out += self._complete()
+        return out
+
+    def _settle(self) -> list[Output]:
+        """Forget what every channel's finals cover, and publish the gaps among it."""
+        done = self._done()
+        if done is None:
+            return []
+        over = self.progress.closing is not None and not any(track.segments for track in self.tracks)
+        kept, out = [], []
+        for item in self.progress.items:
+            if item.sequence >= done.sequence and not over:
+                kept.append(item)
+            elif item.gap:
+                out.append(self._gap(item))
+        self.progress.items = kept
+        self.order.forget(done.sequence)
+        return list(out)
+
+    def _gap(self, item: Item) -> Gap:
+        self.progress.gaps += 1
+        gap = item.gap
+        assert gap is not None  # noqa: S101  # only gap items come here
+        return Gap(
+            run=self.key.run, tenant=self.key.tenant, stream=self.key.stream, reason=gap.reason,
+            first_sequence=gap.first, last_sequence=gap.last, first_sample=item.start, samples=item.end - item.start,
+        )  # fmt: skip
+
+    def _complete(self) -> list[Output]:
+        self.closed = True
+        self.progress.ended_offset = None
+        out: list[Output] = []
+        if not self.tracks:
+            out += [self._gap(item) for item in self.progress.items]
+            self.progress.items.clear()
+        counts = [track.next_index for track in self.tracks] or [0]
+        for channel, count in enumerate(counts):
+            out.append(
+                StreamCompleted(
+                    tenant=self.key.tenant, stream=self.key.stream, run=self.key.run, channel=channel, segments=count,
+                    samples=self.next_sample, rate=self.rate, duration_ms=self.next_sample * 1000 // self.rate,
+                    reason=self.progress.closing or Reason.ENDED, gaps=self.progress.gaps, repeats=self.order.repeats,
+                    metadata=self.options.metadata, replaces=self.options.replaces,
+                )
+            )  # fmt: skip
+        return out
+
+    # -- windows ---------------------------------------------------------------------------------------------------
+
+    def _decodable(self, track: Track) -> list[Segment]:
+        """Segments that wait for a decode. Live ones go one by one, since each is prompted by the one before."""
+        waiting = [s for s in track.segments if s.decoded is None and len(s.audio)]
+        return waiting[:1] if self.latency is Latency.LIVE else waiting
+
+    def _partial(self, channel: int, track: Track) -> Wanted | None:
+        start = track.speech_start
+        window_id = self._id(channel, None)
+        if start is None or window_id in self._in_flight:
+            return None
+        fresh = seconds(track.position - max(track.open.decoded_to, start))
+        if fresh < self.config.partial_step:
+            return None
+        return Wanted(window_id, Kind.PARTIAL, seconds(track.position - start), fresh - self.config.partial_step)
+
+    def _decode_options(self, channel: int, index: int, kind: Kind, audio: Audio) -> DecodeOptions:
+        language = None if self.options.language == "auto" else self.options.language
+        final = kind is Kind.FINAL
+        prompt = ""
+        if self.latency is Latency.LIVE:
+            prompt = self.publications[channel].prompt(self.tracks[channel], index)
+        return DecodeOptions(
+            language=language, task=self.options.task, prompt=prompt, vocabulary=self.options.vocabulary,
+            beam_size=self.config.beam_size if final else 1, word_times=final,
+            max_tokens=10 + int(6 * seconds(len(audio))),
+        )  # fmt: skip
+
+    def _id(self, channel: int, index: int | None) -> int:
+        """A window's id: two channels at most, and 0 in place of an index is the open segment's partial."""
+        return channel + MAX_CHANNELS * (0 if index is None else index + 1)
+
+    def _split_id(self, window_id: int) -> tuple[int, int, Kind]:
+        rest, channel = divmod(window_id, MAX_CHANNELS)
+        if rest == 0:
+            return channel, self.tracks[channel].next_index, Kind.PARTIAL
+        return channel, rest - 1, Kind.FINAL
+
+    # -- snapshots -------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """What ``restore`` needs, consistent with ``settled_offset`` and with every durable output so far."""
+        progress = self.progress
+        done = self._done()
+        saved = RunState(
+            tenant=self.key.tenant, stream=self.key.stream, run=self.key.run, latency=self.latency, options=self.options,
+            rate=self.rate, channels=self.channels, started=progress.started, framed=progress.framed,
+            closed=progress.closing if self.closed else None, last_ms=progress.last_ms,
+            first_received_ms=progress.first_received_ms, last_offset=progress.last_offset, gaps=progress.gaps,
+            repeats=self.order.repeats, next_sequence=done.sequence if done else self.order.first,
+            next_sample=done.sample if done else 0,
+            seen={n: d.hex() for n, d in self.order.seen_before(done.sequence).items()} if done and not self.closed else {},
+            tracks=() if self.closed else tuple(map(save_track, self.tracks, self.publications)),
+        )  # fmt: skip
+        return saved.model_dump_json().encode()
+
+    @classmethod
+    def restore(cls, snapshot: bytes, config: SessionConfig, ports: Ports) -> "Session":
+        """A session as it was at its last commit. Raises ``SnapshotError``."""
+        saved = RunState.read(snapshot)
+        self = cls(RunKey(saved.tenant, saved.stream, saved.run), saved.latency, config, ports)
+        self.options, self.rate, self.channels = saved.options, saved.rate, saved.channels
+        self.closed = saved.closed is not None
+        self.progress = Progress(
+            started=saved.started, framed=saved.framed, closing=saved.closed, last_ms=saved.last_ms,
+            first_received_ms=saved.first_received_ms, last_offset=saved.last_offset, gaps=saved.gaps,
+        )  # fmt: skip
+        self.order = FrameOrder(saved.next_sequence, {n: bytes.fromhex(d) for n, d in saved.seen.items()})
+        self.order.repeats = saved.repeats
+        self.next_sample = saved.next_sample
+        for channel, state in enumerate(saved.tracks):
+            track = load_track(state, self.rate, ports.detector, config.rules)
+            publication = Publication(self._facts(channel), ports.redactor, track.checkpoint)
+            publication.last_text, publication.last_end = state.prompt, state.prompt_end
+            self.tracks.append(track)
+            self.publications.append(publication)
+        return self
+
+    def _done(self) -> Checkpoint | None:
+        """The earliest of the channels' checkpoints: a replay begins there."""
+        return min((p.done for p in self.publications), key=lambda c: (c.sequence, c.sample), default=None)
+
+
+def _gap_of(record: AudioRecord, reason: Reason) -> AudioRecord:
+    """What takes the place of a frame that is refused."""
+    return AudioRecord(
+        Type.GAP, record.key, record.offset, record.timestamp_ms, record.received_ms, record.sequence,
+        record.first_sample, 0, record.rate, record.channels, reason.encode(),
+    )  # fmt: skip

@@ -1,0 +1,98 @@
+"""What of a session is kept in the state topic, and how it is written. Readable by the next version (``version``)."""
+
+import base64
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from kaption.domain.outputs import Latency
+from kaption.domain.publication import Publication
+from kaption.domain.resample import Pcm
+from kaption.domain.segmenter import SegmentRules
+from kaption.domain.track import Checkpoint, MakeDetector, Track
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import RunOptions
+
+VERSION = 1
+
+
+class SnapshotError(Exception):
+    """The state topic holds a snapshot that this version cannot read; its lane stops (DESIGN 4)."""
+
+
+class TrackState(BaseModel):
+    """One channel at a cut: 16 kHz ``position``; ``tail`` are the source samples that resampling needs from before."""
+
+    model_config = ConfigDict(frozen=True)
+
+    position: int
+    sequence: int
+    sample: int
+    tail: str
+    tail_start: int
+    range_start: int
+    segment: int
+    prompt: str
+    prompt_end: int
+
+
+class RunState(BaseModel):
+    """One run at its last commit. ``closed`` is why it ended; such a snapshot outlives the run's audio."""
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = VERSION
+    tenant: str
+    stream: str
+    run: str
+    latency: Latency
+    options: RunOptions
+    rate: int
+    channels: int
+    started: bool
+    framed: bool
+    closed: Reason | None
+    last_ms: int
+    first_received_ms: int | None
+    last_offset: int
+    gaps: int
+    repeats: int
+    next_sequence: int
+    next_sample: int
+    seen: dict[int, str]
+    tracks: tuple[TrackState, ...]
+
+    @classmethod
+    def read(cls, snapshot: bytes) -> "RunState":
+        """Parse a snapshot. Raises ``SnapshotError`` naming only what is wrong, never a value."""
+        try:
+            state = cls.model_validate_json(snapshot)
+        except ValidationError as error:
+            places = ", ".join(".".join(map(str, e["loc"])) or "body" for e in error.errors(include_input=False))
+            raise SnapshotError(f"snapshot fields are missing or wrong: {places}") from None
+        if state.version != VERSION:
+            raise SnapshotError(f"snapshot version {state.version} is not {VERSION}; run the version that wrote it")
+        return state
+
+
+def save_track(track: Track, publication: Publication) -> TrackState:
+    """A channel as it is behind its last published final."""
+    done = publication.done
+    waiting = track.segments[0] if track.segments else None
+    return TrackState(
+        position=done.position, sequence=done.sequence, sample=done.sample,
+        tail=base64.b64encode(done.tail.astype("<i2").tobytes()).decode(), tail_start=done.tail_start,
+        range_start=waiting.start if waiting else track.range_start,
+        segment=waiting.index if waiting else track.next_index,
+        prompt=publication.last_text, prompt_end=publication.last_end,
+    )  # fmt: skip
+
+
+def load_track(state: TrackState, rate: int, make_detector: MakeDetector, rules: SegmentRules) -> Track:
+    """A channel that goes on at the cut that ``state`` holds."""
+    track = Track(rate, make_detector, rules, start=state.position, segment=state.segment)
+    track.range_start = state.range_start
+    tail: Pcm = np.frombuffer(base64.b64decode(state.tail), "<i2").astype(np.int16)
+    track.preload(tail, state.tail_start)
+    track.checkpoint = Checkpoint(state.position, tail, state.tail_start, state.sample, state.sequence)
+    return track

@@ -1,0 +1,163 @@
+"""One channel of a run: samples in, segments out. It owns audio, cuts and the open segment's hypotheses.
+
+It knows nothing of sequences, records or texts that were published (``session``).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kaption.domain.agreement import Agreement
+from kaption.domain.decoding import SAMPLE_RATE, VAD_FRAME, Audio, Decoded, VoiceDetector
+from kaption.domain.resample import Pcm, Resampler, to_source
+from kaption.domain.segmenter import Cut, Segmenter, SegmentRules
+
+MakeDetector = Callable[[], VoiceDetector]
+#: For a source sample: the sequence of the frame that holds it, and the samples that precede that frame.
+Mark = Callable[[int], tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """A cut from which the track can begin again: 16 kHz position, and the source samples before ``sample`` that it needs."""
+
+    position: int
+    tail: Pcm
+    tail_start: int
+    sample: int
+    sequence: int
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """A closed range ``[start, end)`` of source samples that waits for its final; ``audio`` is what is decoded of it."""
+
+    index: int
+    start: int
+    end: int
+    speech: int
+    audio: Audio
+    since_ms: int
+    checkpoint: Checkpoint
+    decoded: Decoded | None = None
+
+
+@dataclass(slots=True)
+class OpenSegment:
+    """The hypotheses of the segment that is being spoken."""
+
+    agreement: Agreement = field(default_factory=Agreement)
+    revision: int = 0
+    decoded_to: int = 0
+    shown: str = ""
+    stable: str = ""
+
+
+class Track:
+    """Feeds one channel's samples to the segmenter and keeps the audio that no final covers yet."""
+
+    def __init__(
+        self, rate: int, make_detector: MakeDetector, rules: SegmentRules, start: int = 0, segment: int = 0
+    ) -> None:
+        self.rate = rate
+        self.segments: list[Segment] = []
+        self.open = OpenSegment()
+        self.next_index = segment
+        self.range_start = to_source(start, rate)
+        self._resampler = Resampler(rate, start=start)
+        self._segmenter = Segmenter(make_detector, rules, start)
+        self._audio = np.zeros(0, np.float32)
+        self._audio_start = start
+        self._skip = start - self._resampler.position
+        self.checkpoint = Checkpoint(start, np.zeros(0, np.int16), self._resampler.end, self._resampler.end, 0)
+
+    @property
+    def source_end(self) -> int:
+        """The source position after the last sample that went in."""
+        return self._resampler.end
+
+    @property
+    def position(self) -> int:
+        """The 16 kHz position up to which speech has been looked for."""
+        return self._segmenter.position
+
+    @property
+    def speech_start(self) -> int | None:
+        """Where the open segment's speech begins, 16 kHz; None in silence."""
+        return self._segmenter.speech_start
+
+    def preload(self, tail: Pcm, first: int) -> None:
+        """Give a new track the source samples that its snapshot kept."""
+        self._resampler.feed(tail, first)
+
+    def feed(self, pcm: Pcm, first: int, now_ms: int, mark: Mark) -> None:
+        """Take source samples from position ``first`` on.
+
+        ``mark`` gives, for a source sample, the sequence and first sample of the frame that holds it (for a checkpoint).
+        """
+        self._take(self._resampler.feed(pcm, first), now_ms, mark)
+
+    def finish(self, end: int, now_ms: int, mark: Mark) -> None:
+        """The run ends at source sample ``end``: the rest becomes the last segment, silent if nothing was said."""
+        self._take(self._resampler.flush(), now_ms, mark)
+        left = len(self._audio) - (self._segmenter.position - self._audio_start)
+        if left > 0:
+            padding = np.zeros(-left % VAD_FRAME, np.float32)
+            self._take(padding, now_ms, mark)
+        self.cut_here(now_ms, mark)
+        for segment in self.segments:  # padding is no part of the run
+            segment.end = min(segment.end, end)
+        self.range_start = min(self.range_start, end)
+        if self.range_start < end:
+            self._append(self.range_start, end, np.zeros(0, np.float32), now_ms, self.checkpoint)
+
+    def cut_here(self, now_ms: int, mark: Mark) -> None:
+        """Close the open segment where it stands."""
+        if self._segmenter.speech_start is not None:
+            self._apply(self._segmenter.force(), now_ms, mark)
+
+    def open_audio(self) -> Audio:
+        """The open segment's audio so far, shape (n,); empty in silence."""
+        start = self._segmenter.speech_start
+        if start is None:
+            return np.zeros(0, np.float32)
+        return self._audio[start - self._audio_start : self._segmenter.position - self._audio_start].copy()
+
+    def _take(self, audio: Audio, now_ms: int, mark: Mark) -> None:
+        if self._skip:
+            dropped = min(self._skip, len(audio))
+            audio, self._skip = audio[dropped:], self._skip - dropped
+        self._audio = np.concatenate([self._audio, audio])
+        while (at := self._segmenter.position - self._audio_start) + VAD_FRAME <= len(self._audio):
+            cut = self._segmenter.feed(self._audio[at : at + VAD_FRAME])
+            if cut is not None:
+                self._apply(cut, now_ms, mark)
+
+    def _apply(self, cut: Cut, now_ms: int, mark: Mark) -> None:
+        checkpoint = self._checkpoint(cut.end, mark)
+        if cut.start is not None:
+            audio = self._audio[cut.start - self._audio_start : cut.end - self._audio_start].copy()
+            speech = to_source(cut.start, self.rate)
+            self._append(speech, to_source(cut.end, self.rate), audio, now_ms, checkpoint)
+        self._audio = self._audio[cut.end - self._audio_start :]
+        self._audio_start = cut.end
+        self.open = OpenSegment(decoded_to=cut.end)
+        self.checkpoint = checkpoint
+        # A cut at the hard limit lies before what was fed; nothing earlier than it is needed again.
+        self._resampler.forget(self._resampler.need(cut.end))
+
+    def _append(self, speech: int, end: int, audio: Audio, now_ms: int, checkpoint: Checkpoint) -> None:
+        self.segments.append(Segment(self.next_index, self.range_start, end, speech, audio, now_ms, checkpoint))
+        self.next_index += 1
+        self.range_start = end
+
+    def _checkpoint(self, position: int, mark: Mark) -> Checkpoint:
+        sequence, sample = mark(to_source(position, self.rate))
+        need = self._resampler.need(position)
+        return Checkpoint(position, self._resampler.held(need, sample), need, sample, sequence)
+
+
+def seconds(samples: int) -> float:
+    """16 kHz samples as seconds."""
+    return samples / SAMPLE_RATE

@@ -1,0 +1,88 @@
+"""However a run's audio is sliced, repeated, reordered or interrupted, its finals are the same (promise 4)."""
+
+from itertools import chain, repeat
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kaption.domain.outputs import AudioRecord, Latency
+from kaption.domain.session import Session
+from kaption_schemas.records import FinalTranscript, StreamCompleted
+from tests.support.runs import CONFIG, PORTS, babble, decode_all, finals, play, records, session
+
+SHAPE = [(0.7, False), (1.6, True), (0.9, False), (2.2, True), (0.3, False), (0.8, True), (1.2, False), (1.0, True)]
+RATES = st.sampled_from([8000, 16000, 44100, 48000])
+
+
+def whole(rate: int, latency: Latency = Latency.LIVE) -> list[str]:
+    return finals(play(session(latency), records(babble(SHAPE, rate), repeat(rate), rate)))
+
+
+@given(rate=RATES, sizes=st.lists(st.integers(20, 1000), min_size=1, max_size=30), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_slicing_never_shows(rate: int, sizes: list[int], seed: int) -> None:
+    pieces = chain((ms * rate // 1000 for ms in sizes), repeat(rate // 10))
+    assert finals(play(session(), records(babble(SHAPE, rate), pieces, rate), seed)) == whole(rate)
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_repeats_and_reordering_within_bounds_never_show(data: st.DataObject) -> None:
+    rate = 16000
+    stream = records(babble(SHAPE, rate), repeat(rate // 10), rate)
+    frames, ended = stream[:-1], stream[-1]
+    jitter = data.draw(st.lists(st.floats(0, 8), min_size=len(frames), max_size=len(frames)))
+    twice = data.draw(st.lists(st.integers(0, len(frames) - 1), max_size=10))
+    order = sorted([(i + jitter[i], i) for i in range(len(frames))] + [(i + 9.0, i) for i in twice])
+    moved = [at_offset(frames[i], n, frames[n % len(frames)].timestamp_ms) for n, (_, i) in enumerate(order)]
+    out = play(session(), [*moved, at_offset(ended, len(moved), ended.timestamp_ms)])
+    assert finals(out) == whole(rate)
+    done = [o for o in out if isinstance(o, StreamCompleted)]
+    assert [d.repeats for d in done] == [len(twice)]
+
+
+@given(rate=RATES, seed=st.integers(0, 999), crashes=st.sets(st.integers(1, 80), max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_a_crash_at_any_record_neither_loses_nor_doubles(rate: int, seed: int, crashes: set[int]) -> None:
+    """A lane's life: commit finals with snapshot and offset, die, restore, replay from the committed offset."""
+    stream = records(babble(SHAPE, rate), repeat(rate // 10), rate)
+    run = session()
+    saved, committed, position = run.snapshot(), 0, 0
+    out = []
+    pending = set(crashes)
+    while position < len(stream):
+        if position in pending:
+            pending.discard(position)
+            run = Session.restore(saved, CONFIG, PORTS) if committed else session()
+            position = committed
+            continue
+        record = stream[position]
+        position += 1
+        made = run.feed(record)
+        if (position + seed) % 7 == 0:
+            made += decode_all(run, record.timestamp_ms)
+        durable = [o for o in made if isinstance(o, FinalTranscript)]
+        if durable:
+            out += durable
+            settled = run.settled_offset()
+            committed = position if settled is None else settled
+            saved = run.snapshot()
+    out += [o for o in decode_all(run, stream[-1].timestamp_ms) if isinstance(o, FinalTranscript)]
+    assert finals(out) == whole(rate)
+
+
+@pytest.mark.parametrize("latency", list(Latency))
+def test_segments_are_contiguous_and_tile_the_run(latency: Latency) -> None:
+    pcm = babble(SHAPE, 16000)
+    texts = [o for o in play(session(latency), records(pcm, repeat(1600), 16000)) if isinstance(o, FinalTranscript)]
+    assert [t.segment for t in texts] == list(range(len(texts)))
+    assert [t.start_sample for t in texts] == [0, *(t.end_sample for t in texts[:-1])]
+    assert texts[-1].end_sample == len(pcm)
+
+
+def at_offset(record: AudioRecord, offset: int, now: int) -> AudioRecord:
+    return AudioRecord(
+        record.kind, record.key, offset, now, now + 60_000, record.sequence, record.first_sample, record.samples,
+        record.rate, record.channels, record.body,
+    )  # fmt: skip
