@@ -80,6 +80,7 @@ class Settings(BaseSettings):
     partial_step_seconds: float = Field(0.5, description="New audio that a partial waits for.")
     session_timeout_ms: int = Field(10_000, description="Consumer session timeout of agents and workers.")
     transaction_timeout_ms: int = Field(15_000, description="Transaction timeout of a lane's producer.")
+    hang_seconds: float = Field(120, description="A worker that makes no progress for this long ends, to be restarted.")
     # Processes
     data: Path = Field(Path(".kaption"), description="Folder of this machine's own files.")
     http_host: str = Field("127.0.0.1", description="Address of the health endpoint.")

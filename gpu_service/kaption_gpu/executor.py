@@ -1,0 +1,62 @@
+"""Executing plans: each executor is one thread with one batch in flight. The model releases the GIL while it computes."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from kaption.domain.decoding import Backend, Decoded, Window
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """Results of a batch in its order, and the seconds that its executor was busy."""
+
+    results: tuple[Decoded, ...]
+    seconds: float
+
+
+class Executors:
+    """``count`` one-thread executors of one backend."""
+
+    def __init__(self, backend: Backend, count: int) -> None:
+        self._backend = backend
+        self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"executor-{n}") for n in range(count)]
+        self._idle = list(range(count))
+        self._since: dict[int, float] = {}
+
+    @property
+    def free(self) -> int:
+        """Executors without a batch."""
+        return len(self._idle)
+
+    def busy_for(self) -> float:
+        """Seconds that the oldest batch in flight has been running; 0 when all are idle."""
+        return time.monotonic() - min(self._since.values()) if self._since else 0.0
+
+    def submit(self, windows: Sequence[Window]) -> asyncio.Future[Execution]:
+        """Decode ``windows`` on a free executor, which is taken at once. Raises ``IndexError`` when none is free.
+
+        The future raises what the backend raises.
+        """
+        number = self._idle.pop()
+        self._since[number] = time.monotonic()
+        loop = asyncio.get_running_loop()
+        future = loop.run_in_executor(self._threads[number], self._run, list(windows))
+        future.add_done_callback(lambda _: self._release(number))
+        return future
+
+    def _run(self, windows: list[Window]) -> Execution:
+        began = time.monotonic()
+        results = self._backend.transcribe(windows)
+        return Execution(tuple(results), time.monotonic() - began)
+
+    def _release(self, number: int) -> None:
+        del self._since[number]
+        self._idle.append(number)
+
+    def close(self) -> None:
+        """Let the threads end; a batch in flight is not waited for."""
+        for thread in self._threads:
+            thread.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,296 @@
+"""A lane: one assigned partition, from taking it over to giving it up. Its records come in here, its transactions go out.
+
+What it remembers is ``LaneMemory``; this is the I/O around it. Any failure of a transaction discards memory and producer,
+and the lane begins again from what is committed (HAZARDS, aiokafka 2-4).
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final as Const
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
+
+from kaption.adapters.settings import Settings
+from kaption.domain.outputs import Latency
+from kaption_gpu.memory import Draft, LaneMemory, Source
+from kaption_gpu.opening import LaneLostError, open_lane
+from kaption_gpu.ports import Objects, ObjectUnavailableError, Sessions, SnapshotUnreadableError
+from kaption_gpu.records import Incoming, RefusedError, parse
+from kaption_gpu.transactions import LaneWriter, TransactionFailedError
+from kaption_schemas.reasons import Reason
+
+log = logging.getLogger(__name__)
+
+#: Finals of this long go in one transaction, seconds.
+COMMIT_INTERVAL: Const = 0.1
+#: Audio that an open run may hold before its lane is not read on, seconds; a segment is at most 30 s long.
+BACKLOG_SECONDS: Const = {Latency.LIVE: 300.0, Latency.BATCH: 120.0}
+#: Records read but not taken yet; a live one is taken at once.
+INTAKE: Const = {Latency.LIVE: 1000, Latency.BATCH: 32}
+#: Batch chunks (30 s, up to 6 MB) that are fetched ahead.
+PREFETCH: Const = 3
+_BACKOFF_SECONDS: Const = (0.2, 15.0)
+
+
+class State(StrEnum):
+    """What a lane is doing. ``STOPPED``: a snapshot is unreadable; the lane waits for another version of the code."""
+
+    OPENING = "opening"
+    READY = "ready"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneParts:
+    """What every lane of a process works with. ``wake`` tells the loop that something changed."""
+
+    settings: Settings
+    consumer: AIOKafkaConsumer
+    sessions: Sessions
+    objects: Objects
+    wake: Callable[[], None]
+    committed: Callable[[Source, Draft], None]
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A record that was read and not taken yet; ``fetch`` brings a batch chunk's bytes."""
+
+    record: ConsumerRecord
+    incoming: Incoming | Reason
+    fetch: "asyncio.Task[bytes | None] | None" = None
+
+
+def now_ms() -> int:
+    """Wall clock, ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Lane:
+    """One partition. ``run`` is its life; the other methods are called by the worker's loop, between awaits."""
+
+    def __init__(self, source: Source, parts: LaneParts) -> None:
+        self.source = source
+        self.tp = TopicPartition(source.topic, source.partition)
+        self.state = State.OPENING
+        self.memory: LaneMemory | None = None
+        self.paused = True
+        self._parts = parts
+        self._writer: LaneWriter | None = None
+        self._intake: deque[_Waiting] = deque()
+        self._fetch_from = 0
+        self._pending = asyncio.Event()
+        self._committing = asyncio.Lock()
+        self._failed = False
+        self._removals: set[asyncio.Task[None]] = set()
+
+    # Life
+
+    async def run(self) -> None:
+        """Open the lane and commit what it makes, again after each failure, until cancelled."""
+        delay = _BACKOFF_SECONDS[0]
+        while self.state is not State.STOPPED:
+            began = time.monotonic()
+            try:
+                await self._serve()
+            except (KafkaError, TransactionFailedError, LaneLostError, TimeoutError) as error:
+                log.warning(
+                    "A lane begins again",
+                    extra={"lane": str(self.source), "cause": type(error.__cause__ or error).__name__},
+                )
+            except SnapshotUnreadableError:
+                log.exception("A snapshot cannot be read; the lane stops", extra={"lane": str(self.source)})
+                self.state = State.STOPPED
+            finally:
+                await self._discard()
+            if time.monotonic() - began > _BACKOFF_SECONDS[1]:
+                delay = _BACKOFF_SECONDS[0]
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _BACKOFF_SECONDS[1])
+
+    async def _serve(self) -> None:
+        """Take the lane over and commit until something fails."""
+        parts = self._parts
+        self._writer, memory = await open_lane(parts.consumer, parts.settings, self.source, parts.sessions)
+        self._failed = False
+        self._fetch_from = memory.position
+        parts.consumer.seek(self.tp, memory.position)
+        self.memory, self.state = memory, State.READY
+        self._pause(paused=False)
+        log.info(
+            "A lane is ready",
+            extra={
+                "lane": str(self.source),
+                "position": memory.position,
+                "epoch": memory.epoch,
+                "runs": memory.open_runs,
+            },
+        )
+        while not self._failed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._pending.wait()
+            self._pending.clear()
+            if await self._commit():
+                await asyncio.sleep(COMMIT_INTERVAL)
+        raise TransactionFailedError("restart")
+
+    async def _commit(self) -> bool:
+        """Write what is due; whether anything was."""
+        async with self._committing:
+            memory, writer = self.memory, self._writer
+            draft = memory.draft(now_ms()) if memory else None
+            if draft is None or writer is None:
+                return False
+            await writer.commit(draft)
+        self._parts.committed(self.source, draft)
+        for bucket, key in draft.finished:
+            task = asyncio.create_task(self._remove(bucket, key))
+            self._removals.add(task)
+            task.add_done_callback(self._removals.discard)
+        return True
+
+    async def _remove(self, bucket: str, key: str) -> None:
+        """Delete a finished run's normalised object; one that stays expires."""
+        try:
+            await asyncio.to_thread(self._parts.objects.remove, bucket, key)
+        except ObjectUnavailableError:
+            log.warning("A normalised object could not be deleted; it expires", extra={"lane": str(self.source)})
+
+    async def drain(self) -> None:
+        """Commit what is pending, for a stop in good order. A failure costs nothing but a replay."""
+        with contextlib.suppress(TransactionFailedError):
+            await self._commit()
+        if self._removals:
+            await asyncio.wait(self._removals, timeout=5)
+
+    async def _discard(self) -> None:
+        """Forget everything: what is committed is all that counts."""
+        self.memory = None
+        if self.state is State.READY:
+            self.state = State.OPENING
+        for waiting in self._intake:
+            if waiting.fetch:
+                waiting.fetch.cancel()
+        self._intake.clear()
+        self._pause(paused=True)
+        writer, self._writer = self._writer, None
+        if writer:
+            await writer.stop()
+
+    def restart(self) -> None:
+        """Begin again from the committed offset."""
+        self._failed = True
+        self._pending.set()
+
+    def on_assigned(self) -> None:
+        """After a rebalance that left the lane here: go on where it was; called before anything is fetched."""
+        self.paused = False
+        if self.state is State.READY:
+            self._parts.consumer.seek(self.tp, self._fetch_from)
+        else:
+            self._parts.consumer.seek(self.tp, 0)  # any position will do while it is paused; none would be an error
+            self._pause(paused=True)
+
+    # Records in
+
+    def offer(self, records: list[ConsumerRecord]) -> None:
+        """Take what was read; a lane that is not ready drops it, since its seek brings it again."""
+        if self.state is not State.READY or self.memory is None:
+            return
+        for record in records:
+            if record.offset < self._fetch_from:
+                continue
+            self._fetch_from = record.offset + 1
+            try:
+                incoming: Incoming | Reason = parse(record, self.source.latency)
+            except RefusedError as error:
+                incoming = error.reason
+            self._intake.append(_Waiting(record, incoming))
+
+    def pump(self) -> None:
+        """Hand records to the sessions as far as bytes are there and memory allows; then pause or resume reading."""
+        memory = self.memory
+        if memory is None:
+            return
+        self._fetch_ahead(memory)
+        while self._intake and self._has_room(memory):
+            waiting = self._intake[0]
+            if waiting.fetch and not waiting.fetch.done():
+                break
+            self._intake.popleft()
+            self._take(memory, waiting)
+            self._fetch_ahead(memory)
+        full = len(self._intake) >= INTAKE[self.source.latency] or not self._has_room(memory)
+        if full != self.paused:
+            self._pause(paused=full)
+        if memory.has_pending():
+            self._pending.set()
+
+    def tick(self) -> None:
+        """Let the sessions see the time: the wall clock at the partition's end, else that of the last record."""
+        if self.memory is not None:
+            self.memory.tick(now_ms() if self._at_end(self.memory) else self.memory.record_ms)
+
+    def unread(self, consumer: AIOKafkaConsumer) -> int | None:
+        """The offset that reading stands at while the log goes on beyond it; None when there is nothing to read."""
+        if self.state is not State.READY or self.paused or self.tp not in consumer.assignment():
+            return None
+        highwater = consumer.highwater(self.tp)
+        return self._fetch_from if highwater is not None and highwater > self._fetch_from else None
+
+    def _at_end(self, memory: LaneMemory) -> bool:
+        if self._intake or self.paused or self.tp not in self._parts.consumer.assignment():
+            return False
+        highwater = self._parts.consumer.highwater(self.tp)
+        return highwater is not None and memory.position >= highwater
+
+    def _has_room(self, memory: LaneMemory) -> bool:
+        return memory.backlog_seconds() < BACKLOG_SECONDS[self.source.latency] * max(1, memory.open_runs)
+
+    def _take(self, memory: LaneMemory, waiting: _Waiting) -> None:
+        record, incoming = waiting.record, waiting.incoming
+        if isinstance(incoming, Reason) or waiting.fetch is None:
+            if isinstance(incoming, Incoming) and memory.dead_reason(record.offset) is Reason.AUDIO_UNAVAILABLE:
+                memory.take_unavailable(record, incoming)
+            else:
+                memory.take(record, incoming)
+            return
+        body = waiting.fetch.result()
+        if body is None:
+            memory.take_unavailable(record, incoming)
+        else:
+            memory.take(record, replace(incoming, audio=replace(incoming.audio, body=body)))
+
+    def _fetch_ahead(self, memory: LaneMemory) -> None:
+        """Fetch the bytes of the next batch chunks."""
+        for waiting in list(self._intake)[:PREFETCH] if self.source.latency is Latency.BATCH else ():
+            incoming = waiting.incoming
+            if isinstance(incoming, Reason) or incoming.ref is None or waiting.fetch or memory.skips(incoming):
+                continue
+            if memory.dead_reason(waiting.record.offset) is not Reason.AUDIO_UNAVAILABLE:
+                waiting.fetch = asyncio.create_task(self._fetch(incoming))
+
+    async def _fetch(self, incoming: Incoming) -> bytes | None:
+        """The chunk's bytes, or None when they cannot be had."""
+        try:
+            body = await asyncio.to_thread(self._parts.objects.read, incoming.ref)  # type: ignore[arg-type]
+        except ObjectUnavailableError:
+            body = None
+        self._parts.wake()
+        audio = incoming.audio
+        return body if body is not None and len(body) == audio.samples * audio.channels * 2 else None
+
+    def _pause(self, *, paused: bool) -> None:
+        consumer = self._parts.consumer
+        self.paused = paused
+        if self.tp in consumer.assignment():
+            (consumer.pause if paused else consumer.resume)(self.tp)

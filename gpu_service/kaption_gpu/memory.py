@@ -1,0 +1,388 @@
+"""What a lane remembers: its sessions, the runs that are closed, and what the next transaction must hold.
+
+A pure state machine: no I/O, no clock. Replaying the log from the committed offset over the snapshots brings it back, and
+nothing is written twice: a record that a snapshot covers, or that was dead-lettered, is not taken again.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final as Const
+
+from aiokafka.structs import ConsumerRecord
+
+from kaption.domain.decoding import Decoded, Window
+from kaption.domain.outputs import DeadLetter, Durable, Latency, Output, RunKey
+from kaption_gpu.ports import LaneSession, Sessions, Wanted
+from kaption_gpu.records import (
+    TOPIC_OF,
+    Incoming,
+    Message,
+    SnapshotMarks,
+    claim_message,
+    dead_letter,
+    durable_message,
+    partial_message,
+    snapshot_message,
+)
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript
+from kaption_schemas.topics import Type
+
+#: A repeat of `ended` is a no-op, also when its run is closed (DESIGN 2).
+_REPEATABLE: Const = Type.ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The partition that a lane is for."""
+
+    latency: Latency
+    partition: int
+
+    @property
+    def topic(self) -> str:
+        """The audio topic's name on the broker."""
+        return TOPIC_OF[self.latency].name
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A snapshot as it was read from the state topic."""
+
+    key: RunKey
+    marks: SnapshotMarks
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SavedLane:
+    """All that the state topic says of a lane. ``dead`` are dead-lettered offsets and why."""
+
+    snapshots: tuple[Saved, ...] = ()
+    dead: dict[int, Reason] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DraftStats:
+    """What a transaction holds, for the metrics."""
+
+    finals: int = 0
+    gaps: int = 0
+    completed: int = 0
+    dead_letters: tuple[Reason, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A transaction to be: ``messages``, the input offset that goes with them, and the objects to delete after it."""
+
+    messages: tuple[Message, ...]
+    offset: int
+    finished: tuple[tuple[str, str], ...]
+    stats: DraftStats
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One open run. ``needs`` is the offset that its stored snapshot must be replayed from."""
+
+    session: LaneSession
+    began: int
+    covered: int
+    needs: int
+    saved_ms: int
+    touched: bool = False
+    superseded: bool = False
+    pending: list[Durable] = field(default_factory=list)
+    raw: dict[int, ConsumerRecord] = field(default_factory=dict)
+    trace: dict[str, str] = field(default_factory=dict)
+    ref: tuple[str, str] | None = None
+
+
+class LaneMemory:
+    """The sessions of one partition, from the first record after ``position`` on.
+
+    Args:
+        source: The partition.
+        sessions: Makes sessions.
+        saved: What the state topic holds.
+        position: Offset of the next record.
+        epoch: The claim's offset.
+        silence_ms: Silence is committed this often.
+    """
+
+    def __init__(
+        self, source: Source, sessions: Sessions, saved: SavedLane, *, position: int, epoch: int, silence_ms: int
+    ) -> None:
+        self.source = source
+        self.position = position
+        self.epoch = epoch
+        self.record_ms = 0
+        self.partials: list[Message] = []
+        self._sessions = sessions
+        self._silence_ms = silence_ms
+        self._entries: dict[RunKey, _Entry] = {}
+        self._closed: dict[RunKey, int] = {}
+        self._dead = dict(saved.dead)
+        self._refused: list[tuple[ConsumerRecord, Reason]] = []
+        self._committed = position
+        self._committed_ms: int | None = None
+        for item in saved.snapshots:
+            self._restore(item)
+        for key, entry in self._entries.items():
+            # The record that superseded it lies before the position and is not read again.
+            if any(k[:2] == key[:2] and entry.began < e.began < position for k, e in self._entries.items()):
+                self._supersede(entry, self.record_ms)
+
+    # What comes in
+
+    def dead_reason(self, offset: int) -> Reason | None:
+        """Why the record at ``offset`` was dead-lettered by an earlier owner, if it was."""
+        return self._dead.get(offset)
+
+    def skips(self, incoming: Incoming) -> bool:
+        """Whether ``take`` would not hand this record's audio to a session, so that it need not be fetched."""
+        audio = incoming.audio
+        entry = self._entries.get(audio.key)
+        return audio.key in self._closed or (entry is not None and audio.offset < entry.covered)
+
+    def take(self, record: ConsumerRecord, incoming: Incoming | Reason) -> None:
+        """Take the next record: parsed, or why it could not be."""
+        self.position = record.offset + 1
+        self.record_ms = max(self.record_ms, record.timestamp)
+        if isinstance(incoming, Reason):
+            self._refuse(record, incoming)
+            return
+        entry = self._route(record, incoming)
+        if entry is None:
+            return
+        if record.offset < entry.covered:
+            return
+        # One that was dead-lettered before is fed as well: the session judges it again, and what it leaves (a gap's
+        # place in the order) is needed; only the letter is not written twice.
+        entry.raw[record.offset] = record
+        entry.trace = incoming.trace or entry.trace
+        if incoming.ref is not None:
+            entry.ref = (incoming.ref.bucket, incoming.ref.key)
+        entry.touched = True
+        self._collect(entry, entry.session.feed(incoming.audio))
+
+    def take_unavailable(self, record: ConsumerRecord, incoming: Incoming) -> None:
+        """Take a batch chunk whose bytes cannot be read: the record is dead-lettered, the session gets a gap."""
+        audio = incoming.audio
+        gap = Gap(
+            run=audio.key.run,
+            first_sequence=audio.sequence,
+            last_sequence=audio.sequence,
+            first_sample=audio.first_sample,
+            samples=audio.samples,
+            reason=Reason.AUDIO_UNAVAILABLE,
+            tenant=audio.key.tenant,
+            stream=audio.key.stream,
+        )
+        if not self.skips(incoming):
+            self._refuse(record, Reason.AUDIO_UNAVAILABLE)
+        body = gap.model_dump_json().encode()
+        self.take(record, replace(incoming, audio=replace(audio, kind=Type.GAP, body=body)))
+
+    def tick(self, now_ms: int) -> None:
+        """Let every session see the time: that of the last record, or the wall clock at the partition's end."""
+        for entry in list(self._entries.values()):
+            self._collect(entry, entry.session.tick(now_ms))
+
+    # What is decoded
+
+    def wants(self, now_ms: int) -> Iterator[tuple[RunKey, Wanted]]:
+        """What the sessions want decoded; a run waits until the run before it on its stream is closed."""
+        for key, entry in self._entries.items():
+            if not self._blocked(key, entry):
+                for wanted in entry.session.wants(now_ms):
+                    yield key, wanted
+
+    def begin(self, key: RunKey, window_id: int) -> Window:
+        """Mark a wanted window in flight and copy its audio out."""
+        return self._entries[key].session.begin(window_id)
+
+    def abandon(self, key: RunKey, window_id: int) -> None:
+        """Put a window in flight back."""
+        if entry := self._entries.get(key):
+            entry.session.abandon(window_id)
+
+    def apply(self, key: RunKey, window_id: int, decoded: Decoded, now_ms: int) -> None:
+        """Hand a result to its session; one for a run that has closed meanwhile is dropped."""
+        if entry := self._entries.get(key):
+            entry.touched = True
+            self._collect(entry, entry.session.apply(window_id, decoded, now_ms))
+
+    # What goes out
+
+    @property
+    def open_runs(self) -> int:
+        """Runs that are open."""
+        return len(self._entries)
+
+    def backlog_seconds(self) -> float:
+        """Audio that no final covers yet, in all sessions."""
+        return sum(entry.session.backlog_seconds() for entry in self._entries.values())
+
+    def has_pending(self) -> bool:
+        """Whether something waits for a transaction now."""
+        ready = (e for k, e in self._entries.items() if not self._blocked(k, e))
+        return bool(self._refused) or any(e.pending or e.session.closed for e in ready)
+
+    def draft(self, now_ms: int) -> Draft | None:
+        """The next transaction, or None when none is due. Taken as committed: after a failure the memory is discarded."""
+        pending = self.has_pending()
+        if self._committed_ms is None:
+            self._committed_ms = now_ms
+        if not pending and (now_ms - self._committed_ms < self._silence_ms or self._floor(now_ms) <= self._committed):
+            return None
+        messages: list[Message] = []
+        letters, self._refused = self._refused, []
+        finished: list[tuple[str, str]] = []
+        counts = DraftStats()
+        for key, entry in sorted(self._entries.items(), key=lambda item: item[1].began):
+            if not self._blocked(key, entry):
+                counts = self._draft_outputs(entry, messages, letters, counts)
+                if self._saves(entry, now_ms):
+                    messages.append(self._save(key, entry, now_ms))
+                if entry.session.closed:
+                    self._closed[key] = entry.needs
+                    finished += [entry.ref] if entry.ref else []
+                    del self._entries[key]
+        offset = max(self._floor(now_ms), self._committed)
+        messages += [dead_letter(record, reason, now_ms) for record, reason in letters]
+        messages += self._note_dead(letters, offset)
+        self._committed, self._committed_ms = offset, now_ms
+        reasons = tuple(reason for _, reason in letters)
+        return Draft(tuple(messages), offset, tuple(finished), replace(counts, dead_letters=reasons))
+
+    # Within
+
+    def _restore(self, item: Saved) -> None:
+        settled = item.marks.settled
+        if item.marks.closed:
+            self._closed[item.key] = settled
+            return
+        session = self._sessions.restore(item.value)
+        session.epoch = self.epoch
+        self._entries[item.key] = _Entry(
+            session, began=item.marks.began, covered=settled, needs=settled, saved_ms=0, ref=item.marks.ref
+        )
+
+    def _route(self, record: ConsumerRecord, incoming: Incoming) -> _Entry | None:
+        """The entry that takes the record, made if its run is new; None when the run is closed."""
+        key = incoming.audio.key
+        if (settled := self._closed.get(key)) is not None:
+            if record.offset >= settled and incoming.audio.kind is not _REPEATABLE:
+                self._refuse(record, Reason.RUN_CLOSED)
+            return None
+        entry = self._entries.get(key)
+        if entry is None:
+            session = self._sessions.new(key, self.source.latency)
+            session.epoch = self.epoch
+            entry = _Entry(session, record.offset, covered=0, needs=record.offset, saved_ms=self.record_ms)
+            self._entries[key] = entry
+        for other_key, other in self._entries.items():
+            if other_key[:2] == key[:2] and other.began < entry.began:
+                self._supersede(other, record.timestamp)
+        if (entry.session.closed or entry.superseded) and record.offset >= entry.covered:
+            if incoming.audio.kind is not _REPEATABLE:
+                self._refuse(record, Reason.RUN_CLOSED)
+            return None
+        return entry
+
+    def _supersede(self, entry: _Entry, now_ms: int) -> None:
+        if entry.superseded or entry.session.closed:
+            return
+        entry.superseded = entry.touched = True
+        entry.session.close(Reason.SUPERSEDED, now_ms)
+        self._collect(entry, entry.session.tick(now_ms))
+
+    def _refuse(self, record: ConsumerRecord, reason: Reason) -> None:
+        if record.offset not in self._dead and all(known.offset != record.offset for known, _ in self._refused):
+            self._refused.append((record, reason))
+
+    def _collect(self, entry: _Entry, outputs: Sequence[Output]) -> None:
+        for output in outputs:
+            if isinstance(output, PartialTranscript):
+                self.partials.append(partial_message(output, entry.trace, split=_split(entry)))
+            else:
+                entry.pending.append(output)
+                entry.touched = True
+
+    def _blocked(self, key: RunKey, entry: _Entry) -> bool:
+        return any(k[:2] == key[:2] and e.began < entry.began for k, e in self._entries.items())
+
+    def _draft_outputs(
+        self, entry: _Entry, messages: list[Message], letters: list[tuple[ConsumerRecord, Reason]], counts: DraftStats
+    ) -> DraftStats:
+        finals = gaps = completed = 0
+        for output in entry.pending:
+            if isinstance(output, DeadLetter):
+                if output.offset not in self._dead and all(r.offset != output.offset for r, _ in letters):
+                    letters.append((entry.raw[output.offset], output.reason))
+                continue
+            messages.append(durable_message(output, entry.trace, split=_split(entry)))
+            finals += isinstance(output, FinalTranscript)
+            gaps += isinstance(output, Gap)
+            completed += not isinstance(output, FinalTranscript | Gap)
+        return DraftStats(counts.finals + finals, counts.gaps + gaps, counts.completed + completed)
+
+    def _saves(self, entry: _Entry, now_ms: int) -> bool:
+        """Whether the entry's snapshot goes into this transaction."""
+        due = now_ms - entry.saved_ms >= self._silence_ms
+        must = bool(entry.pending) or entry.session.closed
+        return must or (entry.touched and due and self._reached(entry) > entry.needs)
+
+    def _save(self, key: RunKey, entry: _Entry, now_ms: int) -> Message:
+        entry.needs, entry.saved_ms, entry.touched = self._reached(entry), now_ms, False
+        entry.pending.clear()
+        entry.raw = {offset: record for offset, record in entry.raw.items() if offset >= entry.needs}
+        session = entry.session
+        marks = SnapshotMarks(self.source.latency, session.closed, entry.needs, entry.began, entry.ref)
+        return snapshot_message(key, session.snapshot(), marks)
+
+    def _reached(self, entry: _Entry) -> int:
+        """The offset that the session, as it is now, must be replayed from."""
+        settled = entry.session.settled_offset()
+        return self.position if settled is None else settled
+
+    def _floor(self, now_ms: int) -> int:
+        """The offset that may be committed when every entry that is due has been saved."""
+        floor = self.position
+        for key, entry in self._entries.items():
+            if not entry.touched or (self._saves(entry, now_ms) and not self._blocked(key, entry)):
+                floor = min(floor, max(entry.needs, self._reached(entry)))
+            else:
+                floor = min(floor, entry.needs)
+        return floor
+
+    def _note_dead(self, letters: list[tuple[ConsumerRecord, Reason]], offset: int) -> list[Message]:
+        """The lane's record, when dead letters lie at or beyond what is committed: a replay meets them again."""
+        self._dead = {at: reason for at, reason in self._dead.items() if at >= offset}
+        new = {record.offset: reason for record, reason in letters if record.offset >= offset}
+        if not new:
+            return []
+        self._dead |= new
+        return [claim_message(str(self.source), lane_value(self._dead))]
+
+
+def _split(entry: _Entry) -> bool:
+    return entry.session.options.channels == "split"
+
+
+def lane_value(dead: dict[int, Reason]) -> bytes:
+    """The body of a lane's own record."""
+    return json.dumps({"dead_lettered": {str(at): reason.value for at, reason in dead.items()}}).encode()
+
+
+def read_lane_value(value: bytes) -> dict[int, Reason]:
+    """Dead-lettered offsets of a lane's own record. Raises ``ValueError`` or ``KeyError`` when it is none."""
+    codes = {reason.value: reason for reason in Reason}
+    content = json.loads(value)
+    return {int(at): codes[code] for at, code in content.get("dead_lettered", {}).items()}

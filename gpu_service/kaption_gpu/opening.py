@@ -1,0 +1,154 @@
+"""Taking a lane over, in the one order that is safe: fence, recheck, offset, snapshots, claim (DESIGN 4, HAZARDS aiokafka 3).
+
+Reading the committed offset before the previous owner is fenced could read one that it is about to move.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass, replace
+from typing import Final as Const
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.structs import ConsumerRecord
+
+from kaption.adapters.kafka import security
+from kaption.adapters.settings import Settings
+from kaption.domain.outputs import Latency, RunKey
+from kaption_gpu.memory import LaneMemory, Saved, SavedLane, Source, read_lane_value
+from kaption_gpu.ports import Sessions, SnapshotUnreadableError
+from kaption_gpu.records import read_marks
+from kaption_gpu.transactions import LaneWriter
+from kaption_schemas.headers import text_headers
+from kaption_schemas.reasons import Reason
+from kaption_schemas.topics import STATE, Type
+
+log = logging.getLogger(__name__)
+
+_STOP_SECONDS: Const = 5.0
+
+
+class LaneLostError(Exception):
+    """The partition was assigned to somebody else while the lane was being opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a lane starts reading. ``truncated`` when the committed offset lay beyond the log."""
+
+    position: int
+    truncated: bool = False
+
+
+async def open_lane(
+    consumer: AIOKafkaConsumer, settings: Settings, source: Source, sessions: Sessions
+) -> tuple[LaneWriter, LaneMemory]:
+    """Fence the previous owner and bring its sessions back. ``consumer`` must have the partition paused.
+
+    Raises ``LaneLostError``, ``SnapshotUnreadableError``, ``TransactionFailedError`` and ``KafkaError``.
+    """
+    writer = LaneWriter(settings, source)
+    try:
+        await writer.start()
+        tp = TopicPartition(source.topic, source.partition)
+        if tp not in consumer.assignment():
+            raise LaneLostError(str(source))
+        place = await _place(consumer, tp)
+        saved = await _read_saved(consumer, settings, source)
+        if place.truncated:
+            # Offsets beyond the log's end are gone; what comes at them now is new and must not be taken for covered.
+            saved = replace(saved, snapshots=tuple(_clamp(item, place.position) for item in saved.snapshots))
+        epoch = await writer.claim(saved.dead)
+        memory = LaneMemory(
+            source,
+            sessions,
+            saved,
+            position=place.position,
+            epoch=epoch,
+            silence_ms=round(settings.silence_commit_seconds * 1000),
+        )
+    except BaseException:
+        await writer.stop()
+        raise
+    return writer, memory
+
+
+async def _place(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Place:
+    """The committed offset; the log's beginning where there is none, or where the log does not hold it."""
+    committed = await consumer.committed(tp)
+    first = (await consumer.beginning_offsets([tp]))[tp]
+    if committed is None:
+        return Place(first)
+    end = (await consumer.end_offsets([tp]))[tp]
+    if first <= committed <= end:
+        return Place(committed)
+    log.warning(
+        "The log does not hold the committed offset; starting at its beginning",
+        extra={
+            "topic": tp.topic,
+            "partition": tp.partition,
+            "committed": committed,
+            "first": first,
+            "end": end,
+            "reason": Reason.RETENTION.value,
+        },
+    )
+    return Place(first, truncated=committed > end)
+
+
+def _clamp(item: Saved, position: int) -> Saved:
+    marks = item.marks
+    return replace(item, marks=replace(marks, settled=min(marks.settled, position), began=min(marks.began, position)))
+
+
+async def _read_saved(consumer: AIOKafkaConsumer, settings: Settings, source: Source) -> SavedLane:
+    """The last snapshot of each of the lane's runs, and the lane's own record.
+
+    The state partition is shared by the live and the batch lane of its number. It is read to its end as it is now, not to
+    its last stable offset: the other lane's open transaction must not hide our snapshots behind it.
+    """
+    tp = TopicPartition(STATE.name, source.partition)
+    end = (await consumer.end_offsets([tp]))[tp]
+    reader = AIOKafkaConsumer(
+        **security(settings),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+    )
+    last: dict[bytes, ConsumerRecord] = {}
+    await reader.start()
+    try:
+        reader.assign([tp])
+        await reader.seek_to_beginning(tp)
+        # Another lane's transaction ends, or is aborted by the broker, within its timeout.
+        async with asyncio.timeout(2 * settings.transaction_timeout_ms / 1000):
+            while await reader.position(tp) < end:
+                for records in (await reader.getmany(timeout_ms=200)).values():
+                    last |= {record.key: record for record in records if record.key is not None}
+    finally:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await reader.stop()
+    return _saved(last, source)
+
+
+def _saved(last: dict[bytes, ConsumerRecord], source: Source) -> SavedLane:
+    snapshots: list[Saved] = []
+    dead: dict[int, Reason] = {}
+    try:
+        for key, record in last.items():
+            if record.value is None:
+                continue
+            kind = text_headers(record.headers).get("ce_type")
+            if kind == Type.CLAIM and key == str(source).encode():
+                dead = read_lane_value(record.value)
+            elif kind == Type.SNAPSHOT and (marks := read_marks(record)).latency is source.latency:
+                tenant, stream, run = key.decode().split("/")
+                snapshots.append(Saved(RunKey(tenant, stream, run), marks, record.value))
+    except (KeyError, ValueError) as error:
+        raise SnapshotUnreadableError(type(error).__name__) from error
+    return SavedLane(tuple(snapshots), dead)
+
+
+def source_of(topic: str, partition: int) -> Source:
+    """The lane that a partition of an audio topic is."""
+    latency = next(latency for latency in Latency if Source(latency, partition).topic == topic)
+    return Source(latency, partition)

@@ -1,0 +1,109 @@
+"""What the pool asks of a session, so that lanes and loop run in tests without a model. ``kaption.domain.session`` fits."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from kaption.domain.decoding import Decoded, Kind, Window
+from kaption.domain.outputs import AudioRecord, Latency, Output, RunKey
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import DataRef, RunOptions
+
+
+class Wanted(Protocol):
+    """A window that a session wants decoded, described without copying its audio."""
+
+    @property
+    def window_id(self) -> int:
+        """The session's id of the window."""
+
+    @property
+    def kind(self) -> Kind:
+        """Final or partial."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of audio in it."""
+
+    @property
+    def overdue_s(self) -> float:
+        """For how long it has been waiting."""
+
+
+class LaneSession(Protocol):
+    """One run, all its channels, as a state machine without I/O, clock or model. Times are ms since 1970."""
+
+    epoch: int
+
+    @property
+    def key(self) -> RunKey:
+        """The run."""
+
+    @property
+    def latency(self) -> Latency:
+        """Live or batch."""
+
+    @property
+    def options(self) -> RunOptions:
+        """What the run asked for, as far as it is known."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether every output of the run has been returned."""
+
+    def feed(self, record: AudioRecord) -> Sequence[Output]:
+        """Take the run's next record."""
+
+    def tick(self, now_ms: int) -> Sequence[Output]:
+        """Let the idle timers see the time."""
+
+    def close(self, reason: Reason, now_ms: int) -> None:
+        """Finish what is open; the outputs come through ``wants``, ``apply`` and ``tick``."""
+
+    def wants(self, now_ms: int) -> Sequence[Wanted]:
+        """What is not in flight and should be decoded."""
+
+    def begin(self, window_id: int) -> Window:
+        """Copy a wanted window's audio out and mark it in flight."""
+
+    def abandon(self, window_id: int) -> None:
+        """Put a window in flight back."""
+
+    def apply(self, window_id: int, decoded: Decoded, now_ms: int) -> Sequence[Output]:
+        """Take a window's result."""
+
+    def settled_offset(self) -> int | None:
+        """Offset of the oldest record that no final covers yet; None when all are covered."""
+
+    def snapshot(self) -> bytes:
+        """What ``restore`` needs, consistent with ``settled_offset`` and the durable outputs returned so far."""
+
+    def backlog_seconds(self) -> float:
+        """Audio that no final covers yet."""
+
+
+class SnapshotUnreadableError(Exception):
+    """A snapshot is none that this version reads; its lane stops until someone looks."""
+
+
+class ObjectUnavailableError(Exception):
+    """An object, or the range asked for, is not there or cannot be read; trying again would not help."""
+
+
+class Objects(Protocol):
+    """The object store's side of batch chunks. Methods block; they are called in threads."""
+
+    def read(self, ref: DataRef) -> bytes:
+        """The bytes that ``ref`` names. Raises ``ObjectUnavailableError``."""
+
+    def remove(self, bucket: str, key: str) -> None:
+        """Delete a normalised object; one that is gone is fine. Raises ``ObjectUnavailableError``."""
+
+
+class Sessions(Protocol):
+    """Makes sessions: wired once a process, in the composition root."""
+
+    def new(self, key: RunKey, latency: Latency) -> LaneSession:
+        """A run's first record has come."""
+
+    def restore(self, snapshot: bytes) -> LaneSession:
+        """Continue from a snapshot. Raises ``SnapshotUnreadableError``."""

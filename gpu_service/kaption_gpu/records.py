@@ -1,0 +1,240 @@
+"""Records of the pool: audio records read, transcripts, snapshots and dead letters written. No I/O, no clock."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final as Const
+
+from aiokafka.structs import ConsumerRecord
+from pydantic import BaseModel, ValidationError
+
+from kaption.domain.outputs import AudioRecord, Latency, RunKey
+from kaption_schemas.headers import TRACE, Headers, event_headers, text_headers
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import DataRef, FinalTranscript, Gap, PartialTranscript, StreamCompleted
+from kaption_schemas.topics import (
+    BATCH,
+    DEFAULT_TENANT,
+    DLQ,
+    FINAL,
+    LIVE,
+    PARTIAL,
+    RUN_PATTERN,
+    STATE,
+    STREAM_PATTERN,
+    TENANT_PATTERN,
+    Topic,
+    Type,
+    topic_name,
+)
+
+SOURCE: Const = "/kaption/pool"
+STAGE: Const = "session"
+TOPIC_OF: Const = {Latency.LIVE: LIVE, Latency.BATCH: BATCH}
+_TYPES: Const = frozenset({Type.STARTED, Type.CHUNK, Type.GAP, Type.ENDED})
+
+
+class RefusedError(Exception):
+    """A record of an audio topic is none that the service writes. ``reason`` is its code."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A parsed audio record. ``ref`` is where a batch chunk's bytes are; they are put into ``audio.body`` before use.
+
+    ``trace`` are its trace headers, which its transcripts carry on.
+    """
+
+    audio: AudioRecord
+    ref: DataRef | None
+    trace: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One record to write. Its partition is the lane's number, mod the topic's partitions."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotMarks:
+    """What a lane must know of a snapshot without reading it; it travels in the record's headers.
+
+    ``settled``: records of the run before this offset are covered. ``began``: offset of the run's first record.
+    ``ref``: bucket and key of the run's normalised object, if it has one.
+    """
+
+    latency: Latency
+    closed: bool
+    settled: int
+    began: int
+    ref: tuple[str, str] | None = None
+
+
+def parse(record: ConsumerRecord, latency: Latency) -> Incoming:
+    """Read one record of an audio topic. Raises ``RefusedError``."""
+    head = text_headers(record.headers)
+    key = _run_key(record.key, head.get("ce_run", ""))
+    try:
+        kind = Type(head.get("ce_type", ""))
+    except ValueError:
+        raise RefusedError(Reason.UNKNOWN_TYPE) from None
+    if kind not in _TYPES:
+        raise RefusedError(Reason.UNKNOWN_TYPE)
+    body = record.value or b""
+    if not body:
+        raise RefusedError(Reason.EMPTY_BODY)
+    received = _number(head.get("ce_received", str(record.timestamp)), Reason.BAD_HEADERS)
+    ref, samples, rate, channels = None, 0, 16_000, 1
+    if kind is Type.CHUNK and latency is Latency.BATCH:
+        rate, channels = _pcm(head.get("ce_format", ""))
+        samples, ref, body = _number(head.get("ce_samples", ""), Reason.BAD_HEADERS), _data_ref(body), b""
+    elif kind is Type.CHUNK:
+        rate, channels = _pcm(head.get("content-type", ""))
+        if len(body) % (2 * channels):
+            raise RefusedError(Reason.ODD_BYTES)
+        samples = len(body) // (2 * channels)
+    needs_place = kind in (Type.CHUNK, Type.GAP)
+    audio = AudioRecord(
+        kind=kind,
+        key=key,
+        offset=record.offset,
+        timestamp_ms=record.timestamp,
+        received_ms=received,
+        sequence=_number(head.get("ce_sequence", ""), Reason.BAD_SEQUENCE) if needs_place else -1,
+        first_sample=_number(head.get("ce_firstsample", ""), Reason.BAD_FIRSTSAMPLE) if needs_place else 0,
+        samples=samples,
+        rate=rate,
+        channels=channels,
+        body=body,
+    )
+    return Incoming(audio, ref, {name: head[name] for name in TRACE if name in head})
+
+
+def tenant_of_key(key: bytes | None) -> str:
+    """The tenant that a record's key names; the default one where it names none."""
+    tenant = (key or b"").decode("utf-8", "replace").partition("/")[0]
+    return tenant if TENANT_PATTERN.fullmatch(tenant) else DEFAULT_TENANT
+
+
+def partial_message(partial: PartialTranscript, trace: dict[str, str], *, split: bool) -> Message:
+    """``kaption.transcript.partial``; id ``run/[channel/]segment/epoch.revision``."""
+    event = f"{_segment_id(partial, split=split)}/{partial.epoch}.{partial.revision}"
+    return _transcript(PARTIAL, Type.PARTIAL, partial, event, trace)
+
+
+def durable_message(output: FinalTranscript | Gap | StreamCompleted, trace: dict[str, str], *, split: bool) -> Message:
+    """A final, gap or completion; the same one always has the same id."""
+    match output:
+        case FinalTranscript():
+            return _transcript(FINAL, Type.FINAL, output, _segment_id(output, split=split), trace)
+        case Gap():
+            event = f"{output.run}/gap/{output.channel}/{output.first_sequence}"
+            return _transcript(FINAL, Type.GAP, output, event, trace)
+        case StreamCompleted():
+            return _transcript(FINAL, Type.COMPLETED, output, f"{output.run}/completed/{output.channel}", trace)
+
+
+def dead_letter(record: ConsumerRecord, reason: Reason, now_ms: int) -> Message:
+    """``record`` as it is, with ``errors.*`` headers added (CONVENTIONS)."""
+    errors = {
+        "errors.topic": record.topic,
+        "errors.partition": str(record.partition),
+        "errors.offset": str(record.offset),
+        "errors.stage": STAGE,
+        "errors.reason": reason.value,
+        "errors.message": reason.meaning,
+        "errors.attempt": "1",
+        "errors.time": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds"),
+    }
+    headers = [*record.headers, *((name, value.encode()) for name, value in errors.items())]
+    return Message(topic_name(DLQ, tenant_of_key(record.key)), record.key, record.value, headers)
+
+
+def snapshot_message(key: RunKey, snapshot: bytes, marks: SnapshotMarks) -> Message:
+    """A run's snapshot, keyed by the run, with ``marks`` in its headers."""
+    extra = {
+        "latency": marks.latency.value,
+        "closed": str(int(marks.closed)),
+        "settled": str(marks.settled),
+        "began": str(marks.began),
+    }
+    if marks.ref:
+        extra["dataref"] = "/".join(marks.ref)
+    headers = event_headers(Type.SNAPSHOT, id=f"{key.run}/snapshot", source=SOURCE, run=key.run, extra=extra)
+    return Message(STATE.name, str(key).encode(), snapshot, headers)
+
+
+def read_marks(record: ConsumerRecord) -> SnapshotMarks:
+    """The marks of a snapshot's record. Raises ``ValueError`` or ``KeyError`` when they are not as written here."""
+    head = text_headers(record.headers)
+    bucket, slash, key = head.get("ce_dataref", "").partition("/")
+    return SnapshotMarks(
+        latency=Latency(head["ce_latency"]),
+        closed=head["ce_closed"] == "1",
+        settled=int(head["ce_settled"]),
+        began=int(head["ce_began"]),
+        ref=(bucket, key) if slash else None,
+    )
+
+
+def claim_message(lane: str, value: bytes) -> Message:
+    """A lane's own record, keyed ``<topic>/<partition>``; the offset of its owner's first one is the owner's epoch."""
+    headers = event_headers(Type.CLAIM, id=f"{lane}/claim", source=SOURCE, run="")
+    return Message(STATE.name, lane.encode(), value, headers)
+
+
+def _transcript(topic: Topic, kind: Type, body: BaseModel, id: str, trace: dict[str, str]) -> Message:
+    fields: dict[str, str] = {name: getattr(body, name) for name in ("tenant", "stream", "run")}
+    headers = event_headers(kind, id=id, source=SOURCE, run=fields["run"], extra=trace)
+    return Message(
+        topic_name(topic, fields["tenant"]), fields["stream"].encode(), body.model_dump_json().encode(), headers
+    )
+
+
+def _segment_id(transcript: FinalTranscript | PartialTranscript, *, split: bool) -> str:
+    """``run/segment``, or ``run/channel/segment`` in a run whose channels are transcribed apart."""
+    channel = f"{transcript.channel}/" if split else ""
+    return f"{transcript.run}/{channel}{transcript.segment}"
+
+
+def _run_key(key: bytes | None, run: str) -> RunKey:
+    tenant, slash, stream = (key or b"").decode("utf-8", "replace").partition("/")
+    if not slash or not TENANT_PATTERN.fullmatch(tenant) or not STREAM_PATTERN.fullmatch(stream):
+        raise RefusedError(Reason.BAD_KEY)
+    if not RUN_PATTERN.fullmatch(run):
+        raise RefusedError(Reason.BAD_RUN)
+    return RunKey(tenant, stream, run)
+
+
+def _number(text: str, reason: Reason) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 16):
+        raise RefusedError(reason)
+    return int(text)
+
+
+def _pcm(content_type: str) -> tuple[int, int]:
+    """Rate and channels of ``audio/pcm;rate=R;channels=C;encoding=s16le``."""
+    kind, *parameters = (part.strip() for part in content_type.split(";"))
+    fields = dict(part.split("=", 1) for part in parameters if "=" in part)
+    if kind != "audio/pcm" or fields.get("encoding") != "s16le":
+        raise RefusedError(Reason.UNSUPPORTED_FORMAT)
+    rate = _number(fields.get("rate", ""), Reason.UNSUPPORTED_FORMAT)
+    channels = _number(fields.get("channels", ""), Reason.UNSUPPORTED_FORMAT)
+    if not rate or channels not in (1, 2):
+        raise RefusedError(Reason.UNSUPPORTED_FORMAT)
+    return rate, channels
+
+
+def _data_ref(body: bytes) -> DataRef:
+    try:
+        return DataRef.model_validate_json(body)
+    except ValidationError:
+        raise RefusedError(Reason.INVALID_BODY) from None

@@ -1,0 +1,182 @@
+"""Writing: a lane's transactional producer, and the partials' plain one. See HAZARDS, aiokafka 1-4.
+
+A producer that failed is never used again. Finals go by transactions that either happen whole or not at all; partials go
+by a bounded queue that sheds its oldest and never holds finals up.
+"""
+
+import asyncio
+import contextlib
+from collections import deque
+from dataclasses import dataclass
+from typing import Final as Const
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from kaption.adapters.kafka import security
+from kaption.adapters.settings import Settings
+from kaption_gpu.memory import Draft, Source, lane_value
+from kaption_gpu.records import Message, claim_message
+from kaption_schemas.reasons import Reason
+from kaption_schemas.topics import MIB
+
+#: A dead letter is up to 2 MiB (topics.DLQ), with its envelope.
+MAX_REQUEST: Const = 2 * MIB + 64 * 1024
+#: Partials that wait at most; more shed the oldest.
+PARTIALS_QUEUE: Const = 1000
+_STOP_SECONDS: Const = 5.0
+#: Partials whose delivery is awaited together.
+_PARTIALS_WINDOW: Const = 64
+
+
+class TransactionFailedError(Exception):
+    """A transaction failed or its end is unclear: the lane's memory and producer must be discarded."""
+
+
+async def stop_producer(producer: AIOKafkaProducer) -> None:
+    """Stop within bounds: a producer in a fatal state may wait for ever (HAZARDS, aiokafka 7)."""
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await producer.stop()
+    except (TimeoutError, KafkaError, AssertionError, AttributeError):
+        with contextlib.suppress(KafkaError):
+            await producer.client.close()
+
+
+async def _partition_for(producer: AIOKafkaProducer, topic: str, partition: int) -> int:
+    """The lane's partition number, mod the topic's."""
+    return partition % len(await producer.partitions_for(topic))
+
+
+class LaneWriter:
+    """The transactional producer of one lane. Starting it fences the lane's previous owner."""
+
+    def __init__(self, settings: Settings, source: Source) -> None:
+        self._source = source
+        self._group = f"{settings.group}.pool"
+        self._timeout = settings.transaction_timeout_ms / 1000
+        self._producer = AIOKafkaProducer(
+            **security(settings),
+            transactional_id=settings.transactional_id(source.topic, source.partition),
+            transaction_timeout_ms=settings.transaction_timeout_ms,
+            max_request_size=MAX_REQUEST,
+            request_timeout_ms=settings.transaction_timeout_ms,
+        )
+
+    async def start(self) -> None:
+        """Connect, abort what the previous owner left open, and fence it. Raises ``KafkaError``."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Close the producer, within bounds; an open transaction is left to the next owner's start."""
+        await stop_producer(self._producer)
+
+    async def claim(self, dead: dict[int, Reason]) -> int:
+        """Write the lane's own record; its offset is the owner's epoch. Raises ``TransactionFailedError``."""
+        (offset,) = await self._commit((claim_message(str(self._source), lane_value(dead)),), None)
+        return offset
+
+    async def commit(self, draft: Draft) -> None:
+        """Write ``draft`` and its input offset as one transaction. Raises ``TransactionFailedError``."""
+        await self._commit(draft.messages, draft.offset)
+
+    async def _commit(self, messages: tuple[Message, ...], offset: int | None) -> list[int]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._producer.begin_transaction()
+                sent = [await self._send(message) for message in messages]
+                # Every one, before the offsets: aiokafka would commit without those that failed.
+                delivered = [(await future).offset for future in sent]
+                if offset is not None:
+                    at = {TopicPartition(self._source.topic, self._source.partition): offset}
+                    await self._producer.send_offsets_to_transaction(at, self._group)
+                await self._producer.commit_transaction()
+        # AssertionError and AttributeError: aiokafka's own state after a fatal error (HAZARDS, aiokafka 4).
+        except (KafkaError, TimeoutError, AssertionError, AttributeError) as error:
+            raise TransactionFailedError(type(error).__name__) from error
+        return delivered
+
+    async def _send(self, message: Message) -> "asyncio.Future[RecordMetadata]":
+        partition = await _partition_for(self._producer, message.topic, self._source.partition)
+        future: asyncio.Future[RecordMetadata] = await self._producer.send(
+            message.topic, message.value, key=message.key, partition=partition, headers=message.headers
+        )
+        return future
+
+
+class RecordMetadata:
+    """What aiokafka answers to a delivery; only this is used of it."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartialsStats:
+    """Since the start: partials written, shed because the queue was full or the broker failed, and waiting now."""
+
+    written: int
+    shed: int
+    waiting: int
+
+
+class PartialsWriter:
+    """Writes partials in order, without acknowledgement to anyone: what cannot be written is shed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._queue: deque[tuple[Message, int]] = deque(maxlen=PARTIALS_QUEUE)
+        self._filled = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._written = self._shed = 0
+
+    @property
+    def stats(self) -> PartialsStats:
+        """Counts since the start."""
+        return PartialsStats(self._written, self._shed, len(self._queue))
+
+    def offer(self, message: Message, partition: int) -> None:
+        """Queue a partial of the lane with this partition number; never blocks."""
+        self._shed += len(self._queue) == PARTIALS_QUEUE
+        self._queue.append((message, partition))
+        self._filled.set()
+        self._empty.clear()
+
+    async def run(self) -> None:
+        """Write until cancelled. A producer that failed is replaced."""
+        while True:
+            producer = AIOKafkaProducer(**security(self._settings), enable_idempotence=True)
+            try:
+                await producer.start()
+                await self._write(producer)
+            except KafkaError:
+                await asyncio.sleep(1)
+            finally:
+                await stop_producer(producer)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until all is written, ``seconds`` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+
+    async def _write(self, producer: AIOKafkaProducer) -> None:
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _PARTIALS_WINDOW))]
+                self._shed += len(batch)
+                futures = [await self._send(producer, *item) for item in batch]
+                for future in futures:
+                    await future
+                self._shed -= len(batch)
+                self._written += len(batch)
+            self._empty.set()
+
+    async def _send(self, producer: AIOKafkaProducer, message: Message, lane: int) -> "asyncio.Future[RecordMetadata]":
+        partition = await _partition_for(producer, message.topic, lane)
+        future: asyncio.Future[RecordMetadata] = await producer.send(
+            message.topic, message.value, key=message.key, partition=partition, headers=message.headers
+        )
+        return future

@@ -1,0 +1,335 @@
+"""The pool's loop: poll -> plan -> execute -> apply, for every lane of one process.
+
+One consumer, one model, a few executors, and the lanes of the partitions that the group assigned. Tasks: polling, the
+loop itself, the partials' writer, a watchdog, and one a lane. The first that fails ends the process; a supervisor starts
+it again, and the log gives everything back.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any
+from typing import Final as Const
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from kaption.adapters.kafka import security
+from kaption.adapters.settings import Settings
+from kaption.domain.decoding import Backend
+from kaption.domain.outputs import RunKey
+from kaption.domain.plan import Backlog, Batch, Candidate, Planner, backlog
+from kaption_gpu.executor import Execution, Executors
+from kaption_gpu.lane import Lane, LaneParts, now_ms
+from kaption_gpu.memory import Draft, LaneMemory, Source
+from kaption_gpu.opening import source_of
+from kaption_gpu.ports import Objects, Sessions
+from kaption_gpu.transactions import PartialsStats, PartialsWriter
+from kaption_schemas.topics import BATCH, LIVE, MIB
+
+log = logging.getLogger(__name__)
+
+#: Records that one lane may take in one poll.
+POLL_RECORDS: Const = 200
+_POLL_MS: Const = 200
+_TICK_SECONDS: Const = 1.0
+_WAKE_SECONDS: Const = 0.25
+_STOP_SECONDS: Const = 10.0
+_WATCH_SECONDS: Const = 5.0
+
+
+class StuckError(Exception):
+    """Polling or an executor made no progress for ``Settings.hang_seconds``."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStats:
+    """One batch that was decoded: windows, padded seconds of each, seconds on the device, and the longest wait before it."""
+
+    batch: Batch
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sinks:
+    """Where statistics go, as data; telemetry renders them."""
+
+    decoded: Callable[[BatchStats], None] = lambda _: None
+    committed: Callable[[Source, Draft], None] = lambda _source, _draft: None
+    waiting: Callable[[Backlog, PartialsStats], None] = lambda _backlog, _partials: None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParts:
+    """What a worker is wired from. ``backend`` is loaded and warm."""
+
+    settings: Settings
+    backend: Backend
+    sessions: Sessions
+    objects: Objects
+    sinks: Sinks = Sinks()
+
+
+class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types that mypy follows
+    """One member of the pool. ``run`` is its life."""
+
+    def __init__(self, parts: WorkerParts) -> None:
+        self.lanes: dict[TopicPartition, Lane] = {}
+        self._parts = parts
+        self._wake = asyncio.Event()
+        self._planner = Planner(parts.settings.batch_size)
+        self._executors = Executors(parts.backend, parts.settings.executors)
+        self._partials = PartialsWriter(parts.settings)
+        self._consumer = self._make_consumer(parts.settings)
+        self._lane_tasks: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._batches: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._polled = time.monotonic()
+        self._draining = False
+
+    @staticmethod
+    def _make_consumer(settings: Settings) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(
+            **security(settings),
+            group_id=f"{settings.group}.pool",
+            enable_auto_commit=False,
+            # Retention that passed the committed offset is reported by the lane, not skipped in silence.
+            auto_offset_reset="none",
+            partition_assignment_strategy=(StickyPartitionAssignor,),
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=max(settings.session_timeout_ms // 5, 200),
+            # A paused partition keeps what was fetched (HAZARDS, aiokafka 8).
+            max_partition_fetch_bytes=2 * MIB + 64 * 1024,
+            fetch_max_wait_ms=100,
+        )
+
+    # Life
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
+        """Work until ``stop`` is set, then drain. Raises what ended a task: ``StuckError``, ``KafkaError``, a backend's error."""
+        await self._consumer.start()
+        self._consumer.subscribe([LIVE.name, BATCH.name], listener=self)
+        tasks = [
+            asyncio.create_task(work, name=name)
+            for name, work in (
+                ("poll", self._poll()),
+                ("loop", self._loop()),
+                ("partials", self._partials.run()),
+                ("watchdog", self._watch()),
+            )
+        ]
+        stopping = asyncio.create_task(stop.wait())
+        ready()
+        try:
+            watched: list[asyncio.Future[Any]] = [*tasks, self._failed]
+            await asyncio.wait([*watched, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for future in watched:
+                if future.done():
+                    future.result()
+            await self._drain()
+        finally:
+            await self._close([*tasks, stopping])
+
+    async def _drain(self) -> None:
+        """Start nothing new; let what is in flight end, and commit it."""
+        self._draining = True
+        if self._batches:
+            await asyncio.wait(self._batches, timeout=_STOP_SECONDS)
+        await asyncio.gather(*(lane.drain() for lane in self.lanes.values()))
+        await self._partials.drain(1.0)
+
+    async def _close(self, tasks: list[asyncio.Task[Any]]) -> None:
+        own = [*tasks, *self._lane_tasks.values(), *self._batches]
+        for task in own:
+            task.cancel()
+        await asyncio.wait([*own, *self._ending], timeout=_STOP_SECONDS)
+        try:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._consumer.stop()
+        except (TimeoutError, KafkaError):
+            log.warning("The consumer did not stop in time")
+        self._executors.close()
+
+    # Rebalances
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Nothing: which lanes stay is known at the assignment, and a new owner fences before it reads."""
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Drop lanes that left, keep those that stay, open those that are new. Must not await: see HAZARDS, aiokafka 5."""
+        now = set(assigned)
+        for tp in set(self.lanes) - now:
+            del self.lanes[tp]
+            task = self._lane_tasks.pop(tp)
+            task.cancel()
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+        for tp in sorted(now):
+            if tp not in self.lanes:
+                self._open(tp)
+            self.lanes[tp].on_assigned()
+        log.info("Partitions were assigned", extra={"lanes": len(now)})
+
+    def _open(self, tp: TopicPartition) -> None:
+        parts = self._parts
+        lane = Lane(
+            source_of(tp.topic, tp.partition),
+            LaneParts(
+                parts.settings, self._consumer, parts.sessions, parts.objects, self._wake.set, parts.sinks.committed
+            ),
+        )
+        self.lanes[tp] = lane
+        self._lane_tasks[tp] = self._spawn(lane.run())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task whose failure ends the process."""
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._note_failure)
+        return task
+
+    def _note_failure(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self._failed.done():
+            return
+        if error := task.exception():
+            self._failed.set_exception(error)
+
+    # Poll
+
+    async def _poll(self) -> None:
+        """Read on for ever: also while every lane is paused, or the consumer may leave its group for good."""
+        while not self._draining:
+            try:
+                await self._read(await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=POLL_RECORDS))
+            except OffsetOutOfRangeError as error:
+                for tp in error.args[0]:
+                    if lane := self.lanes.get(tp):
+                        lane.restart()
+            except NoOffsetForPartitionError:
+                # A partition that was assigned this moment; its lane seeks when it is open.
+                await asyncio.sleep(_POLL_MS / 1000)
+            self._polled = time.monotonic()
+
+    async def _read(self, first: dict[TopicPartition, list[Any]]) -> None:
+        """Hand ``first`` to its lanes, and let every other lane have its share."""
+        got = bool(first)
+        self._offer(first)
+        if first:
+            for tp, lane in list(self.lanes.items()):
+                if tp not in first and not lane.paused and tp in self._consumer.assignment():
+                    self._offer(await self._consumer.getmany(tp, timeout_ms=0, max_records=POLL_RECORDS))
+        if got:
+            self._wake.set()
+            await asyncio.sleep(0)
+
+    def _offer(self, records: dict[TopicPartition, list[Any]]) -> None:
+        for tp, batch in records.items():
+            if lane := self.lanes.get(tp):
+                lane.offer(batch)
+                lane.pump()
+
+    # Plan, execute, apply
+
+    async def _loop(self) -> None:
+        ticked = time.monotonic()
+        while True:
+            try:
+                async with asyncio.timeout(_WAKE_SECONDS):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+            self._wake.clear()
+            tick = time.monotonic() - ticked >= _TICK_SECONDS
+            for lane in list(self.lanes.values()):
+                if tick:
+                    lane.tick()
+                lane.pump()
+            ticked = time.monotonic() if tick else ticked
+            if not self._draining:
+                self._plan()
+            self._publish_partials()
+
+    def _plan(self) -> None:
+        """Give every free executor a batch."""
+        if not self._executors.free:
+            return
+        now = now_ms()
+        waiting = [
+            Candidate((lane.memory, key), w.window_id, key.tenant, lane.source.latency, w.kind, w.seconds, w.overdue_s)
+            for lane in self.lanes.values()
+            if lane.memory is not None
+            for key, w in lane.memory.wants(now)
+        ]
+        self._parts.sinks.waiting(backlog(waiting), self._partials.stats)
+        for _ in range(self._executors.free):
+            batch = self._planner.next(waiting)
+            if batch is None:
+                return
+            chosen = set(map(id, batch.windows))
+            waiting = [candidate for candidate in waiting if id(candidate) not in chosen]
+            task = self._spawn(self._execute(batch, self._begin(batch)))
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
+
+    def _begin(self, batch: Batch) -> asyncio.Future[Execution]:
+        """Start ``batch``: from here on its windows are in flight."""
+        owners = ((_owner(candidate), candidate.window) for candidate in batch.windows)
+        return self._executors.submit([memory.begin(key, window) for (memory, key), window in owners])
+
+    async def _execute(self, batch: Batch, running: asyncio.Future[Execution]) -> None:
+        """Wait for one batch and hand the results to their sessions; put its windows back when it failed."""
+        try:
+            execution = await running
+        except BaseException:
+            for candidate in batch.windows:
+                memory, key = _owner(candidate)
+                memory.abandon(key, candidate.window)
+            raise
+        self._apply(batch, execution)
+
+    def _apply(self, batch: Batch, execution: Execution) -> None:
+        self._planner.spent(batch, execution.seconds)
+        now = now_ms()
+        for candidate, decoded in zip(batch.windows, execution.results, strict=True):
+            memory, key = _owner(candidate)
+            memory.apply(key, candidate.window, decoded, now)
+        self._parts.sinks.decoded(BatchStats(batch, execution.seconds))
+        self._wake.set()
+
+    def _publish_partials(self) -> None:
+        for lane in self.lanes.values():
+            if lane.memory is not None:
+                for message in lane.memory.partials:
+                    self._partials.offer(message, lane.source.partition)
+                lane.memory.partials.clear()
+
+    # Watch
+
+    async def _watch(self) -> None:
+        """End the process when polling, an executor, or reading a lane stands still."""
+        limit = self._parts.settings.hang_seconds
+        behind: dict[TopicPartition, tuple[int, float]] = {}
+        while True:
+            await asyncio.sleep(min(_WATCH_SECONDS, limit / 4))
+            now = time.monotonic()
+            if now - self._polled > limit or self._executors.busy_for() > limit:
+                raise StuckError("poll" if now - self._polled > limit else "executor")
+            for tp, lane in self.lanes.items():
+                position = lane.unread(self._consumer)
+                if position is None:
+                    behind.pop(tp, None)
+                elif behind.get(tp, (None, now))[0] != position:
+                    behind[tp] = (position, now)
+                elif now - behind[tp][1] > limit:
+                    raise StuckError("lane")
+
+
+def _owner(candidate: Candidate) -> tuple[LaneMemory, RunKey]:
+    """The session that a candidate is of; its lane may have begun again meanwhile, with another memory."""
+    owner: Any = candidate.owner
+    memory: LaneMemory = owner[0]
+    key: RunKey = owner[1]
+    return memory, key
