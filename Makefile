@@ -5,6 +5,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 # One sitting: what is neither long nor needs PyTorch.
 ONE_SITTING := not long and not torch
+PYTEST_ARGS :=
 UV := .cache/uv/bin/uv
 COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --quiet
 
@@ -18,7 +19,7 @@ demo: setup ## speech through Kafka and back as captions, until Ctrl-C; EXIT=1 e
 	@$(BIN)/kaption demo $(if $(EXIT),--exit)
 
 test: setup ## every test of one sitting
-	@$(BIN)/pytest -m "$(ONE_SITTING)"
+	@$(BIN)/pytest -m "$(ONE_SITTING)" $(PYTEST_ARGS)
 
 check: setup ## the whole gate: format, lint, types, layers, generated files, tests
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: run $(BIN)/ruff format"; exit 1; }
@@ -26,10 +27,10 @@ check: setup ## the whole gate: format, lint, types, layers, generated files, te
 	@$(BIN)/mypy --no-error-summary
 	@mkdir -p .cache && $(BIN)/lint-imports > .cache/lint-imports.log || { cat .cache/lint-imports.log; exit 1; }
 	@$(BIN)/python -m tools.generate --check
-	@$(BIN)/pytest -m "$(ONE_SITTING)"
+	@$(BIN)/pytest -m "$(ONE_SITTING)" $(PYTEST_ARGS)
 
 test-all: setup ## also the long ones: every fault on every broker
-	@$(BIN)/pytest -m "not torch"
+	@$(BIN)/pytest -m "not torch" $(PYTEST_ARGS)
 
 test-torch: ## the PyTorch backend's, in an environment of its own (large)
 	@tools/setup.sh .venv-torch requirements-torch.lock
