@@ -1,0 +1,366 @@
+"""Lanes on real brokers, with sessions that count instead of listening."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import ConsumerRecord
+
+from kaption.adapters.kafka import security
+from kaption.adapters.settings import Settings
+from kaption.domain.outputs import Latency
+from kaption_gpu.executor import Executors
+from kaption_gpu.memory import Source
+from kaption_gpu.records import TOPIC_OF
+from kaption_gpu.transactions import LaneWriter, TransactionFailedError
+from kaption_gpu.worker import StuckError, Worker, WorkerParts
+from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
+from kaption_schemas.records import DataRef, StreamEnded, StreamStarted
+from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE, Type
+from tests.support.brokers import Broker
+from tests.support.counting_session import POISON, REFUSED, CountingBackend, CountingSessions, MemoryObjects
+from tests.support.topics import create_topics
+
+RUNS = [f"01J{'0' * 22}{digit}" for digit in "123456789"]
+TENTH = 1600  # samples
+
+
+@dataclass
+class Publisher:
+    """Writes the records that the agents would."""
+
+    producer: AIOKafkaProducer
+    sent: int = 0
+
+    async def send(self, topic: str, stream: str, run: str, kind: Type, body: bytes, **extra: str) -> None:
+        content = extra.pop("content_type", "application/json")
+        headers = event_headers(
+            kind, id=f"{run}/{kind}", source="/kaption/streams", run=run, content_type=content, extra=extra
+        )
+        await self.producer.send_and_wait(topic, body, key=f"default/{stream}".encode(), headers=headers)
+        self.sent += 1
+
+    async def start(self, stream: str, run: str, topic: str = LIVE.name) -> None:
+        await self.send(topic, stream, run, Type.STARTED, StreamStarted().model_dump_json().encode(), received="1")
+
+    async def chunk(self, stream: str, run: str, number: int, value: int, samples: int = TENTH) -> None:
+        await self.send(
+            LIVE.name, stream, run, Type.CHUNK, np.full(samples, value, "<i2").tobytes(),
+            content_type=pcm_type(16000, 1), sequence=sequence(number), firstsample=str(number * samples), received="1",
+        )  # fmt: skip
+
+    async def end(self, stream: str, run: str, last: int, topic: str = LIVE.name) -> None:
+        body = StreamEnded(last_sequence=last).model_dump_json().encode()
+        await self.send(topic, stream, run, Type.ENDED, body, received="1")
+
+
+@asynccontextmanager
+async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
+    producer = AIOKafkaProducer(**security(settings))
+    await producer.start()
+    try:
+        yield Publisher(producer)
+    finally:
+        await producer.stop()
+
+
+@asynccontextmanager
+async def working(
+    settings: Settings, backend: CountingBackend | None = None, objects: MemoryObjects | None = None
+) -> AsyncIterator[asyncio.Task[None]]:
+    """A worker that drains at the end."""
+    stop = asyncio.Event()
+    worker = Worker(WorkerParts(settings, backend or CountingBackend(), CountingSessions(), objects or MemoryObjects()))
+    task = asyncio.create_task(worker.run(stop))
+    try:
+        yield task
+    finally:
+        stop.set()
+        await asyncio.wait([task])
+    await task
+
+
+async def crash(task: asyncio.Task[None]) -> None:
+    """End a worker without a drain."""
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def read(settings: Settings, topic: str, enough: Callable[[list[ConsumerRecord]], bool]) -> list[ConsumerRecord]:
+    """Everything committed on ``topic``, until it is ``enough``, and for half a second more."""
+    consumer = AIOKafkaConsumer(
+        **security(settings), isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False
+    )
+    await consumer.start()
+    records: list[ConsumerRecord] = []
+    try:
+        consumer.assign([TopicPartition(topic, number) for number in range(settings.partitions)])
+        try:
+            async with asyncio.timeout(40):
+                while not enough(records):
+                    for batch in (await consumer.getmany(timeout_ms=100)).values():
+                        records += batch
+        except TimeoutError:
+            pytest.fail(f"{topic}: not enough in {[text_headers(r.headers)['ce_id'] for r in records]}")
+        for batch in (await consumer.getmany(timeout_ms=500)).values():
+            records += batch
+    finally:
+        await consumer.stop()
+    return records
+
+
+def completed(*runs: str) -> Callable[[list[ConsumerRecord]], bool]:
+    """Whether these runs have ended."""
+
+    def enough(records: list[ConsumerRecord]) -> bool:
+        done = {
+            json.loads(r.value)["run"] for r in records if text_headers(r.headers)["ce_type"] == str(Type.COMPLETED)
+        }
+        return done >= set(runs)
+
+    return enough
+
+
+def ids(records: list[ConsumerRecord]) -> list[str]:
+    return [text_headers(record.headers)["ce_id"] for record in records]
+
+
+def finals(records: list[ConsumerRecord], run: str) -> list[tuple[int, str]]:
+    """(segment, text) of a run, in the order of the log."""
+    bodies = [json.loads(r.value) for r in records if text_headers(r.headers)["ce_type"] == str(Type.FINAL)]
+    return [(body["segment"], body["text"]) for body in bodies if body["run"] == run]
+
+
+def expected(values: list[int]) -> list[tuple[int, str]]:
+    """What ``CountingSession`` says of tenths of a second with these values."""
+    seconds = [values[at : at + 10] for at in range(0, len(values), 10)]
+    return [(n, f"{len(part) * TENTH}:{sum(part) * TENTH}") for n, part in enumerate(seconds)]
+
+
+@pytest.fixture
+async def settings(kafka: Broker, make_settings: Callable[..., Settings]) -> Settings:
+    made = make_settings(kafka, session_timeout_ms=6000, silence_commit_seconds=1, hang_seconds=30)
+    await create_topics(made)
+    return made
+
+
+async def test_runs_come_back_as_finals_and_partials(settings: Settings) -> None:
+    async with publisher(settings) as out, working(settings):
+        for number in range(25):
+            for stream, run in (("a", RUNS[0]), ("b", RUNS[1])):
+                await out.chunk(stream, run, number, number + (100 if stream == "b" else 1))
+        await out.end("a", RUNS[0], 24)
+        await out.end("b", RUNS[1], 24)
+        records = await read(settings, FINAL.name, completed(RUNS[0], RUNS[1]))
+        partials = await read(settings, PARTIAL.name, bool)
+    assert finals(records, RUNS[0]) == expected([n + 1 for n in range(25)])
+    assert finals(records, RUNS[1]) == expected([n + 100 for n in range(25)])
+    assert len(set(ids(records))) == len(records)
+    assert {r.key for r in records} == {b"a", b"b"}
+    assert text_headers(partials[0].headers)["ce_id"].startswith(tuple(RUNS[:2]))
+
+
+async def test_a_crash_and_a_new_owner_neither_lose_nor_double(settings: Settings) -> None:
+    """Half is published, the worker dies without a word, the rest follows, another goes on; dead letters too."""
+    async with publisher(settings) as out:
+        task = asyncio.create_task(
+            Worker(WorkerParts(settings, CountingBackend(), CountingSessions(), MemoryObjects())).run(asyncio.Event())
+        )
+        values = [n + 1 for n in range(37)]
+        for number in range(17):
+            await out.chunk("a", RUNS[0], number, values[number])
+        await out.chunk("a", RUNS[0], 17, REFUSED)
+        await out.chunk("b", RUNS[1], 0, 5)
+        await read(settings, DLQ.name, bool)
+        await crash(task)
+        for number in range(17, 37):
+            await out.chunk("a", RUNS[0], number + 1, values[number])
+        await out.end("a", RUNS[0], 37)
+        await out.end("b", RUNS[1], 0)
+        async with working(settings):
+            records = await read(settings, FINAL.name, completed(RUNS[0], RUNS[1]))
+            letters = await read(settings, DLQ.name, bool)
+    assert finals(records, RUNS[0]) == expected(values)
+    assert finals(records, RUNS[1]) == [(0, f"{TENTH}:{5 * TENTH}")]
+    assert len(set(ids(records))) == len(records)
+    assert len(letters) == 1
+    head = text_headers(letters[0].headers)
+    assert (head["errors.reason"], head["errors.topic"], head["ce_sequence"]) == ("late", LIVE.name, sequence(17))
+    assert letters[0].key == b"default/a"
+    assert np.frombuffer(letters[0].value, "<i2")[0] == REFUSED
+
+
+async def test_a_new_run_supersedes_and_a_closed_one_takes_nothing(settings: Settings) -> None:
+    async with publisher(settings) as out:
+        async with working(settings):
+            for number in range(13):
+                await out.chunk("a", RUNS[0], number, 1)
+            await out.chunk("a", RUNS[1], 0, 2)
+            await out.chunk("a", RUNS[0], 13, 1)
+            await out.end("a", RUNS[1], 0)
+            records = await read(settings, FINAL.name, completed(RUNS[0], RUNS[1]))
+        # The next owner knows the closed runs by their snapshots.
+        async with working(settings):
+            await out.chunk("a", RUNS[0], 14, 1)
+            letters = await read(settings, DLQ.name, lambda found: len(found) >= 2)
+    assert finals(records, RUNS[0]) == expected([1] * 13)
+    assert finals(records, RUNS[1]) == [(0, f"{TENTH}:{2 * TENTH}")]
+    order = [run for run in (r.split("/")[0] for r in ids(records)) if run in RUNS]
+    assert order == sorted(order), "the old run is complete before the new one says anything"
+    reasons = [text_headers(r.headers)["errors.reason"] for r in letters]
+    assert reasons == ["run_closed", "run_closed"]
+
+
+async def test_a_fenced_writer_cannot_commit(settings: Settings) -> None:
+    source = Source(Latency.LIVE, 0)
+    old, new = LaneWriter(settings, source), LaneWriter(settings, source)
+    await old.start()
+    first = await old.claim({})
+    await new.start()
+    assert await new.claim({}) > first
+    with pytest.raises(TransactionFailedError):
+        await old.claim({})
+    await old.stop()
+    await new.stop()
+
+
+async def test_two_workers_share_and_one_takes_over(settings: Settings) -> None:
+    streams = [(f"s{n}", RUNS[n]) for n in range(6)]
+    values = list(range(1, 31))
+    async with publisher(settings) as out, working(settings):
+        second = asyncio.create_task(
+            Worker(WorkerParts(settings, CountingBackend(), CountingSessions(), MemoryObjects())).run(asyncio.Event())
+        )
+        for number, value in enumerate(values):
+            for stream, run in streams:
+                await out.chunk(stream, run, number, value)
+            if number == 15:
+                await asyncio.sleep(4)
+            if number == 20:
+                await crash(second)
+        for stream, run in streams:
+            await out.end(stream, run, len(values) - 1)
+        records = await read(settings, FINAL.name, completed(*(run for _, run in streams)))
+    for _, run in streams:
+        assert finals(records, run) == expected(values)
+    assert len(set(ids(records))) == len(records)
+
+
+async def test_a_file_is_read_from_the_store_and_deleted_when_done(settings: Settings) -> None:
+    objects = MemoryObjects()
+    pcm = np.full(3 * 16000, 3, "<i2").tobytes()
+    objects.objects["work", "x.pcm"] = pcm
+    async with publisher(settings) as out, working(settings, objects=objects):
+        await out.start("f", RUNS[0], BATCH.name)
+        for number, key in enumerate(("x.pcm", "missing.pcm", "x.pcm")):
+            ref = DataRef(bucket="work", key=key, offset=number * 32000, length=32000)
+            await out.send(
+                BATCH.name, "f", RUNS[0], Type.CHUNK, ref.model_dump_json().encode(), sequence=sequence(number),
+                firstsample=str(number * 16000), samples="16000", format=pcm_type(16000, 1), received="1",
+            )  # fmt: skip
+        await out.end("f", RUNS[0], 2, BATCH.name)
+        records = await read(settings, FINAL.name, completed(RUNS[0]))
+        letters = await read(settings, DLQ.name, bool)
+        await asyncio.sleep(0.3)
+    assert finals(records, RUNS[0]) == [(0, "16000:48000"), (1, "16000:48000")]
+    assert f"{RUNS[0]}/gap/0/1" in ids(records)
+    assert text_headers(letters[0].headers)["errors.reason"] == "audio_unavailable"
+    assert objects.objects == {}
+
+
+async def test_a_record_that_nobody_should_have_written_is_dead_lettered(settings: Settings) -> None:
+    async with publisher(settings) as out, working(settings):
+        await out.producer.send_and_wait(LIVE.name, b"x", key=b"default/a", headers=[("ce_type", b"\xff")])
+        await out.producer.send_and_wait(LIVE.name, b"x")
+        letters = await read(settings, DLQ.name, lambda found: len(found) >= 2)
+    assert {text_headers(r.headers)["errors.reason"] for r in letters} <= {"bad_key", "bad_run"}
+
+
+async def test_silence_is_committed_so_that_a_replay_is_short(settings: Settings) -> None:
+    async with publisher(settings) as out, working(settings):
+        await out.start("a", RUNS[0])
+        await read(settings, STATE.name, lambda found: any(r.key == f"default/a/{RUNS[0]}".encode() for r in found))
+
+
+async def test_an_unreadable_snapshot_stops_its_lane_alone(settings: Settings) -> None:
+    async with publisher(settings) as out:
+        for stream in ("a", "b", "c", "d"):
+            await out.start(stream, RUNS[0])
+        async with working(settings):
+            await read(settings, STATE.name, lambda found: sum(r.key.startswith(b"default/") for r in found) >= 4)
+        headers = event_headers(
+            Type.SNAPSHOT, id="x", source="x", run=RUNS[0],
+            extra={"latency": "live", "closed": "0", "settled": "0", "began": "0"},
+        )  # fmt: skip
+        await out.producer.send_and_wait(
+            STATE.name, b"{", key=f"default/a/{RUNS[0]}".encode(), partition=0, headers=headers
+        )
+        stop = asyncio.Event()
+        worker = Worker(WorkerParts(settings, CountingBackend(), CountingSessions(), MemoryObjects()))
+        task = asyncio.create_task(worker.run(stop))
+        async with asyncio.timeout(20):
+            while {lane.state for lane in worker.lanes.values()} != {"ready", "stopped"}:
+                await asyncio.sleep(0.1)
+        stop.set()
+        await task
+    assert [str(lane.source) for lane in worker.lanes.values() if lane.state == "stopped"] == [f"{LIVE.name}/0"]
+
+
+async def test_a_backend_that_fails_ends_the_worker(settings: Settings) -> None:
+    async with publisher(settings) as out:
+        worker = Worker(WorkerParts(settings, CountingBackend(), CountingSessions(), MemoryObjects()))
+        task = asyncio.create_task(worker.run(asyncio.Event()))
+        await out.chunk("a", RUNS[0], 0, POISON)
+        with pytest.raises(RuntimeError, match="poisoned"):
+            await asyncio.wait_for(task, 30)
+
+
+async def test_a_backend_that_hangs_ends_the_worker(kafka: Broker, make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings(kafka, hang_seconds=2)
+    await create_topics(settings)
+    async with publisher(settings) as out:
+        backend = CountingBackend(seconds=8)
+        task = asyncio.create_task(
+            Worker(WorkerParts(settings, backend, CountingSessions(), MemoryObjects())).run(asyncio.Event())
+        )
+        await out.chunk("a", RUNS[0], 0, 1)
+        with pytest.raises(StuckError):
+            await asyncio.wait_for(task, 30)
+
+
+async def test_a_batch_holds_windows_of_many_streams(settings: Settings) -> None:
+    backend = CountingBackend(seconds=0.1)
+    async with publisher(settings) as out, working(settings, backend):
+        for number in range(10):
+            for index in range(8):
+                await out.chunk(f"s{index}", RUNS[index], number, 1)
+        for index in range(8):
+            await out.end(f"s{index}", RUNS[index], 9)
+        await read(settings, FINAL.name, completed(*RUNS[:8]))
+    assert max(backend.batches) > 1
+
+
+async def test_an_executor_is_taken_when_it_is_given_work() -> None:
+    executors = Executors(CountingBackend(), 1)
+    window = CountingSessions().new(("default", "a", RUNS[0]), Latency.LIVE)  # type: ignore[arg-type]
+    window.chunks = [(0, 0, np.ones(16, "<i2").tobytes())]
+    future = executors.submit([window.begin(2)])
+    assert executors.free == 0
+    with pytest.raises(IndexError):
+        executors.submit([])
+    assert (await future).results[0].text == "16:16"
+    await asyncio.sleep(0)
+    assert executors.free == 1
+    executors.close()
+
+
+def test_every_latency_has_its_topic() -> None:
+    assert {latency: TOPIC_OF[latency].name for latency in Latency} == {
+        Latency.LIVE: LIVE.name,
+        Latency.BATCH: BATCH.name,
+    }

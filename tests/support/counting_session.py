@@ -1,0 +1,192 @@
+"""A session and a backend without speech, for tests of lanes: a segment a second of audio, its text a sum of the samples."""
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from kaption.domain.decoding import Decoded, DecodeOptions, Kind, ModelInfo, Window, window_length
+from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
+from kaption_gpu.ports import ObjectUnavailableError, SnapshotUnreadableError
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import DataRef, FinalTranscript, Gap, Model, PartialTranscript, RunOptions, StreamCompleted
+from kaption_schemas.topics import Type
+
+RATE = 16_000
+#: A chunk whose first sample has this value is refused.
+REFUSED = 666
+#: A batch with a window that begins with this value makes the backend fail.
+POISON = 667
+
+
+@dataclass(frozen=True)
+class CountingWanted:
+    window_id: int
+    kind: Kind
+    seconds: float
+    overdue_s: float
+
+
+class CountingSession:
+    """Fits ``kaption_gpu.ports.LaneSession``."""
+
+    def __init__(self, key: RunKey, latency: Latency) -> None:
+        self.key = key
+        self.latency = latency
+        self.options = RunOptions()
+        self.epoch = 0
+        self.closed = False
+        self.segment = 0
+        self.revision = 0
+        self.next_sequence = 0
+        self.chunks: list[tuple[int, int, bytes]] = []  # offset, sequence, PCM
+        self.closing: tuple[Reason, int] | None = None
+        self.flying: dict[int, int] = {}  # window -> chunks in it
+
+    def feed(self, record: AudioRecord) -> list[Output]:
+        if record.kind is Type.ENDED:
+            self.closing = (Reason.ENDED, record.offset)
+            return self._finish()
+        if record.kind is Type.STARTED or record.sequence < self.next_sequence:
+            return []
+        self.next_sequence = record.sequence + 1
+        if record.kind is Type.GAP:
+            return [Gap.model_validate_json(record.body)]
+        if np.frombuffer(record.body, "<i2")[0] == REFUSED:
+            return [DeadLetter(record.offset, Reason.LATE)]
+        self.chunks.append((record.offset, record.sequence, record.body))
+        return []
+
+    def tick(self, now_ms: int) -> list[Output]:
+        return self._finish()
+
+    def close(self, reason: Reason, now_ms: int) -> None:
+        self.closing = (reason, -1)
+
+    def _segment_chunks(self) -> int:
+        total = 0
+        for count, (_, _, body) in enumerate(self.chunks, 1):
+            total += len(body) // 2
+            if total >= RATE:
+                return count
+        return len(self.chunks) if self.closing and self.chunks else 0
+
+    def wants(self, now_ms: int) -> list[CountingWanted]:
+        out = []
+        if 1 not in self.flying and self._segment_chunks():
+            out.append(CountingWanted(1, Kind.FINAL, 1.0, 0.0))
+        if 2 not in self.flying and self.chunks and self.latency is Latency.LIVE:
+            out.append(CountingWanted(2, Kind.PARTIAL, 1.0, 0.0))
+        return out
+
+    def begin(self, window_id: int) -> Window:
+        count = self._segment_chunks() if window_id == 1 else len(self.chunks)
+        self.flying[window_id] = count
+        pcm = np.frombuffer(b"".join(body for _, _, body in self.chunks[:count]), "<i2").astype(np.float32)
+        kind = Kind.FINAL if window_id == 1 else Kind.PARTIAL
+        return Window(window_id, kind, pcm, window_length(RATE), DecodeOptions())
+
+    def abandon(self, window_id: int) -> None:
+        self.flying.pop(window_id, None)
+
+    def apply(self, window_id: int, decoded: Decoded, now_ms: int) -> list[Output]:
+        count = self.flying.pop(window_id)
+        if window_id == 2:
+            self.revision += 1
+            return [
+                PartialTranscript(
+                    tenant=self.key.tenant, stream=self.key.stream, run=self.key.run, channel=0, segment=self.segment,
+                    epoch=self.epoch, revision=self.revision, start_ms=0, end_ms=0, text=decoded.text, stable=0,
+                )
+            ]  # fmt: skip
+        taken, self.chunks = self.chunks[:count], self.chunks[count:]
+        start = taken[0][1] * 100
+        final = FinalTranscript(
+            tenant=self.key.tenant, stream=self.key.stream, run=self.key.run, channel=0, segment=self.segment,
+            start_sample=start, end_sample=start, speech_start_sample=start, speech_end_sample=start, rate=RATE,
+            start_ms=0, end_ms=0, text=decoded.text, words=(), language=None, silent=False, quality=None,
+            redactions=(), model=Model(name="counting", digest="0", backend="test"),
+        )  # fmt: skip
+        self.segment += 1
+        return [final, *self._finish()]
+
+    def _finish(self) -> list[Output]:
+        if self.closed or not self.closing or self.chunks:
+            return []
+        self.closed = True
+        return [
+            StreamCompleted(
+                tenant=self.key.tenant, stream=self.key.stream, run=self.key.run, channel=0, segments=self.segment,
+                samples=0, rate=RATE, duration_ms=0, reason=self.closing[0], gaps=0, repeats=0,
+            )
+        ]  # fmt: skip
+
+    def settled_offset(self) -> int | None:
+        if self.closed:
+            return None
+        if self.chunks:
+            return self.chunks[0][0]
+        return self.closing[1] if self.closing and self.closing[1] >= 0 else None
+
+    def snapshot(self) -> bytes:
+        next_sequence = self.chunks[0][1] if self.chunks else self.next_sequence
+        return json.dumps([*self.key, self.latency, self.segment, self.revision, next_sequence]).encode()
+
+    def backlog_seconds(self) -> float:
+        return sum(len(body) for _, _, body in self.chunks) / 2 / RATE
+
+
+class CountingSessions:
+    """Makes ``CountingSession``s."""
+
+    def new(self, key: RunKey, latency: Latency) -> CountingSession:
+        return CountingSession(key, latency)
+
+    def restore(self, snapshot: bytes) -> CountingSession:
+        try:
+            tenant, stream, run, latency, segment, revision, next_sequence = json.loads(snapshot)
+        except ValueError as error:
+            raise SnapshotUnreadableError from error
+        session = CountingSession(RunKey(tenant, stream, run), Latency(latency))
+        session.segment, session.revision, session.next_sequence = segment, revision, next_sequence
+        return session
+
+
+class CountingBackend:
+    """Says the sum of a window's samples, after ``seconds``."""
+
+    info = ModelInfo("counting", "0", "test")
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.batches: list[int] = []
+        self._lock = threading.Lock()
+
+    def warm_up(self) -> None:
+        """Nothing to warm."""
+
+    def transcribe(self, batch: list[Window]) -> list[Decoded]:
+        time.sleep(self.seconds)
+        with self._lock:
+            self.batches.append(len(batch))
+        if any(window.audio[0] == POISON for window in batch):
+            raise RuntimeError("poisoned")
+        return [Decoded(f"{len(w.audio)}:{int(w.audio.sum())}", None, 0.0, 0.0, 1.0) for w in batch]
+
+
+class MemoryObjects:
+    """An object store in memory."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], bytes] = {}
+
+    def read(self, ref: DataRef) -> bytes:
+        body = self.objects.get((ref.bucket, ref.key))
+        if body is None:
+            raise ObjectUnavailableError
+        return body[ref.offset : ref.offset + ref.length]
+
+    def remove(self, bucket: str, key: str) -> None:
+        self.objects.pop((bucket, key), None)
