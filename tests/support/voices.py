@@ -18,7 +18,7 @@ class EnergyDetector:
 
     def __call__(self, frame: Audio) -> float:
         loud = float(np.sqrt(np.mean(frame**2)) > 0.01)
-        self.level = 0.5 * self.level + 0.5 * loud
+        self.level = 0.8 * self.level + 0.2 * loud
         return self.level
 
     def reset(self) -> None:
