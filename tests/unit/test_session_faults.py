@@ -1,0 +1,234 @@
+"""What a run does with records that are wrong only in the light of the run: the code, the gap, and that it goes on."""
+
+from dataclasses import replace
+from itertools import pairwise, repeat
+
+import pytest
+
+from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output
+from kaption.domain.session import Session
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import (
+    AudioFormat,
+    FinalTranscript,
+    Gap,
+    PartialTranscript,
+    RunOptions,
+    StreamCompleted,
+    StreamEnded,
+    StreamStarted,
+)
+from kaption_schemas.topics import Type
+from tests.support.runs import KEY, START_MS, babble, decode_all, finals, play, records, session
+
+RATE = 16000
+PCM = babble([(0.5, False), (1.5, True), (1.0, False), (1.0, True), (0.8, False)], RATE)
+
+
+def stream() -> list[AudioRecord]:
+    return records(PCM, repeat(1600), RATE)
+
+
+def number(stream: list[AudioRecord]) -> list[AudioRecord]:
+    """Offsets as a lane would give them."""
+    return [replace(record, offset=offset) for offset, record in enumerate(stream)]
+
+
+def reasons(outputs: list[Output]) -> list[Reason]:
+    return [o.reason for o in outputs if isinstance(o, DeadLetter)]
+
+
+def gaps(outputs: list[Output]) -> list[tuple[int, int, int, int, Reason]]:
+    return [
+        (o.first_sequence, o.last_sequence, o.first_sample, o.samples, o.reason) for o in outputs if isinstance(o, Gap)
+    ]
+
+
+def started(**options: object) -> AudioRecord:
+    body = StreamStarted(format=AudioFormat(), options=RunOptions(**options))  # type: ignore[arg-type]  # any option
+    return AudioRecord(Type.STARTED, KEY, 0, START_MS, START_MS, body=body.model_dump_json().encode())
+
+
+def completed(outputs: list[Output]) -> StreamCompleted:
+    (done,) = [o for o in outputs if isinstance(o, StreamCompleted)]
+    return done
+
+
+def good() -> list[str]:
+    return finals(play(session(), stream()))
+
+
+def with_frame(index: int, **changes: object) -> list[AudioRecord]:
+    """The stream with a changed copy of a frame put behind it."""
+    whole = stream()
+    return number([*whole[: index + 1], replace(whole[index], **changes), *whole[index + 1 :]])  # type: ignore[arg-type]
+
+
+def test_same_sequence_with_other_bytes_is_a_conflict_and_nothing_else_changes() -> None:
+    out = play(session(), with_frame(4, body=b"\1\0" * 1600))
+    assert reasons(out) == [Reason.SEQUENCE_CONFLICT]
+    assert finals(out) == good()
+
+
+def test_an_exact_repeat_is_counted_only() -> None:
+    out = play(session(), with_frame(4))
+    assert reasons(out) == []
+    assert completed(out).repeats == 1
+
+
+def test_a_lost_frame_is_a_gap_and_comes_too_late_afterwards() -> None:
+    whole = stream()
+    out = play(session(), number([*whole[:6], *whole[7:40], whole[6], *whole[40:]]))
+    assert gaps(out) == [(6, 6, 9600, 1600, Reason.LOST)]
+    assert reasons(out) == [Reason.LATE]
+    texts = [o for o in out if isinstance(o, FinalTranscript)]
+    assert texts[-1].end_sample == len(PCM)
+
+
+def test_a_gap_record_keeps_nobody_waiting() -> None:
+    whole = stream()
+    body = Gap(run=KEY.run, first_sequence=6, last_sequence=6, first_sample=9600, samples=0, reason=Reason.ODD_BYTES)
+    gap = replace(whole[6], kind=Type.GAP, body=body.model_dump_json().encode(), samples=0)
+    run = session()
+    out: list[Output] = []
+    for record in number([*whole[:6], gap, *whole[7:9]]):
+        out += run.feed(record)
+    assert run.next_sample == 9 * 1600
+    out += play(run, [replace(r, offset=r.offset + 100) for r in whole[9:]])
+    assert gaps(out) == [(6, 6, 9600, 1600, Reason.ODD_BYTES)]
+
+
+def test_a_sequence_far_ahead_is_refused() -> None:
+    out = play(session(), with_frame(4, sequence=10**9))
+    assert reasons(out) == [Reason.SEQUENCE_AHEAD]
+    assert finals(out) == good()
+
+
+def test_samples_that_go_back_are_refused_and_leave_a_gap() -> None:
+    whole = stream()
+    whole[5] = replace(whole[5], first_sample=0)
+    out = play(session(), whole)
+    assert reasons(out) == [Reason.SAMPLES_OVERLAP]
+    assert gaps(out) == [(5, 5, 5 * 1600, 1600, Reason.SAMPLES_OVERLAP)]
+
+
+def test_samples_that_jump_beyond_the_clock_are_refused() -> None:
+    whole = stream()
+    whole[5] = replace(whole[5], first_sample=60 * RATE)
+    out = play(session(), whole)
+    assert reasons(out) == [Reason.SAMPLES_JUMP]
+    assert completed(out).samples == len(PCM)
+
+
+def test_silence_that_a_publisher_leaves_out_is_no_gap() -> None:
+    whole = stream()
+    later = [
+        replace(
+            r,
+            first_sample=r.first_sample + 5 * RATE,
+            timestamp_ms=r.timestamp_ms + 5000,
+            received_ms=r.received_ms + 5000,
+        )
+        for r in whole[24:-1]
+    ]
+    out = play(session(), number([*whole[:24], *later, replace(whole[-1], timestamp_ms=whole[-1].timestamp_ms + 5000)]))
+    assert gaps(out) == []
+    assert completed(out).samples == len(PCM) + 5 * RATE
+
+
+def test_a_live_run_faster_than_real_time_is_closed() -> None:
+    pcm = babble([(1.0, True), (0.7, False)] * 30, RATE)
+    fast = [replace(r, timestamp_ms=START_MS, received_ms=START_MS) for r in records(pcm, repeat(RATE), RATE)]
+    out = play(session(), fast)
+    assert reasons(out)[0] is Reason.FASTER_THAN_REALTIME
+    assert set(reasons(out)[1:]) <= {Reason.RUN_CLOSED}
+    assert completed(out).reason is Reason.FASTER_THAN_REALTIME
+    assert reasons(play(session(Latency.BATCH), fast)) == []
+
+
+def test_another_rate_is_refused_and_the_run_goes_on() -> None:
+    whole = stream()
+    whole[5] = replace(whole[5], rate=8000)
+    out = play(session(), whole)
+    assert reasons(out) == [Reason.FORMAT_CHANGED]
+    assert gaps(out) == [(5, 5, 5 * 1600, 1600, Reason.FORMAT_CHANGED)]
+    assert completed(out).samples == len(PCM)
+
+
+@pytest.mark.parametrize("at", [1, 5])
+def test_a_second_started_is_refused(at: int) -> None:
+    whole = [started(), *stream()]
+    out = play(session(), number([*whole[:at], started(language="en"), *whole[at:]]))
+    assert reasons(out) == [Reason.ALREADY_STARTED]
+    assert finals(out) == good()
+
+
+def test_ended_first_twice_and_never() -> None:
+    end = AudioRecord(Type.ENDED, KEY, 0, START_MS, START_MS, body=b'{"last_sequence": -1}')
+    assert completed(play(session(), [end])).segments == 0
+    assert reasons(play(session(), number([*stream(), stream()[-1]]))) == []
+    never = session()
+    out = play(never, stream()[:-1])
+    last = stream()[-2].timestamp_ms
+    assert not [o for o in out if isinstance(o, StreamCompleted)]
+    out = never.tick(last + 901_000) + decode_all(never, last + 901_000)
+    assert completed(out).reason is Reason.IDLE
+
+
+def test_ended_before_its_last_frames_waits_for_them() -> None:
+    whole = stream()
+    run = session()
+    out = play(run, number([*whole[:-4], whole[-1], *whole[-4:-1]]))
+    assert finals(out) == good()
+    early = StreamEnded(last_sequence=3).model_dump_json().encode()
+    assert reasons(play(session(), number([*whole[:10], replace(whole[-1], body=early)]))) == [Reason.BAD_END]
+
+
+def test_what_the_model_lacks_is_refused() -> None:
+    out = play(session(), [started(language="fr"), *[replace(r, offset=r.offset + 1) for r in stream()]])
+    assert reasons(out)[0] is Reason.UNSUPPORTED_LANGUAGE
+    assert set(reasons(out)[1:]) == {Reason.RUN_CLOSED}
+    assert reasons(play(session(), [started(task="translate")])) == [Reason.UNSUPPORTED_TASK]
+
+
+def test_the_idle_timer_finalises_the_open_segment() -> None:
+    run = session()
+    for record in stream()[:15]:
+        run.feed(record)
+    assert not finals(decode_all(run, START_MS))
+    late = START_MS + 40_000
+    assert finals(run.tick(late) + decode_all(run, late))
+
+
+def test_channels_of_a_split_call_are_runs_of_their_own() -> None:
+    stereo = babble([(0.5, False), (1.5, True), (1.0, False)], RATE, channels=2)
+    stereo[:, 1] = 0
+    frames = [replace(r, offset=r.offset + 1) for r in records(stereo, repeat(1600), RATE)]
+    first = started(channels="split")
+    body = StreamStarted(format=AudioFormat(channels=2), options=RunOptions(channels="split"))
+    out = play(session(), [replace(first, body=body.model_dump_json().encode()), *frames])
+    texts = [o for o in out if isinstance(o, FinalTranscript)]
+    assert [t.silent for t in texts if t.channel == 1] == [True]
+    assert next(t.silent for t in texts if t.channel == 0) is False
+    for channel in (0, 1):
+        assert [t.segment for t in texts if t.channel == channel] == list(
+            range(sum(t.channel == channel for t in texts))
+        )
+
+
+def test_partials_grow_and_stable_text_never_changes() -> None:
+    out = play(session(), stream())
+    partials = [o for o in out if isinstance(o, PartialTranscript)]
+    assert partials
+    for before, after in pairwise(partials):
+        if before.segment == after.segment:
+            assert after.revision > before.revision
+            assert after.text.startswith(before.text[: before.stable])
+
+
+def test_restoring_a_closed_run_refuses_everything() -> None:
+    run = session()
+    play(run, stream())
+    again = Session.restore(run.snapshot(), run.config, run.ports)
+    assert again.closed
+    assert reasons(again.feed(replace(stream()[3], offset=999))) == [Reason.RUN_CLOSED]
