@@ -6,7 +6,7 @@ docs/operations.md is generated from the descriptions below. Secrets never print
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from kaption_schemas.topics import DEFAULT_TENANT, TENANT_PATTERN
@@ -33,6 +33,11 @@ class Settings(BaseSettings):
     kafka_username: str | None = Field(None, description="SASL user.")
     kafka_password: SecretStr | None = Field(None, description="SASL password.")
     kafka_ca_file: Path | None = Field(None, description="CA certificate that signs the brokers' certificates.")
+    kafka_home: Path | None = Field(
+        None,
+        validation_alias=AliasChoices("kafka_home", "kaption_kafka_home"),
+        description="Apache Kafka 4 for `kaption up --kafka apache`; the variable KAFKA_HOME is read as well.",
+    )
     group: str = Field("kaption", description="Prefix of consumer groups and transactional ids.")
     partitions: Annotated[int, Field(ge=1, le=512)] = Field(
         8, description="Partitions of every topic, 4-8 times the largest pool. Never changed on a running system."

@@ -1,0 +1,105 @@
+"""A canary in every place where a library or an exception could carry it reaches no line of the log."""
+
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from kaption.adapters import logs
+from kaption.adapters.settings import Settings
+
+CANARY = "marzipan"
+
+
+class Captured:
+    """The log of one process, by line."""
+
+    def __init__(self) -> None:
+        self.stream = io.StringIO()
+
+    @property
+    def text(self) -> str:
+        return self.stream.getvalue()
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text.splitlines()]
+
+
+@pytest.fixture
+def captured() -> Iterator[Captured]:
+    """Logs at DEBUG as a process would write them; the root logger is put back after."""
+    root = logging.getLogger()
+    before = (tuple(root.handlers), root.level, sys.excepthook)
+    out = Captured()
+    logs.configure(Settings(log_level="DEBUG"), "agent", out.stream)
+    yield out
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    sys.excepthook = before[2]
+    logging.captureWarnings(capture=False)
+
+
+class Record:
+    """What a library would print by repr."""
+
+    def __repr__(self) -> str:
+        return f"<Record value={CANARY}>"
+
+
+def test_our_own_lines_carry_scalars_as_fields(captured: Captured) -> None:
+    logging.getLogger("kaption.test").info("Lane ready", extra={"topic": "audio.live.v1", "partition": 3, "body": b"x"})
+    (line,) = captured.lines
+    assert line["message"] == "Lane ready"
+    assert (line["process"], line["topic"], line["partition"], line["body"]) == ("agent", "audio.live.v1", 3, "bytes")
+
+
+def test_an_exception_is_told_by_type_and_place_only(captured: Captured) -> None:
+    try:
+        raise ValueError(CANARY)
+    except ValueError:
+        logging.getLogger("kaption.test").exception("The record could not be read")
+    (line,) = captured.lines
+    assert line["error"]["type"] == "ValueError"
+    assert "test_logs.py" in line["error"]["at"][-1]
+    assert CANARY not in captured.text
+
+
+@pytest.mark.parametrize("name", ["aiokafka.producer.sender", "faust.app", "mode.supervisors", "asyncio", "unheard.of"])
+def test_a_library_prints_no_record(captured: Captured, name: str) -> None:
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.DEBUG)
+    logger.debug("value %s", CANARY)
+    logger.info("value %s", CANARY)
+    logger.warning("Publishing %r to %s failed: %r", Record(), CANARY, ValueError(CANARY))
+    logger.warning(f"Publishing {Record()!r} failed")
+    logger.error(f"Lost '{CANARY}'")
+    logger.error("Task exception was never retrieved\nfuture: " + repr(Record()))
+    try:
+        raise RuntimeError(CANARY)
+    except RuntimeError as error:
+        logger.exception("Crashed: %r", error)
+    assert CANARY not in captured.text
+    assert len(captured.lines) == 5
+    assert captured.lines[0]["message"] == "Publishing <Record> to <str> failed: <ValueError>"
+    assert captured.lines[3]["message"] == "Task exception was never retrieved"
+
+
+def test_what_nobody_caught_is_told_in_the_same_form(captured: Captured) -> None:
+    try:
+        raise KeyError(CANARY)
+    except KeyError as error:
+        sys.excepthook(KeyError, error, error.__traceback__)
+    (line,) = captured.lines
+    assert line["level"] == "CRITICAL"
+    assert line["error"]["type"] == "KeyError"
+    assert CANARY not in captured.text
+
+
+def test_a_secret_never_prints() -> None:
+    settings = Settings(kafka_password=CANARY, s3_secret_key=CANARY)
+    assert CANARY not in repr(settings) + str(settings)
