@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from kaption.adapters.embedded_kafka import free_port
 from kaption.adapters.settings import Settings
 from tests.support.brokers import NO_APACHE, ApacheCluster, ApacheNode, Broker, EmbeddedBroker, kafka_home
-from tests.support.processes import free_port
 from tests.support.topics import wipe_topics
 
 MakeSettings = Callable[..., Settings]

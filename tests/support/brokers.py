@@ -4,7 +4,6 @@ Apache Kafka comes from ``KAFKA_HOME``, or from ``../shared/kafka`` beside the c
 """
 
 import asyncio
-import importlib.util
 import os
 import signal
 import time
@@ -15,7 +14,8 @@ from typing import Protocol
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
-from tests.support.processes import Child, free_port
+from kaption.adapters.embedded_kafka import embedded, free_port
+from tests.support.processes import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 # A node that comes back after SIGKILL waits until its last registration has lapsed, 9 s by default.
@@ -92,15 +92,9 @@ class EmbeddedBroker:
 
     def __init__(self, data: Path, port: int = 0) -> None:
         """Its files go to ``data``; ``port`` 0 takes a free one."""
-        self.port = port or free_port()
-        self.bootstrap = f"127.0.0.1:{self.port}"
-        spec = importlib.util.find_spec("noida_db")
-        if spec is None or spec.origin is None:
-            raise RuntimeError("noida-db is not installed: `make setup`")
-        binary = Path(spec.origin).with_name("noida-db")
-        binary.chmod(0o755)  # the wheel does not keep the mode; its own wrapper does the same
-        argv = [str(binary), "start", "--only", "kafka", "--kafka-port", str(self.port), "--data-dir", str(data)]
-        self.child = Child(argv, data / "noida.log")
+        command = embedded(data, port or free_port())
+        self.bootstrap = command.bootstrap
+        self.child = Child(command.argv, data / "noida.log")
 
     async def start(self) -> None:
         """See ``Broker``."""

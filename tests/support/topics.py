@@ -2,51 +2,18 @@
 
 import asyncio
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 
-from kaption.adapters.kafka import security
+from kaption.adapters import topics
 from kaption.adapters.settings import Settings
-from kaption_schemas.topics import topics_for
 
 SECONDS = 30
 
 
 async def create_topics(settings: Settings) -> None:
     """Create every topic of a deployment with ``settings``; those that exist stay. Returns when all have leaders."""
-    wanted = topics_for(settings.tenants, staged=settings.stages == "staged")
-    new = [
-        NewTopic(name, settings.partitions, settings.replication, topic_configs=topic.config())
-        for name, topic in wanted.items()
-    ]
-    admin = AIOKafkaAdminClient(**security(settings))
-    await admin.start()
-    try:
-        await _create(admin, new)
-        async with asyncio.timeout(SECONDS):
-            while not await _have_leaders(admin, set(wanted), settings.partitions):
-                await asyncio.sleep(0.1)
-    finally:
-        await admin.close()
-
-
-async def _create(admin: AIOKafkaAdminClient, new: list[NewTopic]) -> None:
-    # Apache Kafka deletes in the background, so a name may be taken for a moment after `wipe_topics`.
-    response = await admin.create_topics(new)
-    for name, code, *_ in response.topic_errors:
-        error = for_code(code)
-        if code and error.__name__ != "TopicAlreadyExistsError":
-            raise error(f"creating {name}")
-
-
-async def _have_leaders(admin: AIOKafkaAdminClient, names: set[str], partitions: int) -> bool:
-    described = await admin.describe_topics(sorted(names))
-    return all(
-        topic["error_code"] == 0
-        and len(topic["partitions"]) >= partitions
-        and all(part["leader"] >= 0 for part in topic["partitions"])
-        for topic in described
-    )
+    await topics.create(settings)
 
 
 async def wipe_topics(bootstrap: str) -> None:
