@@ -114,7 +114,7 @@ STATE: Const = Topic(
     "transcripts.state.v1",
     (Type.SNAPSHOT, Type.CLAIM),
     Owner.INNER,
-    "<tenant>/<stream>/<run>/<channel>",
+    "<tenant>/<stream>/<run>",
     30 * DAY_MS,
     cleanup="compact,delete",
     extra={"segment.bytes": str(64 * MIB), "max.compaction.lag.ms": str(10 * MINUTE_MS)},
