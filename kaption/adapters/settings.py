@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     executors: Annotated[int, Field(ge=1)] = Field(2, description="Batches in flight a worker, one thread each.")
     batch_size: Annotated[int, Field(ge=1)] = Field(8, description="Most windows in one batch.")
     beam_size: Annotated[int, Field(ge=1)] = Field(5, description="Beam of finals; partials are greedy.")
+    prompt_seconds: float = Field(
+        0, description="A live final is prompted by the one before if it ended less than this ago; 0: never."
+    )
     partial_step_seconds: float = Field(0.5, description="New audio that a partial waits for.")
     session_timeout_ms: int = Field(10_000, description="Consumer session timeout of agents and workers.")
     transaction_timeout_ms: int = Field(15_000, description="Transaction timeout of a lane's producer.")

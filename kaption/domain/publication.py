@@ -17,8 +17,6 @@ from kaption_schemas.records import FinalTranscript, Model, PartialTranscript, Q
 #: How long a final's open end waits for speech to go on, and how many segments may wait together.
 HOLD_SECONDS = 4
 HOLD_SEGMENTS = 4
-#: Text before the window helps only while it is recent.
-_PROMPT_SECONDS = 10
 _PROMPT_CHARACTERS = 200
 
 _SILENT = Decoded("", None, 0.0, 1.0, 0.0)
@@ -33,6 +31,7 @@ class RunFacts:
     rate: int
     entities: tuple[str, ...]
     model: ModelInfo
+    prompt_seconds: float = 0
 
 
 class Publication:
@@ -88,7 +87,7 @@ class Publication:
                 break
             if segment.decoded:
                 text, end = self._visible(text_of(segment.decoded)), segment.end
-        return text[-_PROMPT_CHARACTERS:] if start - end <= _PROMPT_SECONDS * self.facts.rate else ""
+        return text[-_PROMPT_CHARACTERS:] if start - end < self.facts.prompt_seconds * self.facts.rate else ""
 
     def _decided(self, track: Track, *, closing: bool) -> list[Segment]:
         """The segments to publish next, together; empty when one must wait. Depends on samples and texts only."""

@@ -22,6 +22,7 @@ class SessionConfig:
     idle_close: float = 900
     ended_wait: float = 2
     ahead: float = 30
+    prompt_seconds: float = 0
     rules: SegmentRules = field(default_factory=SegmentRules)
 
 

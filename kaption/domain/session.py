@@ -288,7 +288,7 @@ class Session:
 
     def _facts(self, channel: int) -> RunFacts:
         entities = self.options.redaction or ()
-        return RunFacts(self.key, channel, self.rate, entities, self.ports.model)
+        return RunFacts(self.key, channel, self.rate, entities, self.ports.model, self.config.prompt_seconds)
 
     def _place_gaps(self, end: int) -> None:
         """Missing frames lie between the last one and the one that came now."""
@@ -379,9 +379,14 @@ class Session:
     # -- windows ---------------------------------------------------------------------------------------------------
 
     def _decodable(self, track: Track) -> list[Segment]:
-        """Segments that wait for a decode. Live ones go one by one, since each is prompted by the one before."""
+        """Segments that wait for a decode: one by one where each is prompted by the one before."""
         waiting = [s for s in track.segments if s.decoded is None and len(s.audio)]
-        return waiting[:1] if self.latency is Latency.LIVE else waiting
+        return waiting[:1] if self._prompted else waiting
+
+    @property
+    def _prompted(self) -> bool:
+        """A file's windows are decoded side by side, so none can wait for another's text."""
+        return self.latency is Latency.LIVE and self.config.prompt_seconds > 0
 
     def _partial(self, channel: int, track: Track) -> Wanted | None:
         start = track.speech_start
@@ -397,7 +402,7 @@ class Session:
         language = None if self.options.language == "auto" else self.options.language
         final = kind is Kind.FINAL
         prompt = ""
-        if self.latency is Latency.LIVE:
+        if self._prompted:
             prompt = self.publications[channel].prompt(self.tracks[channel], index)
         return DecodeOptions(
             language=language, task=self.options.task, prompt=prompt, vocabulary=self.options.vocabulary,

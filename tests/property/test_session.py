@@ -15,7 +15,7 @@ from tests.support.runs import PORTS, babble, decode_all, finals, play, records,
 
 # The second stretch is longer than the hard limit of the tests, so that cuts in the middle of speech are among them.
 SHAPE = [(0.7, False), (1.6, True), (0.9, False), (4.1, True), (0.3, False), (0.8, True), (1.2, False), (1.0, True)]
-CONFIG = SessionConfig(rules=SegmentRules(longest=60, quiet_search=20, silence=25))
+CONFIG = SessionConfig(prompt_seconds=10, rules=SegmentRules(longest=60, quiet_search=20, silence=25))
 RATES = st.sampled_from([8000, 16000, 44100, 48000])
 
 

@@ -16,7 +16,7 @@ from tests.support.voices import MODEL, DigitRedactor, EnergyDetector, spell
 
 KEY = RunKey("default", "call", "01HZZZZZZZZZZZZZZZZZZZZZZZ")
 PORTS = Ports(EnergyDetector, DigitRedactor(), MODEL)
-CONFIG = SessionConfig()
+CONFIG = SessionConfig(prompt_seconds=10)
 START_MS = 1_700_000_000_000
 
 
