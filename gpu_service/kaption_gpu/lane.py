@@ -60,6 +60,17 @@ class LaneParts:
     committed: Callable[[Source, Draft], None]
 
 
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """How a lane stands: open runs, audio that no final covers, and seconds since it last committed something."""
+
+    source: Source
+    ready: bool
+    runs: int
+    backlog_seconds: float
+    commit_age_s: float
+
+
 @dataclass(slots=True)
 class _Waiting:
     """A record that was read and not taken yet; ``fetch`` brings a batch chunk's bytes."""
@@ -90,6 +101,7 @@ class Lane:
         self._pending = asyncio.Event()
         self._committing = asyncio.Lock()
         self._failed = False
+        self._committed_at = time.monotonic()
         self._removals: set[asyncio.Task[None]] = set()
 
     # Life
@@ -151,6 +163,7 @@ class Lane:
             if draft is None or writer is None:
                 return False
             await writer.commit(draft)
+        self._committed_at = time.monotonic()
         self._parts.committed(self.source, draft)
         for bucket, key in draft.finished:
             task = asyncio.create_task(self._remove(bucket, key))
@@ -239,6 +252,14 @@ class Lane:
         """Let the sessions see the time: the wall clock at the partition's end, else that of the last record."""
         if self.memory is not None:
             self.memory.tick(now_ms() if self._at_end(self.memory) else self.memory.record_ms)
+
+    def stats(self) -> LaneStats:
+        """How the lane stands now."""
+        memory = self.memory
+        runs, held = (memory.open_runs, memory.backlog_seconds()) if memory else (0, 0.0)
+        return LaneStats(
+            self.source, self.state is State.READY, runs, held, time.monotonic() - self._committed_at if runs else 0.0
+        )
 
     def unread(self, consumer: AIOKafkaConsumer) -> int | None:
         """The offset that reading stands at while the log goes on beyond it; None when there is nothing to read."""

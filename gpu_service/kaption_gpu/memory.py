@@ -68,12 +68,14 @@ class SavedLane:
 
 @dataclass(frozen=True, slots=True)
 class DraftStats:
-    """What a transaction holds, for the metrics."""
+    """What a transaction holds, for the metrics.
 
-    finals: int = 0
-    gaps: int = 0
-    completed: int = 0
+    ``latencies``: of each spoken final of a live run, the seconds from the end of its speech until now, and its language.
+    """
+
     dead_letters: tuple[Reason, ...] = ()
+    audio_seconds: float = 0.0
+    latencies: tuple[tuple[float, str | None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ class _Entry:
     raw: dict[int, ConsumerRecord] = field(default_factory=dict)
     trace: dict[str, str] = field(default_factory=dict)
     ref: tuple[str, str] | None = None
+    #: The newest frame's end in samples, its rate, and when the broker had it: what wall time a sample is.
+    anchor: tuple[int, int, int] | None = None
 
 
 class LaneMemory:
@@ -169,7 +173,10 @@ class LaneMemory:
         if incoming.ref is not None:
             entry.ref = (incoming.ref.bucket, incoming.ref.key)
         entry.touched = True
-        self._collect(entry, entry.session.feed(incoming.audio))
+        audio = incoming.audio
+        if audio.kind is Type.CHUNK:
+            entry.anchor = (audio.first_sample + audio.samples, audio.rate, audio.received_ms)
+        self._collect(entry, entry.session.feed(audio))
 
     def take_unavailable(self, record: ConsumerRecord, incoming: Incoming) -> None:
         """Take a batch chunk whose bytes cannot be read: the record is dead-lettered, the session gets a gap."""
@@ -244,22 +251,27 @@ class LaneMemory:
         messages: list[Message] = []
         letters, self._refused = self._refused, []
         finished: list[tuple[str, str]] = []
-        counts = DraftStats()
+        spoken: list[tuple[FinalTranscript, float | None]] = []
         for key, entry in sorted(self._entries.items(), key=lambda item: item[1].began):
-            if not self._blocked(key, entry):
-                counts = self._draft_outputs(entry, messages, letters, counts)
-                if self._saves(entry, now_ms):
-                    messages.append(self._save(key, entry, now_ms))
-                if entry.session.closed:
-                    self._closed[key] = entry.needs
-                    finished += [entry.ref] if entry.ref else []
-                    del self._entries[key]
+            if self._blocked(key, entry):
+                continue
+            spoken += self._draft_outputs(entry, messages, letters, now_ms)
+            if self._saves(entry, now_ms):
+                messages.append(self._save(key, entry, now_ms))
+            if entry.session.closed:
+                self._closed[key] = entry.needs
+                finished += [entry.ref] if entry.ref else []
+                del self._entries[key]
         offset = max(self._floor(now_ms), self._committed)
         messages += [dead_letter(record, reason, now_ms) for record, reason in letters]
         messages += self._note_dead(letters, offset)
         self._committed, self._committed_ms = offset, now_ms
-        reasons = tuple(reason for _, reason in letters)
-        return Draft(tuple(messages), offset, tuple(finished), replace(counts, dead_letters=reasons))
+        stats = DraftStats(
+            tuple(reason for _, reason in letters),
+            sum((final.end_sample - final.start_sample) / final.rate for final, _ in spoken),
+            tuple((late, final.language) for final, late in spoken if late is not None and not final.silent),
+        )
+        return Draft(tuple(messages), offset, tuple(finished), stats)
 
     # Within
 
@@ -319,19 +331,25 @@ class LaneMemory:
         return any(k[:2] == key[:2] and e.began < entry.began for k, e in self._entries.items())
 
     def _draft_outputs(
-        self, entry: _Entry, messages: list[Message], letters: list[tuple[ConsumerRecord, Reason]], counts: DraftStats
-    ) -> DraftStats:
-        finals = gaps = completed = 0
+        self, entry: _Entry, messages: list[Message], letters: list[tuple[ConsumerRecord, Reason]], now_ms: int
+    ) -> list[tuple[FinalTranscript, float | None]]:
+        """Render the entry's outputs; its finals, each with the seconds since its speech ended where that is known."""
+        finals: list[tuple[FinalTranscript, float | None]] = []
         for output in entry.pending:
             if isinstance(output, DeadLetter):
                 if output.offset not in self._dead and all(r.offset != output.offset for r, _ in letters):
                     letters.append((entry.raw[output.offset], output.reason))
                 continue
             messages.append(durable_message(output, entry.trace, split=_split(entry)))
-            finals += isinstance(output, FinalTranscript)
-            gaps += isinstance(output, Gap)
-            completed += not isinstance(output, FinalTranscript | Gap)
-        return DraftStats(counts.finals + finals, counts.gaps + gaps, counts.completed + completed)
+            if isinstance(output, FinalTranscript):
+                finals.append((output, self._lateness(entry, output, now_ms)))
+        return finals
+
+    def _lateness(self, entry: _Entry, final: FinalTranscript, now_ms: int) -> float | None:
+        if entry.anchor is None or self.source.latency is not Latency.LIVE:
+            return None
+        end, rate, received_ms = entry.anchor
+        return (now_ms - received_ms) / 1000 + (end - final.speech_end_sample) / rate
 
     def _saves(self, entry: _Entry, now_ms: int) -> bool:
         """Whether the entry's snapshot goes into this transaction."""

@@ -23,7 +23,7 @@ from kaption.domain.decoding import Backend
 from kaption.domain.outputs import RunKey
 from kaption.domain.plan import Backlog, Batch, Candidate, Planner, backlog
 from kaption_gpu.executor import Execution, Executors
-from kaption_gpu.lane import Lane, LaneParts, now_ms
+from kaption_gpu.lane import Lane, LaneParts, LaneStats, now_ms
 from kaption_gpu.memory import Draft, LaneMemory, Source
 from kaption_gpu.opening import source_of
 from kaption_gpu.ports import Objects, Sessions
@@ -47,7 +47,7 @@ class StuckError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BatchStats:
-    """One batch that was decoded: windows, padded seconds of each, seconds on the device, and the longest wait before it."""
+    """One batch that was decoded, and the seconds that it took on the device."""
 
     batch: Batch
     seconds: float
@@ -59,7 +59,7 @@ class Sinks:
 
     decoded: Callable[[BatchStats], None] = lambda _: None
     committed: Callable[[Source, Draft], None] = lambda _source, _draft: None
-    waiting: Callable[[Backlog, PartialsStats], None] = lambda _backlog, _partials: None
+    state: Callable[[Backlog, PartialsStats, tuple[LaneStats, ...]], None] = lambda _backlog, _partials, _lanes: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,23 +247,32 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 if tick:
                     lane.tick()
                 lane.pump()
-            ticked = time.monotonic() if tick else ticked
+            if tick:
+                ticked = time.monotonic()
+                self._report()
             if not self._draining:
                 self._plan()
             self._publish_partials()
 
-    def _plan(self) -> None:
-        """Give every free executor a batch."""
-        if not self._executors.free:
-            return
+    def _waiting(self) -> list[Candidate]:
+        """What all sessions want decoded."""
         now = now_ms()
-        waiting = [
+        return [
             Candidate((lane.memory, key), w.window_id, key.tenant, lane.source.latency, w.kind, w.seconds, w.overdue_s)
             for lane in self.lanes.values()
             if lane.memory is not None
             for key, w in lane.memory.wants(now)
         ]
-        self._parts.sinks.waiting(backlog(waiting), self._partials.stats)
+
+    def _report(self) -> None:
+        lanes = tuple(lane.stats() for lane in self.lanes.values())
+        self._parts.sinks.state(backlog(self._waiting()), self._partials.stats, lanes)
+
+    def _plan(self) -> None:
+        """Give every free executor a batch."""
+        if not self._executors.free:
+            return
+        waiting = self._waiting()
         for _ in range(self._executors.free):
             batch = self._planner.next(waiting)
             if batch is None:

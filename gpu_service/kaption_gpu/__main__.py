@@ -1,0 +1,103 @@
+"""``python -m kaption_gpu``: one pool worker. The composition root: the only place that knows which parts are used."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from kaption.adapters import logs
+from kaption.adapters.health import Health
+from kaption.adapters.presidio import PresidioRedactor
+from kaption.adapters.settings import Settings
+from kaption.adapters.telemetry import Telemetry
+from kaption.domain.outputs import Latency, RunKey
+from kaption.domain.run import Ports, SessionConfig
+from kaption.domain.session import Session
+from kaption.domain.snapshots import SnapshotError
+from kaption_gpu.backends import make_backend
+from kaption_gpu.objects import StoreObjects
+from kaption_gpu.ports import SnapshotUnreadableError
+from kaption_gpu.statistics import PoolMetrics
+from kaption_gpu.vad import SileroDetector
+from kaption_gpu.worker import Worker, WorkerParts
+
+NAME = "pool"
+log = logging.getLogger("kaption_gpu")
+
+
+class RealSessions:
+    """``kaption_gpu.ports.Sessions`` of the domain's sessions."""
+
+    def __init__(self, config: SessionConfig, ports: Ports) -> None:
+        self._config = config
+        self._ports = ports
+
+    def new(self, key: RunKey, latency: Latency) -> Session:
+        """A run's first record has come."""
+        return Session(key, latency, self._config, self._ports)
+
+    def restore(self, snapshot: bytes) -> Session:
+        """Continue from a snapshot. Raises ``SnapshotUnreadableError``."""
+        try:
+            return Session.restore(snapshot, self._config, self._ports)
+        except SnapshotError as error:
+            raise SnapshotUnreadableError from error
+
+
+def session_config(settings: Settings) -> SessionConfig:
+    """What the settings say of every run."""
+    return SessionConfig(
+        redaction=settings.redaction,
+        beam_size=settings.beam_size,
+        partial_step=settings.partial_step_seconds,
+        idle_final=settings.idle_final_seconds,
+        idle_close=settings.idle_close_seconds,
+        ahead=settings.ahead_seconds,
+    )
+
+
+async def serve(settings: Settings) -> None:
+    """Load, warm up, and work until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    telemetry = Telemetry(settings, NAME)
+    health = Health(telemetry.prometheus)
+    await health.start(settings, NAME)
+    try:
+        backend = await asyncio.to_thread(make_backend, settings)
+        await asyncio.to_thread(backend.warm_up)
+        ports = Ports(SileroDetector, PresidioRedactor(), backend.info)
+        metrics = PoolMetrics(telemetry, backend.info, settings.executors)
+        sessions = RealSessions(session_config(settings), ports)
+        worker = Worker(WorkerParts(settings, backend, sessions, StoreObjects(settings), metrics.sinks()))
+
+        def ready() -> None:
+            health.ready = True
+            log.info("The worker is warm", extra={"model": backend.info.alias, "backend": backend.info.backend})
+
+        await worker.run(stop, ready)
+    finally:
+        await health.stop()
+        await asyncio.to_thread(telemetry.shutdown)
+
+
+def main() -> None:
+    """Run until stopped; exit status 1 after a failure, for the supervisor to start it again."""
+    settings = Settings()
+    logs.configure(settings, NAME)
+    status = 0
+    try:
+        asyncio.run(serve(settings))
+    except Exception:  # the process's one broad except: whatever it was, log its type and end
+        log.exception("The worker ends by an error")
+        status = 1
+    sys.stderr.flush()
+    # A hung batch is a thread that never ends: do not wait for it at interpreter exit.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The pool's statistics as metrics: the loop hands over data, this renders it. Metrics are declared in ``telemetry``."""
+
+import time
+from collections import defaultdict
+
+from kaption.adapters import telemetry as names
+from kaption.adapters.telemetry import Telemetry
+from kaption.domain.decoding import SAMPLE_RATE, ModelInfo
+from kaption.domain.plan import Backlog
+from kaption_gpu.lane import LaneStats
+from kaption_gpu.memory import Draft, Source
+from kaption_gpu.transactions import PartialsStats
+from kaption_gpu.worker import BatchStats, Sinks
+
+
+class PoolMetrics:
+    """Renders what the worker reports."""
+
+    def __init__(self, telemetry: Telemetry, model: ModelInfo, executors: int) -> None:
+        self._telemetry = telemetry
+        self._model = model.alias
+        self._executors = executors
+        self._busy = 0.0
+        self._since = time.monotonic()
+        self._partials = PartialsStats(0, 0, 0)
+        telemetry.record(names.MODEL_INFO, 1, alias=model.alias, digest=model.digest)
+
+    def sinks(self) -> Sinks:
+        """What the worker is given."""
+        return Sinks(decoded=self.decoded, committed=self.committed, state=self.state)
+
+    def decoded(self, stats: BatchStats) -> None:
+        """A batch was decoded."""
+        record, batch = self._telemetry.record, stats.batch
+        labels = {"model": self._model, "kind": batch.kind.value}
+        record(names.BATCH_SIZE, len(batch.windows), **labels)
+        record(names.INFERENCE_DURATION, stats.seconds, **labels)
+        record(names.QUEUE_TIME, max(batch.waited_s, 0.0), **labels)
+        audio = len(batch.windows) * batch.padded / SAMPLE_RATE
+        record(names.REAL_TIME_FACTOR, stats.seconds / audio, model=self._model)
+        self._busy += stats.seconds
+
+    def committed(self, source: Source, draft: Draft) -> None:
+        """A transaction was committed."""
+        record, stats = self._telemetry.record, draft.stats
+        record(names.TRANSACTIONS, topic=source.topic, outcome="committed")
+        for reason in stats.dead_letters:
+            record(names.DEAD_LETTERS, reason=reason.value)
+        if stats.audio_seconds:
+            labels = {"model": self._model, "topic": source.topic}
+            record(names.AUDIO_SECONDS, stats.audio_seconds, **labels)
+        for seconds, language in stats.latencies:
+            record(names.FINAL_LATENCY, max(seconds, 0.0), model=self._model, language=language or "unknown")
+
+    def state(self, waiting: Backlog, partials: PartialsStats, lanes: tuple[LaneStats, ...]) -> None:
+        """How things stand, about once a second."""
+        record = self._telemetry.record
+        now = time.monotonic()
+        record(names.DEVICE_BUSY, min(self._busy / max((now - self._since) * self._executors, 1e-6), 1.0))
+        self._busy, self._since = 0.0, now
+        record(names.OVERDUE, waiting.audio_seconds)
+        record(names.PARTIAL_REVISIONS, partials.written - self._partials.written, model=self._model)
+        record(names.PARTIALS_SHED, partials.shed - self._partials.shed, model=self._model)
+        self._partials = partials
+        by_topic: dict[str, list[LaneStats]] = defaultdict(list)
+        for lane in lanes:
+            by_topic[lane.source.topic].append(lane)
+        for topic, group in by_topic.items():
+            record(names.LANES, sum(lane.ready for lane in group), topic=topic)
+            record(names.SESSIONS, sum(lane.runs for lane in group), topic=topic)
+            record(names.AUDIO_BACKLOG, sum(lane.backlog_seconds for lane in group), topic=topic)
+            record(names.COMMIT_AGE, max(lane.commit_age_s for lane in group), topic=topic)
