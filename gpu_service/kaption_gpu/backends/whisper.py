@@ -24,10 +24,11 @@ from kaption.domain.decoding import (
     Kind,
     ModelInfo,
     Window,
+    window_length,
 )
 from kaption_gpu.backends.prompt import prompt_tokens
 from kaption_gpu.backends.runtime import F, Hypothesis, Mel, Runtime
-from kaption_gpu.backends.words import spoken, time_words
+from kaption_gpu.backends.words import rest_start, spoken, time_words
 from kaption_gpu.weights import Weights
 
 _HOP = 160
@@ -60,18 +61,13 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """What a decode says: text tokens within the audio, and figures; ``raw`` is the model's whole output."""
+    """What a decode says: text tokens within the audio, and figures; ``rest``: second from which more is to be said."""
 
     tokens: tuple[int, ...]
     text: str
     quality: guards.Quality
     doubt: guards.Guard | None
-
-    @property
-    def rank(self) -> tuple[bool, float]:
-        """Of two tries the greater is the better."""
-        repetitive = self.doubt in (guards.Guard.REPETITION, guards.Guard.OVER_BUDGET)
-        return (not repetitive, self.quality.avg_logprob)
+    rest: float | None = None
 
 
 class WhisperBackend(Generic[F]):
@@ -130,16 +126,33 @@ class WhisperBackend(Generic[F]):
         """Encode and generate windows of one length, none of them silent."""
         features = self._runtime.encode(np.stack([self._mel(window) for window in windows]))
         jobs = self._jobs(windows, features)
-        drafts = self._generate(jobs, features)
-        again = [self._second_try(job) for job in jobs if job.window.kind is Kind.FINAL and drafts[job.row].doubt]
-        for row, second in self._generate([job for job in again if job], features).items():
-            drafts[row] = max(drafts[row], second, key=lambda draft: draft.rank)
-        kept = {
-            job.row: guards.suppress(drafts[job.row].text, drafts[job.row].quality, job.window.options.vocabulary)
-            for job in jobs
-        }
+        drafts = self._settle(jobs, features)
+        kept = {job.row: _suppressed(job, drafts[job.row]) for job in jobs}
         words = self._words([job for job in jobs if not kept[job.row]], drafts, features)
         return [_decoded(job, drafts[job.row], kept[job.row], words.get(job.row, ())) for job in jobs]
+
+    def _settle(self, jobs: Sequence[_Job], features: F) -> dict[int, _Draft]:
+        """Drafts by row: a final that is in doubt is decoded again, one that leaves a rest is continued."""
+        drafts = self._generate(jobs, features)
+        doubtful = [job for job in jobs if job.window.kind is Kind.FINAL and drafts[job.row].doubt]
+        again = [other for job in doubtful if (other := self._second_try(job))]
+        for row, draft in self._generate(again, features).items():
+            drafts[row] = max(drafts[row], draft, key=_rank)
+        return {job.row: self._continued(job, drafts[job.row]) for job in jobs}
+
+    def _continued(self, job: _Job, draft: _Draft) -> _Draft:
+        """``draft`` and what is said from its rest on, which is decoded as a window of its own."""
+        if draft.rest is None:
+            return draft
+        audio = job.window.audio[int(draft.rest * SAMPLE_RATE) : job.window.padded]
+        if guards.no_signal(audio):
+            return draft
+        options = replace(job.window.options, language=job.tokenizer.language_code)
+        window = replace(job.window, audio=audio, padded=window_length(audio.size), options=options)
+        features = self._runtime.encode(self._mel(window)[None])
+        [rest_job] = self._jobs([window], features)
+        rest = self._settle([rest_job], features)[rest_job.row]
+        return draft if _suppressed(rest_job, rest) else _joined(job, draft, rest)
 
     def _mel(self, window: Window) -> Mel:
         """Log-mel of the window's audio with silence up to its padded length, shape (mels, frames of 10 ms)."""
@@ -233,7 +246,31 @@ def _draft(job: _Job, hypothesis: Hypothesis) -> _Draft:
     doubt = guards.retry(whole, len(tokens), job.seconds)
     tokens = tokens[: guards.loop_cut(tokens)]
     text = job.tokenizer.decode(tokens).strip()
-    return _Draft(tokens, text, guards.Quality(*figures, guards.compression_ratio(text)), doubt)
+    rest = rest_start(hypothesis.tokens, job.tokenizer.timestamp_begin, job.seconds)
+    return _Draft(tokens, text, guards.Quality(*figures, guards.compression_ratio(text)), doubt, rest)
+
+
+def _rank(draft: _Draft) -> tuple[bool, float]:
+    """Of two tries the greater is the better."""
+    repetitive = draft.doubt in (guards.Guard.REPETITION, guards.Guard.OVER_BUDGET)
+    return (not repetitive, draft.quality.avg_logprob)
+
+
+def _joined(job: _Job, first: _Draft, rest: _Draft) -> _Draft:
+    """Two consecutive drafts as one: the log probability is the mean over tokens, no speech is what neither heard."""
+    tokens = first.tokens + rest.tokens
+    text = job.tokenizer.decode(tokens).strip()
+    share = len(first.tokens) / max(1, len(tokens))
+    quality = guards.Quality(
+        share * first.quality.avg_logprob + (1 - share) * rest.quality.avg_logprob,
+        min(first.quality.no_speech_prob, rest.quality.no_speech_prob),
+        guards.compression_ratio(text),
+    )
+    return _Draft(tokens, text, quality, first.doubt or rest.doubt)
+
+
+def _suppressed(job: _Job, draft: _Draft) -> guards.Guard | None:
+    return guards.suppress(draft.text, draft.quality, job.window.options.vocabulary)
 
 
 def _decoded(job: _Job, draft: _Draft, fired: guards.Guard | None, words: tuple[DecodedWord, ...]) -> Decoded:

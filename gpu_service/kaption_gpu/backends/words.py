@@ -13,6 +13,9 @@ _CLOSING = frozenset("\"'.。,，!！?？:：”)]}、")
 _SENTENCE_END = (".", "?", "!", "。", "？", "！")
 #: What starts this close to the end of the audio was made up from the padding.
 _EDGE = 0.1
+#: A rest shorter than this holds no word; one that starts earlier would be the same decode again (seconds).
+_REST = 0.5
+_PROGRESS = 1.0
 
 
 def spoken(tokens: Sequence[int], first_timestamp: int, seconds: float) -> tuple[int, ...]:
@@ -29,6 +32,18 @@ def spoken(tokens: Sequence[int], first_timestamp: int, seconds: float) -> tuple
         else:
             kept.append(token)
     return tuple(kept)
+
+
+def rest_start(tokens: Sequence[int], first_timestamp: int, seconds: float) -> float | None:
+    """Where the model left off, in seconds, if it says that speech goes on; None if it is through.
+
+    Two timestamps at the end are Whisper's way to say so: a sentence that the window cuts is left for the next
+    window. A window of ours is all there is, so what is left has to be decoded, or it is lost.
+    """
+    if len(tokens) < 3 or min(tokens[-2:]) < first_timestamp:
+        return None
+    at = (tokens[-1] - first_timestamp) * TIME_STEP
+    return at if _PROGRESS <= at <= seconds - _REST else None
 
 
 def time_words(
