@@ -1,0 +1,55 @@
+"""The whole pipeline as a test's child: ``kaption up``, its addresses, and its end."""
+
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kaption.adapters.settings import Settings
+from tests.support.processes import Child
+
+_READY = re.compile(r"^ready kafka=(\S+) s3=(\S+) http=(\S+)", re.MULTILINE)
+#: Two cores, and other tests beside: a start takes longer than the 20 s of a quiet machine.
+START_SECONDS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A running pipeline: broker, object store and health address as its ``ready`` line names them."""
+
+    child: Child
+    kafka: str
+    s3: str
+    http: str
+
+    def settings(self, **fields: object) -> Settings:
+        """Settings that reach its broker and store."""
+        return Settings(**({"kafka": self.kafka, "s3": self.s3} | fields))  # type: ignore[arg-type]
+
+
+def kaption(*arguments: str) -> list[str]:
+    """The command line, by this interpreter's own environment."""
+    return [str(Path(sys.executable).with_name("kaption")), *arguments]
+
+
+async def start_up(data: Path, arguments: Sequence[str] = (), seconds: float = START_SECONDS) -> Up:
+    """Start ``kaption up`` and wait for its ``ready`` line. Raises ``RuntimeError`` with its output when it ends."""
+    child = Child(kaption("up", "--data", str(data), *arguments), data / "up.log")
+    child.spawn()
+    end = time.monotonic() + seconds
+    while not (found := _READY.search(child.output(100_000))):
+        if not child.running or time.monotonic() > end:
+            child.stop()
+            raise RuntimeError(f"`kaption up` did not become ready:\n{child.output()}")
+        await asyncio.sleep(0.2)
+    return Up(child, *found.groups())
+
+
+def environment(up: Up, **more: str) -> dict[str, str]:
+    """The environment of a program from the docs: this one's, this interpreter's programs first, and ``KAFKA``."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PATH": path, "KAFKA": up.kafka} | more
