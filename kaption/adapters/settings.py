@@ -3,6 +3,7 @@
 docs/operations.md is generated from the descriptions below. Secrets never print.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -112,3 +113,22 @@ class Settings(BaseSettings):
     def transactional_id(self, topic: str, partition: int) -> str:
         """The transactional id of a lane, equal for every owner, so that a new owner fences the last."""
         return f"kaption-{self.group}-{topic}-{partition}"
+
+
+def child_environment(settings: Settings) -> dict[str, str]:
+    """The environment for a child process: this one's, with every ``KAPTION_*`` as ``settings`` has it.
+
+    Secrets travel here and never in a command line, which every user of the machine can read.
+    """
+    out = {name: value for name, value in os.environ.items() if not name.upper().startswith("KAPTION_")}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if value is not None:
+            out[f"KAPTION_{name.upper()}"] = _plain(value)
+    return out
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return ",".join(value) if isinstance(value, tuple) else str(value)
