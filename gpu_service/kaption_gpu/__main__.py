@@ -18,7 +18,7 @@ from kaption.domain.snapshots import SnapshotError
 from kaption_gpu.backends import make_backend
 from kaption_gpu.objects import StoreObjects
 from kaption_gpu.ports import SnapshotUnreadableError
-from kaption_gpu.statistics import PoolMetrics
+from kaption_gpu.statistics import PoolMetrics, PoolTracing
 from kaption_gpu.vad import SileroDetector
 from kaption_gpu.worker import Worker, WorkerParts
 
@@ -72,7 +72,9 @@ async def serve(settings: Settings) -> None:
         ports = Ports(SileroDetector, PresidioRedactor(), backend.info)
         metrics = PoolMetrics(telemetry, backend.info, settings.executors)
         sessions = RealSessions(session_config(settings), ports)
-        worker = Worker(WorkerParts(settings, backend, sessions, StoreObjects(settings), metrics.sinks()))
+        tracing = PoolTracing(telemetry, f"{settings.group}.pool")
+        objects = StoreObjects(settings)
+        worker = Worker(WorkerParts(settings, backend, sessions, objects, metrics.sinks(), tracing))
 
         def ready() -> None:
             health.ready = True

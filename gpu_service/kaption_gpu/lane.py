@@ -24,7 +24,7 @@ from kaption_gpu.memory import Draft, LaneMemory, Source
 from kaption_gpu.opening import LaneLostError, open_lane
 from kaption_gpu.ports import Objects, ObjectUnavailableError, Sessions, SnapshotUnreadableError
 from kaption_gpu.records import Incoming, RefusedError, parse
-from kaption_gpu.transactions import LaneWriter, TransactionFailedError
+from kaption_gpu.transactions import NO_TRACING, LaneWriter, Tracing, TransactionFailedError
 from kaption_schemas.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -58,6 +58,7 @@ class LaneParts:
     objects: Objects
     wake: Callable[[], None]
     committed: Callable[[Source, Draft], None]
+    tracing: Tracing = NO_TRACING
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,9 @@ class Lane:
     async def _serve(self) -> None:
         """Take the lane over and commit until something fails."""
         parts = self._parts
-        self._writer, memory = await open_lane(parts.consumer, parts.settings, self.source, parts.sessions)
+        self._writer, memory = await open_lane(
+            parts.consumer, parts.settings, self.source, parts.sessions, parts.tracing
+        )
         self._failed = False
         self._fetch_from = memory.position
         parts.consumer.seek(self.tp, memory.position)
@@ -164,6 +167,7 @@ class Lane:
                 return False
             await writer.commit(draft)
         self._committed_at = time.monotonic()
+        self._parts.wake()  # a run may have been waiting for the one that is closed now
         self._parts.committed(self.source, draft)
         for bucket, key in draft.finished:
             task = asyncio.create_task(self._remove(bucket, key))

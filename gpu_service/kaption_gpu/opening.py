@@ -17,7 +17,7 @@ from kaption.domain.outputs import Latency, RunKey
 from kaption_gpu.memory import LaneMemory, Saved, SavedLane, Source, read_lane_value
 from kaption_gpu.ports import Sessions, SnapshotUnreadableError
 from kaption_gpu.records import read_marks
-from kaption_gpu.transactions import LaneWriter
+from kaption_gpu.transactions import NO_TRACING, LaneWriter, Tracing
 from kaption_schemas.headers import text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import STATE, Type
@@ -40,13 +40,13 @@ class Place:
 
 
 async def open_lane(
-    consumer: AIOKafkaConsumer, settings: Settings, source: Source, sessions: Sessions
+    consumer: AIOKafkaConsumer, settings: Settings, source: Source, sessions: Sessions, tracing: Tracing = NO_TRACING
 ) -> tuple[LaneWriter, LaneMemory]:
     """Fence the previous owner and bring its sessions back. ``consumer`` must have the partition paused.
 
     Raises ``LaneLostError``, ``SnapshotUnreadableError``, ``TransactionFailedError`` and ``KafkaError``.
     """
-    writer = LaneWriter(settings, source)
+    writer = LaneWriter(settings, source, tracing)
     try:
         await writer.start()
         tp = TopicPartition(source.topic, source.partition)

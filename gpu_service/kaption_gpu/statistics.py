@@ -2,15 +2,39 @@
 
 import time
 from collections import defaultdict
+from contextlib import AbstractContextManager
 
 from kaption.adapters import telemetry as names
-from kaption.adapters.telemetry import Telemetry
+from kaption.adapters.telemetry import Telemetry, inject
 from kaption.domain.decoding import SAMPLE_RATE, ModelInfo
 from kaption.domain.plan import Backlog
 from kaption_gpu.lane import LaneStats
 from kaption_gpu.memory import Draft, Source
+from kaption_gpu.records import Message
 from kaption_gpu.transactions import PartialsStats
 from kaption_gpu.worker import BatchStats, Sinks
+from kaption_schemas.headers import TRACE, Headers
+
+
+class PoolTracing:
+    """``kaption_gpu.transactions.Tracing`` by OpenTelemetry: a publisher's trace goes on to its finals."""
+
+    def __init__(self, telemetry: Telemetry, group: str) -> None:
+        self._telemetry = telemetry
+        self._group = group
+
+    def commit(self, source: Source, count: int) -> AbstractContextManager[object]:
+        """A span around a transaction of ``count`` records."""
+        return self._telemetry.span("commit", source.topic, partition=source.partition, group=self._group, count=count)
+
+    def send(self, message: Message) -> Headers:
+        """The headers to write; the span's parent is the record that the transcript came from."""
+        if not any(name in TRACE for name, _ in message.headers) or any(
+            name == "errors.topic" for name, _ in message.headers
+        ):
+            return message.headers
+        with self._telemetry.span("send", message.topic, parent=message.headers):
+            return inject(message.headers)
 
 
 class PoolMetrics:

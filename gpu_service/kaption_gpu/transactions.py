@@ -7,8 +7,10 @@ by a bounded queue that sheds its oldest and never holds finals up.
 import asyncio
 import contextlib
 from collections import deque
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final as Const
+from typing import Protocol
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -17,6 +19,7 @@ from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption_gpu.memory import Draft, Source, lane_value
 from kaption_gpu.records import Message, claim_message
+from kaption_schemas.headers import Headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import MIB
 
@@ -31,6 +34,31 @@ _PARTIALS_WINDOW: Const = 64
 
 class TransactionFailedError(Exception):
     """A transaction failed or its end is unclear: the lane's memory and producer must be discarded."""
+
+
+class Tracing(Protocol):
+    """Spans of what a lane writes."""
+
+    def commit(self, source: Source, count: int) -> AbstractContextManager[object]:
+        """A span around a transaction of ``count`` records."""
+
+    def send(self, message: Message) -> Headers:
+        """The headers to write: those of ``message``, its trace carried on by a span of its own."""
+
+
+class NoTracing:
+    """Leaves every record's trace as it came."""
+
+    def commit(self, source: Source, count: int) -> AbstractContextManager[object]:  # noqa: ARG002  # the port's signature
+        """No span."""
+        return contextlib.nullcontext()
+
+    def send(self, message: Message) -> Headers:
+        """The headers as they are."""
+        return message.headers
+
+
+NO_TRACING: Const = NoTracing()
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
@@ -51,8 +79,9 @@ async def _partition_for(producer: AIOKafkaProducer, topic: str, partition: int)
 class LaneWriter:
     """The transactional producer of one lane. Starting it fences the lane's previous owner."""
 
-    def __init__(self, settings: Settings, source: Source) -> None:
+    def __init__(self, settings: Settings, source: Source, tracing: Tracing = NO_TRACING) -> None:
         self._source = source
+        self._tracing = tracing
         self._group = f"{settings.group}.pool"
         self._timeout = settings.transaction_timeout_ms / 1000
         self._producer = AIOKafkaProducer(
@@ -78,7 +107,8 @@ class LaneWriter:
 
     async def commit(self, draft: Draft) -> None:
         """Write ``draft`` and its input offset as one transaction. Raises ``TransactionFailedError``."""
-        await self._commit(draft.messages, draft.offset)
+        with self._tracing.commit(self._source, len(draft.messages)):
+            await self._commit(draft.messages, draft.offset)
 
     async def _commit(self, messages: tuple[Message, ...], offset: int | None) -> list[int]:
         try:
@@ -99,7 +129,7 @@ class LaneWriter:
     async def _send(self, message: Message) -> "asyncio.Future[RecordMetadata]":
         partition = await _partition_for(self._producer, message.topic, self._source.partition)
         future: asyncio.Future[RecordMetadata] = await self._producer.send(
-            message.topic, message.value, key=message.key, partition=partition, headers=message.headers
+            message.topic, message.value, key=message.key, partition=partition, headers=self._tracing.send(message)
         )
         return future
 

@@ -27,7 +27,7 @@ from kaption_gpu.lane import Lane, LaneParts, LaneStats, now_ms
 from kaption_gpu.memory import Draft, LaneMemory, Source
 from kaption_gpu.opening import source_of
 from kaption_gpu.ports import Objects, Sessions
-from kaption_gpu.transactions import PartialsStats, PartialsWriter
+from kaption_gpu.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
 from kaption_schemas.topics import BATCH, LIVE, MIB
 
 log = logging.getLogger(__name__)
@@ -71,6 +71,7 @@ class WorkerParts:
     sessions: Sessions
     objects: Objects
     sinks: Sinks = Sinks()
+    tracing: Tracing = NO_TRACING
 
 
 class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types that mypy follows
@@ -179,7 +180,13 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         lane = Lane(
             source_of(tp.topic, tp.partition),
             LaneParts(
-                parts.settings, self._consumer, parts.sessions, parts.objects, self._wake.set, parts.sinks.committed
+                parts.settings,
+                self._consumer,
+                parts.sessions,
+                parts.objects,
+                self._wake.set,
+                parts.sinks.committed,
+                parts.tracing,
             ),
         )
         self.lanes[tp] = lane

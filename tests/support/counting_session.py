@@ -46,6 +46,8 @@ class CountingSession:
         self.flying: dict[int, int] = {}  # window -> chunks in it
 
     def feed(self, record: AudioRecord) -> list[Output]:
+        if self.closing:
+            return [] if record.kind is Type.ENDED else [DeadLetter(record.offset, Reason.RUN_CLOSED)]
         if record.kind is Type.ENDED:
             self.closing = (Reason.ENDED, record.offset)
             return self._finish()
@@ -63,7 +65,7 @@ class CountingSession:
         return self._finish()
 
     def close(self, reason: Reason, now_ms: int) -> None:
-        self.closing = (reason, -1)
+        self.closing = self.closing or (reason, -1)
 
     def _segment_chunks(self) -> int:
         total = 0

@@ -1,0 +1,169 @@
+"""A lane that is lost at any moment and begun again writes what an undisturbed one writes, and nothing twice."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from aiokafka.structs import ConsumerRecord
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kaption.domain.outputs import Latency, RunKey
+from kaption_gpu.memory import LaneMemory, Saved, SavedLane, Source, read_lane_value
+from kaption_gpu.records import RefusedError, parse, read_marks
+from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
+from kaption_schemas.records import StreamEnded
+from kaption_schemas.topics import LIVE, Type
+from tests.support.counting_session import REFUSED, CountingBackend, CountingSessions
+
+SOURCE = Source(Latency.LIVE, 0)
+BACKEND = CountingBackend()
+STREAMS = ("a", "b")
+
+
+def record(offset: int, stream: str, run: int, kind: Type, number: int, value: int) -> ConsumerRecord:
+    extra = {"received": "1"}
+    if kind is Type.CHUNK:
+        body = np.full(4000, value, "<i2").tobytes()
+        extra |= {"sequence": sequence(number), "firstsample": str(number * 4000)}
+    else:
+        body = StreamEnded(last_sequence=max(number, -1)).model_dump_json().encode()
+    content = pcm_type(16000, 1) if kind is Type.CHUNK else "application/json"
+    name = f"01J{'0' * 21}{run:02d}"
+    headers = event_headers(kind, id="x", source="x", run=name, content_type=content, extra=extra)
+    return ConsumerRecord(
+        LIVE.name, 0, offset, 1000 + offset, 1, f"default/{stream}".encode(), body, None, 0, 0, tuple(headers)
+    )
+
+
+WHATS = st.sampled_from(["chunk"] * 12 + ["refused", "end", "new", "stray", "broken"])
+LOGS = st.lists(st.tuples(st.sampled_from(STREAMS), WHATS, st.integers(1, 50)), min_size=5, max_size=60)
+
+
+def build(plan: list[tuple[str, str, int]]) -> list[ConsumerRecord]:
+    """A partition's log: two streams whose runs follow each other, with refused and stray records."""
+    out: list[ConsumerRecord] = []
+    runs = {stream: [index] for index, stream in enumerate(STREAMS)}
+    numbers: dict[int, int] = {}
+    for stream, what, loud in plan:
+        if what == "new":
+            runs[stream].append(sum(map(len, runs.values())))
+        run = runs[stream][0 if what == "stray" else -1]
+        number = numbers.get(run, 0)
+        kind = Type.ENDED if what == "end" else Type.CHUNK
+        value = REFUSED if what == "refused" else loud
+        made = record(len(out), stream, run, kind, number - 1 if kind is Type.ENDED else number, value)
+        numbers[run] = number + (kind is Type.CHUNK)
+        out.append(made if what != "broken" else replace(made, headers=()))
+    return out
+
+
+@dataclass
+class Committed:
+    """What a broker would hold: outputs in order, the state topic by key, the offset."""
+
+    outputs: list[str] = field(default_factory=list)
+    state: dict[bytes, tuple[bytes, tuple[tuple[str, bytes], ...]]] = field(default_factory=dict)
+    offset: int = 0
+
+    def open(self, epoch: int) -> LaneMemory:
+        snapshots, dead = [], {}
+        for key, (value, headers) in self.state.items():
+            if text_headers(headers)["ce_type"] == str(Type.CLAIM):
+                dead = read_lane_value(value)
+            else:
+                marks = read_marks(ConsumerRecord("", 0, 0, 0, 0, key, value, None, 0, 0, headers))
+                tenant, stream, run = key.decode().split("/")
+                snapshots.append(Saved(RunKey(tenant, stream, run), marks, value))
+        saved = SavedLane(tuple(snapshots), dead)
+        return LaneMemory(SOURCE, CountingSessions(), saved, position=self.offset, epoch=epoch, silence_ms=0)
+
+    def commit(self, memory: LaneMemory, now: int) -> None:
+        draft = memory.draft(now)
+        if draft is None:
+            return
+        assert draft.offset >= self.offset
+        for message in draft.messages:
+            head = text_headers(message.headers)
+            if message.topic.startswith("transcripts.state"):
+                assert message.key is not None
+                assert message.value is not None
+                self.state[message.key] = (message.value, tuple(message.headers))
+            elif "errors.offset" in head:
+                self.outputs.append(f"{head['errors.reason']}@{head['errors.offset']}")
+            else:
+                self.outputs.append(f"{head['ce_id']} {message.value!r}")
+        self.offset = draft.offset
+
+
+def take(memory: LaneMemory, item: ConsumerRecord) -> None:
+    try:
+        memory.take(item, parse(item, Latency.LIVE))
+    except RefusedError as error:
+        memory.take(item, error.reason)
+
+
+def decode(memory: LaneMemory, limit: int = 100) -> None:
+    """Decode what is wanted until nothing is, or ``limit`` windows."""
+    for _ in range(limit):
+        wanted = next(memory.wants(0), None)
+        if wanted is None or wanted[1].window_id != 1:
+            finals = [(k, w) for k, w in memory.wants(0) if w.window_id == 1]
+            if not finals:
+                return
+            wanted = finals[0]
+        key, window = wanted
+        memory.apply(key, window.window_id, BACKEND.transcribe([memory.begin(key, window.window_id)])[0], 0)
+
+
+def play(log: list[ConsumerRecord], steps: list[str]) -> list[str]:
+    """Run a lane over ``log``; ``steps`` say what happens between two records, and may lose the lane."""
+    broker, now = Committed(), 10_000
+    memory, crashes, at = broker.open(0), 0, 0
+    while True:
+        step = steps[at % len(steps)] if steps else "read"
+        at += 1
+        now += 10
+        if step == "crash" and crashes < 6:
+            crashes += 1
+            memory = broker.open(crashes)
+        elif step == "commit":
+            broker.commit(memory, now)
+        elif step == "decode":
+            decode(memory, 1)
+        elif memory.position < len(log):
+            take(memory, log[memory.position])
+        else:
+            break
+    for later in range(len(STREAMS) + len(log)):  # a run waits until the one before it is committed
+        decode(memory)
+        broker.commit(memory, now + 100 * (later + 1))
+    return sorted(broker.outputs)
+
+
+@settings(max_examples=150, deadline=None)
+@given(LOGS, st.lists(st.sampled_from(["read", "read", "read", "decode", "commit", "crash"]), min_size=1, max_size=40))
+def test_a_lane_that_crashes_writes_what_an_undisturbed_one_writes(
+    plan: list[tuple[str, str, int]], steps: list[str]
+) -> None:
+    log = build(plan)
+    calm = play(log, [])
+    assert len(set(calm)) == len(calm)
+    assert play(log, [*steps, "read"]) == calm
+
+
+@settings(max_examples=50, deadline=None)
+@given(LOGS)
+def test_every_record_ends_somewhere(plan: list[tuple[str, str, int]]) -> None:
+    log = build(plan)
+    broker = Committed()
+    memory = broker.open(0)
+    for item in log:
+        take(memory, item)
+    decode(memory)
+    broker.commit(memory, 100_000)
+    letters = {int(line.split("@")[1]) for line in broker.outputs if "@" in line}
+    open_from = broker.offset
+    broken = {item.offset for item in log if not item.headers}
+    assert broken <= letters
+    # All that is behind the committed offset is in a closed segment, refused, or a no-op.
+    assert open_from <= len(log)
