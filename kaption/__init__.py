@@ -1,1 +1,18 @@
-"""Kaption: live transcripts on Kafka."""
+"""Kaption: live transcripts on Kafka. ``Publisher`` sends audio, ``Transcripts`` reads what was said."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kaption.publisher import Publisher
+    from kaption.transcripts import Transcripts
+
+__all__ = ["Publisher", "Transcripts"]
+
+
+def __getattr__(name: str) -> object:
+    # On first use: the Kafka client takes a third of a second that `kaption --help` must not pay.
+    if name in __all__:
+        from kaption import client  # noqa: PLC0415
+
+        return getattr(client, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

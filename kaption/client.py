@@ -1,0 +1,23 @@
+"""What a user imports: ``Publisher`` and ``Transcripts``, with the records that they send and yield."""
+
+from kaption.domain.reader import Reader, Transcript
+from kaption.publisher import FRAME_MS, Publisher, PublishError, StreamWriter
+from kaption.transcripts import Place, Transcripts, parse
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, RunOptions, StreamCompleted
+
+__all__ = [
+    "FRAME_MS",
+    "FinalTranscript",
+    "Gap",
+    "PartialTranscript",
+    "Place",
+    "PublishError",
+    "Publisher",
+    "Reader",
+    "RunOptions",
+    "StreamCompleted",
+    "StreamWriter",
+    "Transcript",
+    "Transcripts",
+    "parse",
+]

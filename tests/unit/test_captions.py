@@ -1,0 +1,97 @@
+"""Cues: line lengths, breaks, times, ids, and the three formats byte by byte."""
+
+import itertools
+
+import pytest
+
+from kaption.domain.captions import VTT_HEADER, Cue, Layout, cues, srt, txt, vtt
+from kaption_schemas.records import FinalTranscript, Word
+from tests.support.transcripts import RUN, final
+
+LONG = (
+    "Good morning, and welcome to the harbour. My name is Martin, and I look after the boats here. "
+    "We have twenty four boats in the water, and three of them are ready to leave."
+)
+
+
+def spoken(text: str, word_ms: int = 300, segment: int = 0, **fields: object) -> FinalTranscript:
+    words = tuple(
+        Word(text=word, start_ms=i * word_ms, end_ms=(i + 1) * word_ms - 20, probability=0.9)
+        for i, word in enumerate(text.split())
+    )
+    return final(segment, text, words, end_ms=max(4000, len(words) * word_ms + 500), **fields)
+
+
+def test_every_word_is_shown_once_in_order_and_every_line_fits() -> None:
+    made = cues(spoken(LONG))
+    assert " ".join(line for cue in made for line in cue.lines) == LONG
+    assert all(len(line) <= 37 for cue in made for line in cue.lines)
+    assert all(1 <= len(cue.lines) <= 2 for cue in made)
+
+
+def test_cues_neither_overlap_nor_leave_the_segment_and_are_readable() -> None:
+    said = spoken(LONG, word_ms=400)
+    made = cues(said)
+    assert all(a.end_ms <= b.start_ms for a, b in itertools.pairwise(made))
+    assert made[-1].end_ms <= said.end_ms
+    assert all(cue.end_ms - cue.start_ms <= 7000 for cue in made)
+    assert all(cue.end_ms - cue.start_ms >= 830 for cue in made)
+
+
+def test_a_line_ends_after_punctuation_or_before_a_conjunction() -> None:
+    assert cues(spoken(LONG))[0].lines == ("Good morning,", "and welcome to the harbour.")
+    lines = cues(spoken("the wind was very strong this week and nobody left the harbour"))[0].lines
+    assert lines == ("the wind was very strong this week", "and nobody left the harbour")
+
+
+def test_a_pause_ends_a_cue() -> None:
+    words = (
+        Word(text="Wait.", start_ms=0, end_ms=400, probability=1),
+        Word(text="Go.", start_ms=3000, end_ms=3300, probability=1),
+    )
+    layout = Layout(columns=5)
+    made = cues(final(0, "Wait. Go.", words), layout)
+    assert [(cue.start_ms, cue.lines) for cue in made] == [(0, ("Wait.",)), (3000, ("Go.",))]
+
+
+def test_ids_name_run_channel_segment_and_number() -> None:
+    made = cues(spoken(LONG, segment=7, channel=1))
+    assert [cue.id for cue in made] == [f"{RUN}/1/7.{number}" for number in range(len(made))]
+    assert cues(spoken(LONG, segment=7, channel=1)) == made
+
+
+def test_a_silent_final_has_no_cue() -> None:
+    assert cues(final(0, "")) == ()
+    assert txt(final(0, "")) == ""
+
+
+def test_a_text_that_its_words_do_not_spell_gets_times_by_length() -> None:
+    words = (Word(text="other", start_ms=0, end_ms=10, probability=1),)
+    (cue,) = cues(final(0, "aaaa bbbb", words))
+    assert (cue.start_ms, cue.lines) == (0, ("aaaa bbbb",))
+
+
+def test_what_stands_behind_a_mask_is_kept() -> None:
+    words = (
+        Word(text="Call", start_ms=0, end_ms=300, probability=1),
+        Word(text="[PHONE_NUMBER]", start_ms=300, end_ms=900, probability=1),
+        Word(text="now", start_ms=900, end_ms=1200, probability=1),
+    )
+    (cue,) = cues(final(0, "Call [PHONE_NUMBER], now!", words))
+    assert " ".join(cue.lines) == "Call [PHONE_NUMBER], now!"
+
+
+@pytest.mark.parametrize("length", [38, 80, 200])
+def test_a_word_longer_than_a_line_is_cut(length: int) -> None:
+    made = cues(spoken("a" * length))
+    assert all(len(line) <= 37 for cue in made for line in cue.lines)
+    assert "".join(line for cue in made for line in cue.lines) == "a" * length
+
+
+def test_the_formats() -> None:
+    cue = Cue("r/0/3.0", 3_723_004, 3_725_010, ("Tom & Jerry <3", "--> here"))
+    assert srt(cue, 4) == "4\n01:02:03,004 --> 01:02:05,010\nTom & Jerry <3\n--> here\n\n"
+    assert VTT_HEADER + vtt(cue) == (
+        "WEBVTT\n\nr/0/3.0\n01:02:03.004 --> 01:02:05.010\nTom &amp; Jerry &lt;3\n--&gt; here\n\n"
+    )
+    assert txt(final(0, "So  it\nis.")) == "So it is.\n"
