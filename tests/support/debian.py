@@ -38,4 +38,6 @@ def kcat() -> tuple[Path, dict[str, str]] | None:
     if folder is None:
         return None
     libraries = folder / "usr" / "lib" / "x86_64-linux-gnu"
-    return folder / "usr" / "bin", {"LD_LIBRARY_PATH": f"{libraries}{os.pathsep}{os.environ.get('LD_LIBRARY_PATH', '')}"}
+    return folder / "usr" / "bin", {
+        "LD_LIBRARY_PATH": f"{libraries}{os.pathsep}{os.environ.get('LD_LIBRARY_PATH', '')}"
+    }
