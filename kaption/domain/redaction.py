@@ -1,5 +1,6 @@
 """The port of text redaction: what masks a finished text, and what may not be shown yet of one that still grows."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,3 +44,20 @@ def mask(text: str, matches: tuple[Match, ...]) -> Redacted:
         at = match.end
     out.append(text[at:])
     return Redacted("".join(out), tuple(spans))
+
+
+def merge(matches: Iterable[Match]) -> tuple[Match, ...]:
+    """Matches sorted, with those that overlap made one under the name of the longest of them."""
+    out: list[Match] = []
+    longest = 0
+    for match in sorted(matches, key=lambda m: (m.start, -m.end)):
+        length = match.end - match.start
+        if out and match.start < out[-1].end:
+            last = out[-1]
+            entity = match.entity if length > longest else last.entity
+            out[-1] = Match(entity, last.start, max(last.end, match.end))
+            longest = max(longest, length)
+        else:
+            out.append(match)
+            longest = length
+    return tuple(out)

@@ -5,7 +5,7 @@ A model refuses unknown fields where a publisher writes it, and ignores them whe
 version must survive a newer writer).
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
@@ -21,8 +21,8 @@ Entity = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")]
 Term = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 #: Rates whose 40 ms are a whole number of samples, so that resampling works on whole blocks.
-RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-Rate = Annotated[int, Field(json_schema_extra={"enum": list(RATES)})]
+Rate = Literal[8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
+RATES: tuple[int, ...] = get_args(Rate)
 MAX_CHANNELS = 2
 
 

@@ -1,0 +1,113 @@
+"""What goes through the stages: an event as it was read, the records it makes, and the dead letter of one refused."""
+
+from dataclasses import dataclass, field, replace
+
+from kaption_schemas.headers import Headers, event_headers
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import Gap
+from kaption_schemas.topics import Type
+
+SOURCE = "/kaption/streams"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an event was read: the publisher's record, which a dead letter must show unchanged."""
+
+    tenant: str
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An accepted event between stages. ``body`` is PCM or the encoded audio of a frame, JSON otherwise.
+
+    ``extra`` are CloudEvents extensions without ``ce_`` and trace headers; ``mute`` are source samples ``[a, b)``.
+    """
+
+    kind: Type
+    tenant: str
+    stream: str
+    run: str
+    body: bytes
+    content_type: str
+    received_ms: int
+    sequence: int = -1
+    first_sample: int = 0
+    mute: tuple[tuple[int, int], ...] = ()
+    trace: dict[str, str] = field(default_factory=dict)
+
+    def with_body(self, body: bytes, content_type: str | None = None) -> "Event":
+        """The event with another body."""
+        return replace(self, body=body, content_type=content_type or self.content_type)
+
+    @property
+    def key(self) -> bytes:
+        """The key on an inner topic."""
+        return f"{self.tenant}/{self.stream}".encode()
+
+    def headers(self) -> Headers:
+        """Headers on an inner topic."""
+        extra = {"received": str(self.received_ms)} | self.trace
+        if self.sequence >= 0:
+            extra |= {"sequence": f"{self.sequence:012d}", "firstsample": str(self.first_sample)}
+        if self.mute:
+            extra["mute"] = ",".join(f"{a}-{b}" for a, b in self.mute)
+        number = f"/{self.sequence}" if self.sequence >= 0 else ""
+        return event_headers(
+            self.kind,
+            id=f"{self.run}/{self.kind}{number}",
+            source=SOURCE,
+            run=self.run,
+            content_type=self.content_type,
+            extra=extra,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an event goes no further; ``gap`` is what it leaves in its run, where that is known."""
+
+    reason: Reason
+    stage: str
+    gap: Event | None = None
+
+
+class RefusedError(Exception):
+    """Raised inside a stage; carries the stable code and never a value of the event."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.meaning)
+        self.reason = reason
+
+
+def gap_for(event: Event, reason: Reason) -> Event | None:
+    """The gap that a refused frame leaves, so that its session does not wait for it."""
+    if event.kind is not Type.FRAME or event.sequence < 0:
+        return None
+    body = Gap(
+        run=event.run, first_sequence=event.sequence, last_sequence=event.sequence,
+        first_sample=event.first_sample, samples=0, reason=reason,
+    )  # fmt: skip
+    return replace(event, kind=Type.GAP, body=body.model_dump_json().encode(), content_type="application/json", mute=())
+
+
+def dead_letter_headers(origin: Origin, refusal: Refusal, now_ms: int) -> list[tuple[str, bytes | None]]:
+    """The original headers with what is known of the refusal added (CONVENTIONS)."""
+    added = {
+        "errors.topic": origin.topic,
+        "errors.partition": str(origin.partition),
+        "errors.offset": str(origin.offset),
+        "errors.stage": refusal.stage,
+        "errors.reason": str(refusal.reason),
+        "errors.message": refusal.reason.meaning,
+        "errors.attempt": "1",
+        "errors.time": str(now_ms),
+    }
+    return [*origin.headers, *((name, value.encode()) for name, value in added.items())]

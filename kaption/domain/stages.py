@@ -1,0 +1,85 @@
+"""The second and third stage: redact what came with the audio, and turn frames into chunks. Pure; see ``validate``.
+
+The three in a row are the front door (``accept``); nothing is remembered between two events.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from kaption.domain.events import Event, Origin, Refusal, RefusedError, gap_for
+from kaption.domain.masking import visible
+from kaption.domain.pcm import FrameFormat, parse_format, silence, to_s16
+from kaption.domain.redaction import TextRedactor, mask
+from kaption.domain.validate import check_length, parse_body, readable, validate
+from kaption_schemas.headers import pcm_type
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import RunOptions, StreamStarted
+from kaption_schemas.topics import Type
+
+#: Decodes a self-contained frame to PCM s16le of the stated format. Raises ``RefusedError`` (``UNDECODABLE``).
+DecodeFrame = Callable[[bytes, FrameFormat], bytes]
+
+EVENT_TYPES = (Type.STARTED, Type.FRAME, Type.ENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the stages are given: the redactor, the tenant's default policy, and the decoder of frames."""
+
+    redactor: TextRedactor
+    redaction: tuple[str, ...]
+    decode: DecodeFrame
+
+
+def redact(event: Event, tools: Tools) -> list[Event]:
+    """Remove from metadata and vocabulary what the run's policy names, and silence muted audio."""
+    if event.kind is Type.FRAME:
+        return [_muted(event, tools)]
+    if event.kind is not Type.STARTED:
+        return [event]
+    body = parse_body(StreamStarted, event.body)
+    options = redact_options(body.options, tools)
+    return [event.with_body(body.model_copy(update={"options": options}).model_dump_json().encode())]
+
+
+def redact_options(options: RunOptions, tools: Tools) -> RunOptions:
+    """Options with the policy filled in, and nothing in metadata and vocabulary that it names."""
+    policy = tools.redaction if options.redaction is None else options.redaction
+
+    def clear(text: str) -> str:
+        return mask(text, tools.redactor.find(text, policy)).text if policy else text
+
+    kept = tuple(
+        term for term in options.vocabulary if clear(term) == term and visible(f"{term} ", policy, tools.redactor)
+    )
+    metadata = {clear(name): clear(value) for name, value in options.metadata.items()}
+    return options.model_copy(update={"redaction": policy, "vocabulary": kept, "metadata": metadata})
+
+
+def _muted(event: Event, tools: Tools) -> Event:
+    what = parse_format(event.content_type)
+    body = to_s16(event.body, what.encoding) if what.is_raw else tools.decode(event.body, what)
+    check_length(len(body) // 2 // what.channels, what.rate)
+    if event.mute:
+        body = silence(body, what.channels, event.first_sample, event.mute)
+    return replace(event, body=body, content_type=pcm_type(what.rate, what.channels), mute=())
+
+
+def chunk(event: Event) -> list[Event]:
+    """A frame of at most a second is one chunk on the sample clock; everything else goes through."""
+    return [replace(event, kind=Type.CHUNK) if event.kind is Type.FRAME else event]
+
+
+def accept(origin: Origin, tools: Tools) -> list[Event] | Refusal:
+    """All three stages: the events for the audio topic, or why there are none."""
+    stage = "validate"
+    try:
+        event = validate(origin, EVENT_TYPES)
+        stage = "redact"
+        return [done for one in redact(event, tools) for done in chunk(one)]
+    except RefusedError as error:
+        known = readable(origin)
+        return Refusal(error.reason, stage, gap_for(known, error.reason) if known else None)
+
+
+__all__ = ["EVENT_TYPES", "DecodeFrame", "Reason", "Tools", "accept", "chunk", "redact", "redact_options"]

@@ -1,0 +1,60 @@
+"""``python -m kaption_streams live``: one agent process, until SIGTERM or until something fails."""
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import suppress
+
+from kaption.adapters.health import Health
+from kaption.adapters.logs import configure
+from kaption.adapters.settings import Settings
+from kaption_streams.app import make_app
+from kaption_streams.live import FrontDoor
+
+log = logging.getLogger("kaption_streams")
+_WATCH_SECONDS = 0.2
+_STOP_SECONDS = 10.0
+
+
+async def run(settings: Settings) -> int:
+    """Work until SIGTERM; 0 then, 1 when a delivery failed (the supervisor starts the process again)."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app = make_app(settings, "streams")
+    door = FrontDoor(app, settings)
+    health = Health()
+    await health.start(settings, "live")
+    await door.start()
+    await app.start()
+    while not stop.is_set() and not door.failed.done():
+        health.ready = bool(app.consumer.assignment())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _WATCH_SECONDS)
+    health.ready = False
+    failed = door.failed.done()
+    if failed:
+        log.error("stopping", extra={"error": type(door.failed.exception()).__name__})
+    with suppress(TimeoutError):
+        await asyncio.wait_for(_stop(app, door, drain=not failed), _STOP_SECONDS)
+    await health.stop()
+    return 1 if failed else 0
+
+
+async def _stop(app: object, door: FrontDoor, *, drain: bool) -> None:
+    if drain:
+        await door.stop()
+    await app.stop()  # type: ignore[attr-defined]  # Faust ships no types
+    await door.close()
+
+
+def main() -> int:
+    """Entry point."""
+    settings = Settings()
+    configure(settings, "live")
+    return asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

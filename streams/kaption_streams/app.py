@@ -1,0 +1,100 @@
+"""The Faust app, made one way for every agent process; and how a record reaches a stage and a result a topic."""
+
+import logging
+from collections.abc import Awaitable
+from typing import Any
+
+import aiokafka
+import faust
+from faust.types import EventT
+
+from kaption.adapters.kafka import security
+from kaption.adapters.settings import Settings
+from kaption.domain.events import Origin
+from kaption_schemas.topics import MIB, Topic, tenant_of, topic_name
+
+log = logging.getLogger(__name__)
+
+
+def make_app(settings: Settings, name: str) -> faust.App:
+    """A Faust app of consumer group ``<group>.<name>``: bytes in, bytes out, nothing of Faust's own on the network."""
+    return faust.App(
+        f"{settings.group}.{name}",
+        broker=[f"kafka://{server}" for server in settings.kafka.split(",")],
+        broker_credentials=_credentials(settings),
+        store="memory://",
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        value_serializer="raw",
+        key_serializer="raw",
+        web_enabled=False,
+        stream_buffer_maxsize=128,
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=settings.session_timeout_ms / 1000,
+        broker_heartbeat_interval=settings.session_timeout_ms / 5000,
+        broker_commit_interval=1.0,
+        producer_acks=-1,
+        producer_max_request_size=3 * MIB,
+        producer_linger=0.005,
+        logging_config={"version": 1, "disable_existing_loggers": False},
+    )
+
+
+def _credentials(settings: Settings) -> Any:  # Faust ships no types
+    if settings.kafka_security == "PLAINTEXT":
+        return None
+    options = security(settings)
+    if settings.kafka_security == "SSL":
+        return faust.SSLCredentials(options["ssl_context"])
+    return faust.SASLCredentials(
+        username=options["sasl_plain_username"],
+        password=options["sasl_plain_password"],
+        mechanism=options["sasl_mechanism"],
+        ssl_context=options.get("ssl_context"),
+    )
+
+
+def input_topic(app: faust.App, settings: Settings, topic: Topic) -> Any:  # Faust ships no types
+    """The channel of ``topic`` for every tenant; Faust cannot subscribe by pattern."""
+    names = [topic_name(topic, tenant) for tenant in settings.tenants]
+    return app.topic(*names, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
+
+
+def origin_of(event: EventT[Any], topic: Topic) -> Origin:
+    """The record that an event was read from; its headers unchanged, repeated ones too."""
+    message = event.message
+    headers = message.headers
+    pairs: Any = headers.items() if isinstance(headers, dict) else headers or ()
+    return Origin(
+        tenant_of(message.topic, topic), message.topic, message.partition, message.offset,
+        round(message.timestamp * 1000), message.key, message.value, tuple(pairs),
+    )  # fmt: skip
+
+
+class Output:
+    """A producer of the agents' own, so that keys, headers and delivery are theirs to see (HAZARDS, faust 4)."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._options = security(settings)
+        self._producer: aiokafka.AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect."""
+        self._producer = aiokafka.AIOKafkaProducer(
+            **self._options, enable_idempotence=True, max_request_size=3 * MIB, linger_ms=5, request_timeout_ms=30_000
+        )
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Deliver what is under way and disconnect."""
+        if self._producer is not None:
+            await self._producer.stop()
+
+    async def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
+    ) -> Awaitable[Any]:
+        """Queue one record; the awaitable that comes back is its delivery."""
+        if self._producer is None:
+            raise RuntimeError("start() comes before send()")
+        delivery: Awaitable[Any] = await self._producer.send(topic, key=key, value=value, headers=headers)
+        return delivery

@@ -1,0 +1,178 @@
+"""Every code of the validate stage, and that a good event passes; the code is what clients build on."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kaption.domain.events import Event, Origin, Refusal, dead_letter_headers
+from kaption.domain.pcm import FrameFormat, to_s16
+from kaption.domain.stages import Tools, accept
+from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import Gap, StreamStarted
+from kaption_schemas.topics import Type
+from tests.support.voices import DigitRedactor
+
+RUN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
+NOW = 1_700_000_000_000
+PCM = np.arange(1600, dtype="<i2").tobytes()
+
+
+def no_decoder(body: bytes, what: FrameFormat) -> bytes:
+    raise AssertionError("no frame of these tests is in a container")
+
+
+TOOLS = Tools(DigitRedactor(), ("NUMBER",), no_decoder)
+
+
+def origin(kind: Type, body: bytes | None, *, key: bytes | None = b"call", drop: str = "", **head: str) -> Origin:
+    headers = dict(
+        event_headers(kind, id="1", source="/test", run=RUN, content_type=head.pop("content_type", "application/json"))
+    )
+    headers |= {f"ce_{name}": value.encode() for name, value in head.items()}
+    headers.pop(drop, None)
+    return Origin("default", "media.events.v1", 0, 7, NOW, key, body, tuple(headers.items()))
+
+
+def frame(body: bytes | None = PCM, *, key: bytes | None = b"call", drop: str = "", **head: str) -> Origin:
+    given = {"content_type": pcm_type(16000, 1), "sequence": sequence(3), "firstsample": "4800"} | head
+    return origin(Type.FRAME, body, key=key, drop=drop, **given)
+
+
+def started(body: object = None, **head: str) -> Origin:
+    return origin(Type.STARTED, json.dumps({} if body is None else body).encode(), **head)  # type: ignore[arg-type]  # mypy: `key`
+
+
+def headers_of(base: Origin, extra: list[tuple[str, bytes | None]]) -> Origin:
+    return replace(base, headers=(*base.headers, *extra))
+
+
+def vocabulary(*terms: str) -> Origin:
+    return started({"options": {"vocabulary": list(terms)}})
+
+
+DEEP = b'{"options":' * 1000 + b"1" + b"}" * 1000
+
+REFUSED = {
+    "no specversion": (frame(drop="ce_specversion"), Reason.NOT_CLOUDEVENTS),
+    "no headers": (replace(frame(), headers=()), Reason.NOT_CLOUDEVENTS),
+    "version 2": (frame(specversion="2.0"), Reason.UNSUPPORTED_VERSION),
+    "another schema": (frame(dataschema="urn:kaption:schema:kaption.audio.frame:9"), Reason.UNSUPPORTED_VERSION),
+    "unknown type": (frame(type="kaption.audio.film"), Reason.UNKNOWN_TYPE),
+    "an object here": (frame(type="kaption.media.object"), Reason.UNKNOWN_TYPE),
+    "another tenant": (frame(tenant="acme"), Reason.UNKNOWN_TENANT),
+    "10,000 headers": (headers_of(frame(), [(f"x{n}", b"") for n in range(10_000)]), Reason.BAD_HEADERS),
+    "a large header": (headers_of(frame(), [("x", b"x" * 20_000)]), Reason.BAD_HEADERS),
+    "a header twice": (headers_of(frame(), [("ce_run", b"x")]), Reason.BAD_HEADERS),
+    "headers not UTF-8": (headers_of(frame(), [("x", b"\xff")]), Reason.BAD_HEADERS),
+    "null key": (frame(key=None), Reason.BAD_KEY),
+    "a path as key": (frame(key=b"../etc"), Reason.BAD_KEY),
+    "key not UTF-8": (frame(key=b"\xff"), Reason.BAD_KEY),
+    "a run that is no ULID": (frame(run="today"), Reason.BAD_RUN),
+    "no sequence": (frame(drop="ce_sequence"), Reason.BAD_SEQUENCE),
+    "a negative sequence": (frame(sequence="-1"), Reason.BAD_SEQUENCE),
+    "a sequence in other digits": (frame(sequence="٣"), Reason.BAD_SEQUENCE),
+    "no first sample": (frame(drop="ce_firstsample"), Reason.BAD_FIRSTSAMPLE),
+    "a first sample too far": (frame(firstsample=str(10**13)), Reason.BAD_FIRSTSAMPLE),
+    "mutes in no order": (frame(mute="9-12,1-3"), Reason.BAD_MUTE),
+    "mute of nothing": (frame(mute="3-3"), Reason.BAD_MUTE),
+    "null value": (frame(None), Reason.EMPTY_BODY),
+    "empty": (frame(b""), Reason.EMPTY_BODY),
+    "null started": (origin(Type.STARTED, None), Reason.EMPTY_BODY),
+    "oversized": (frame(b"\0" * (600 << 10)), Reason.BODY_TOO_LARGE),
+    "large JSON": (started({"options": {"metadata": {"a": "b" * 70_000}}}), Reason.BODY_TOO_LARGE),
+    "no JSON": (origin(Type.STARTED, b"\xff{"), Reason.BAD_JSON),
+    "a list": (origin(Type.STARTED, b"[]"), Reason.BAD_JSON),
+    "JSON of depth 1,000": (origin(Type.STARTED, DEEP), Reason.BAD_JSON),
+    "a misspelt option": (started({"options": {"langauge": "en"}}), Reason.INVALID_BODY),
+    "no last sequence": (origin(Type.ENDED, b"{}"), Reason.INVALID_BODY),
+    "vocabulary of 100 kB": (vocabulary(*["x" * 50] * 2000), Reason.BAD_VOCABULARY),
+    "control characters": (vocabulary("a\x07b"), Reason.BAD_VOCABULARY),
+    "a clock years off": (started({"wall_time_ms": 1}), Reason.CLOCK_SKEW),
+    "no format": (frame(content_type=""), Reason.MISSING_FORMAT),
+    "no rate": (frame(content_type="audio/pcm"), Reason.MISSING_FORMAT),
+    "an odd rate": (frame(content_type=pcm_type(12345, 1)), Reason.UNSUPPORTED_FORMAT),
+    "nine channels": (frame(content_type=pcm_type(16000, 9)), Reason.UNSUPPORTED_FORMAT),
+    "a picture": (frame(content_type="image/png"), Reason.UNSUPPORTED_FORMAT),
+    "started with an odd rate": (started({"format": {"rate": 12345}}), Reason.UNSUPPORTED_FORMAT),
+    "odd bytes": (frame(PCM[:-1]), Reason.ODD_BYTES),
+    "10 ms": (frame(PCM[:320]), Reason.FRAME_TOO_SHORT),
+    "2 s": (frame(PCM * 20), Reason.FRAME_TOO_LONG),
+}
+
+#: Told apart in the decoding child, with real audio: tests/integration/test_frames.py.
+ELSEWHERE = {Reason.UNDECODABLE}
+_CODES = list(Reason)
+STAGE = set(_CODES[: _CODES.index(Reason.NOT_A_CREATION)])
+
+
+@pytest.mark.parametrize(("record", "reason"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(record: Origin, reason: Reason) -> None:
+    result = accept(record, TOOLS)
+    assert isinstance(result, Refusal)
+    assert result.reason is reason
+
+
+def test_every_code_of_the_stage_is_among_them() -> None:
+    assert {reason for _, reason in REFUSED.values()} | ELSEWHERE == STAGE
+
+
+def test_a_refused_frame_leaves_a_gap_and_a_dead_letter_that_shows_it_unchanged() -> None:
+    record = frame(PCM[:-1])
+    result = accept(record, TOOLS)
+    assert isinstance(result, Refusal)
+    assert result.gap is not None
+    gap = Gap.model_validate_json(result.gap.body)
+    assert (gap.first_sequence, gap.first_sample, gap.reason) == (3, 4800, Reason.ODD_BYTES)
+    headers = dead_letter_headers(record, result, NOW)
+    assert tuple(headers[: len(record.headers)]) == record.headers
+    added = dict(headers[len(record.headers) :])
+    assert added["errors.reason"] == b"odd_bytes"
+    assert added["errors.offset"] == b"7"
+
+
+def test_a_good_frame_is_a_chunk_with_its_muted_samples_silenced() -> None:
+    (event,) = one(accept(frame(mute="4800-4810,5000-9000"), TOOLS))
+    samples = np.frombuffer(event.body, "<i2")
+    assert event.kind is Type.CHUNK
+    assert event.key == b"default/call"
+    assert not samples[:10].any()
+    assert not samples[200:].any()
+    assert samples[10:200].tolist() == list(range(10, 200))
+    assert dict(event.headers())["ce_received"] == str(NOW).encode()
+
+
+def test_what_a_policy_names_is_removed_from_metadata_and_vocabulary() -> None:
+    options = {"metadata": {"caller": "id 123456"}, "vocabulary": ["Kaption", "987654", "room 12"]}
+    (event,) = one(accept(started({"options": options}), TOOLS))
+    body = StreamStarted.model_validate_json(event.body)
+    assert body.options.metadata == {"caller": "id [NUMBER]"}
+    assert body.options.vocabulary == ("Kaption", "room 12")
+    assert body.options.redaction == ("NUMBER",)
+
+
+def test_an_empty_policy_removes_nothing() -> None:
+    options = {"metadata": {"caller": "123456"}, "redaction": []}
+    (event,) = one(accept(started({"options": options}), TOOLS))
+    assert StreamStarted.model_validate_json(event.body).options.metadata == {"caller": "123456"}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "code", "linear"),
+    [("mulaw", 0xFF, 0), ("mulaw", 0x00, -32124), ("mulaw", 0x80, 32124), ("alaw", 0xD5, 8), ("alaw", 0x2A, -32256)],
+)
+def test_g711(encoding: str, code: int, linear: int) -> None:
+    assert np.frombuffer(to_s16(bytes([code]), encoding), "<i2").tolist() == [linear]
+
+
+def one(result: list[Event] | Refusal) -> list[Event]:
+    assert not isinstance(result, Refusal), result
+    return result
+
+
+def test_trace_context_goes_along() -> None:
+    parent: Headers = [("traceparent", b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01")]
+    (event,) = one(accept(headers_of(frame(), [*parent]), TOOLS))
+    assert ("traceparent", parent[0][1]) in event.headers()
