@@ -1,0 +1,95 @@
+"""Captions on a terminal: finals scroll up, and what is still being said grows below them, its unsettled end dimmed."""
+
+from collections.abc import Callable
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from kaption.domain.reader import TrackKey, Transcript
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
+
+_COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
+
+
+def clock(ms: int) -> str:
+    """``ms`` from the run's start as ``M:SS.d``."""
+    return f"{ms // 60_000}:{ms // 1000 % 60:02d}.{ms // 100 % 10}"
+
+
+def line(record: Transcript) -> str:
+    """A record as one plain line; empty for a silent final. Control characters do not reach the terminal."""
+    where = f"{record.stream}#{record.channel}" if record.channel else record.stream
+    if isinstance(record, PartialTranscript):
+        return f"{where}  {clock(record.start_ms)}  ~ {printable(record.text)}"
+    if isinstance(record, FinalTranscript):
+        return f"{where}  {clock(record.start_ms)}  {printable(record.text)}" if record.text else ""
+    if isinstance(record, Gap):
+        return f"{where}  [gap of {record.samples} samples: {record.reason}]"
+    return f"{where}  [completed: {record.segments} segments, {clock(record.duration_ms)}, {record.reason}]"
+
+
+def printable(text: str) -> str:
+    """``text`` without characters that a terminal would obey."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+class Screen:
+    """Draws records as they come. A context manager. ``status`` gives a last line, such as figures of a demo."""
+
+    def __init__(self, console: Console, status: Callable[[], str] = lambda: "") -> None:
+        self._console = console
+        self._status = status
+        self._open: dict[TrackKey, PartialTranscript] = {}
+        self._colours: dict[str, str] = {}
+        # Drawn when something came, and never by a timer: an idle terminal costs nothing.
+        self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
+
+    def __enter__(self) -> "Screen":
+        """Take the terminal."""
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the terminal back; what was not final is not left standing."""
+        self._open.clear()
+        self._live.update(Text(""), refresh=True)
+        self._live.stop()
+
+    def show(self, record: Transcript, note: str = "") -> None:
+        """Draw ``record``; ``note`` stands behind it, dimmed."""
+        key = TrackKey(record.tenant, record.stream, record.run, record.channel)
+        if isinstance(record, PartialTranscript):
+            self._open[key] = record
+        else:
+            if self._settles(key, record):
+                self._open.pop(key, None)
+            if text := line(record):
+                said = Text(text, style="" if isinstance(record, FinalTranscript) else "dim")
+                said.stylize(self._colour(record.stream), 0, len(record.stream))
+                self._live.console.print(said.append(f"  {note}" if note else "", style="dim"))
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw what is open again."""
+        rows = [self._growing(record) for record in self._open.values()]
+        if status := self._status():
+            rows.append(Text(status, style="dim"))
+        self._live.update(Group(*rows), refresh=True)
+
+    def _settles(self, key: TrackKey, record: Transcript) -> bool:
+        """Whether what is open is over with ``record``; the next segment may be open already."""
+        growing = self._open.get(key)
+        if isinstance(record, FinalTranscript):
+            return growing is not None and growing.segment <= record.segment
+        return isinstance(record, StreamCompleted)
+
+    def _growing(self, record: PartialTranscript) -> Text:
+        out = Text(record.stream, style=self._colour(record.stream)).append(
+            f"  {clock(record.start_ms)}  ", style="dim"
+        )
+        out.append(printable(record.text[: record.stable]), style="default")
+        return out.append(printable(record.text[record.stable :]), style="dim")
+
+    def _colour(self, stream: str) -> str:
+        return self._colours.setdefault(stream, _COLOURS[len(self._colours) % len(_COLOURS)])
