@@ -55,7 +55,7 @@ def validate(origin: Origin, types: tuple[Type, ...]) -> Event:
         return _frame(event, head)
     if kind is Type.STARTED:
         _started(event)
-    else:
+    elif kind is Type.ENDED:
         parse_body(StreamEnded, event.body)
     return event
 

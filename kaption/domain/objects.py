@@ -1,0 +1,151 @@
+"""Which objects a record of media.objects.v1 asks for: our own event, or a bucket notification of MinIO or AWS S3.
+
+Pure: whether an object exists is not known here. A notification's run follows from the object alone, so that one that is
+delivered twice is the same run.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+from typing import Final as Const
+from urllib.parse import unquote, unquote_plus
+
+from pydantic import ValidationError
+
+from kaption.domain.events import Origin, RefusedError
+from kaption.domain.validate import parse_body, validate
+from kaption_schemas.headers import TRACE, text_headers
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import MediaObject
+from kaption_schemas.topics import STREAM_PATTERN, Type
+
+MAX_BODY: Const = 1 << 20
+MAX_OBJECTS: Const = 1000
+_CROCKFORD: Const = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_NAME_CHARACTERS: Const = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tenant's objects are: the bucket, and the prefix that every key of his has."""
+
+    bucket: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRun:
+    """One object to transcribe, as run ``run`` of ``stream``. ``received_ms`` is the broker's append time."""
+
+    tenant: str
+    stream: str
+    run: str
+    media: MediaObject
+    received_ms: int
+    trace: dict[str, str] = field(default_factory=dict)
+
+
+def place_of(tenant: str, bucket: str, prefix: str) -> Place:
+    """The place of ``tenant``; ``{tenant}`` in ``prefix`` is replaced."""
+    return Place(bucket, prefix.replace("{tenant}", tenant))
+
+
+def read_objects(origin: Origin, place: Place) -> list[ObjectRun | Reason]:
+    """What ``origin`` asks for, in its order; a reason stands for each object that can't be taken.
+
+    Raises:
+        RefusedError: The record as a whole is none that this topic takes.
+    """
+    head = text_headers(origin.headers)
+    if "ce_specversion" in head or "ce_type" in head:
+        return [_checked(_event(origin), place)]
+    return [_notified(entry, origin, place, head) for entry in _notification(origin)]
+
+
+def _event(origin: Origin) -> ObjectRun:
+    event = validate(origin, (Type.OBJECT,))
+    media = parse_body(MediaObject, event.body)
+    if any(not 0 <= start < end for start, end in media.muted):
+        raise RefusedError(Reason.INVALID_BODY)
+    return ObjectRun(origin.tenant, event.stream, event.run, media, origin.timestamp_ms, event.trace)
+
+
+def _notification(origin: Origin) -> list[Any]:
+    """The entries of a notification. Raises ``RefusedError``."""
+    body = origin.value
+    if not body:
+        raise RefusedError(Reason.EMPTY_BODY)
+    if len(body) > MAX_BODY:
+        raise RefusedError(Reason.BODY_TOO_LARGE)
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise RefusedError(Reason.NOT_CLOUDEVENTS) from None
+    if isinstance(value, dict) and value.get("Event") == "s3:TestEvent":
+        raise RefusedError(Reason.NOT_A_CREATION)
+    entries = value.get("Records") if isinstance(value, dict) else None
+    if not isinstance(entries, list):
+        raise RefusedError(Reason.NOT_CLOUDEVENTS)
+    if not 0 < len(entries) <= MAX_OBJECTS:
+        raise RefusedError(Reason.INVALID_BODY)
+    return entries
+
+
+def _notified(entry: Any, origin: Origin, place: Place, head: dict[str, str]) -> ObjectRun | Reason:  # JSON of others
+    try:
+        if not str(entry["eventName"]).removeprefix("s3:").startswith("ObjectCreated:"):
+            return Reason.NOT_A_CREATION
+        bucket, what = entry["s3"]["bucket"]["name"], entry["s3"]["object"]
+        media = MediaObject(
+            bucket=bucket,
+            key=unquote_plus(what["key"], errors="strict"),
+            version=what.get("versionId") or None,
+            etag=(what.get("eTag") or "").strip('"') or None,
+            size=what.get("size"),
+        )
+        revision = media.version or media.etag or str(what.get("sequencer") or "")
+    except (KeyError, TypeError, AttributeError, ValidationError, UnicodeDecodeError):
+        return Reason.INVALID_BODY
+    trace: dict[str, str] = {name: head[name] for name in TRACE if name in head}
+    stream = _stream(origin.key, media)
+    return _checked(
+        ObjectRun(origin.tenant, stream, derived_run(media, revision), media, origin.timestamp_ms, trace), place
+    )
+
+
+def derived_run(media: MediaObject, revision: str) -> str:
+    """A run id that follows from the object: 128 bits of SHA-256 in a ULID's alphabet (26 characters)."""
+    digest = hashlib.sha256("\0".join((media.bucket, media.key, revision)).encode()).digest()
+    number = int.from_bytes(digest[:16])
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def derived_stream(media: MediaObject) -> str:
+    """A stream's name for an object that came without: its file name, and a hash of its key so that none share it."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", media.key.rsplit("/", 1)[-1])[:_NAME_CHARACTERS].strip("-.")
+    tail = hashlib.sha256(f"{media.bucket}\0{media.key}".encode()).hexdigest()[:10]
+    return f"{name}-{tail}" if name else tail
+
+
+def _stream(key: bytes | None, media: MediaObject) -> str:
+    """The record's key where it is a stream's name (MinIO's has a slash and never is), else one from the object's."""
+    name = (key or b"").decode("utf-8", "replace")
+    return name if STREAM_PATTERN.fullmatch(name) else derived_stream(media)
+
+
+def _checked(run: ObjectRun, place: Place) -> ObjectRun | Reason:
+    return run if within(run.media, place) else Reason.OUTSIDE_PREFIX
+
+
+def within(media: MediaObject, place: Place) -> bool:
+    """Whether the object is in the tenant's place. Keys that a path-minded store or proxy could read as others are not."""
+    if media.bucket != place.bucket or not media.key.startswith(place.prefix) or media.key == place.prefix:
+        return False
+    return all(_is_plain(key) for key in (media.key, unquote(media.key)))
+
+
+def _is_plain(key: str) -> bool:
+    parts = key.split("/")
+    return key.isprintable() and "\\" not in key and not any(part in ("", ".", "..") for part in parts)
