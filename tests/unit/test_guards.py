@@ -1,0 +1,87 @@
+"""Each guard fires on its case and leaves speech alone."""
+
+import numpy as np
+import pytest
+
+from kaption.domain.guards import (
+    Guard,
+    Quality,
+    compression_ratio,
+    loop_cut,
+    no_signal,
+    retry,
+    suppress,
+    token_budget,
+)
+
+GOOD = Quality(avg_logprob=-0.3, no_speech_prob=0.05, compression_ratio=1.3)
+SILENT = Quality(avg_logprob=-1.2, no_speech_prob=0.7, compression_ratio=1.0)
+QUIET_BUT_SURE = Quality(avg_logprob=-0.5, no_speech_prob=0.9, compression_ratio=1.0)
+UNSURE = Quality(avg_logprob=-1.2, no_speech_prob=0.1, compression_ratio=1.0)
+REPEATED = Quality(avg_logprob=-0.1, no_speech_prob=0.05, compression_ratio=2.5)
+
+
+@pytest.mark.parametrize(
+    ("quality", "tokens", "guard"),
+    [
+        (GOOD, 20, None),
+        (GOOD, 41, Guard.OVER_BUDGET),
+        (REPEATED, 20, Guard.REPETITION),
+        (UNSURE, 20, Guard.LOW_LOGPROB),
+        (SILENT, 20, None),
+    ],
+)
+def test_what_is_decoded_again(quality: Quality, tokens: int, guard: Guard | None) -> None:
+    assert retry(quality, tokens, seconds=5.0) is guard
+
+
+@pytest.mark.parametrize(
+    ("text", "quality", "guard"),
+    [
+        ("Hello there.", GOOD, None),
+        ("Hello there.", SILENT, Guard.NO_SPEECH),
+        ("Hello there.", QUIET_BUT_SURE, None),
+        ("Hello there.", UNSURE, None),
+        ("No no no.", REPEATED, Guard.REPETITION),
+        ("", SILENT, None),
+    ],
+)
+def test_what_is_suppressed(text: str, quality: Quality, guard: Guard | None) -> None:
+    assert suppress(text, quality) is guard
+
+
+def test_output_that_equals_the_vocabulary_is_an_echo() -> None:
+    assert suppress("Kaption, Ångström.", GOOD, ("Kaption", "Ångström")) is Guard.VOCABULARY_ECHO
+    assert suppress("Kaption and Ångström.", GOOD, ("Kaption", "Ångström")) is None
+    assert suppress("Kaption.", GOOD, ("Kaption",)) is None
+    assert suppress("Kaption.", QUIET_BUT_SURE, ("Kaption",)) is Guard.VOCABULARY_ECHO
+
+
+@pytest.mark.parametrize("text", ["Thanks for watching!", "Subtitles by the Amara.org community", "you", "Thank you."])
+def test_known_artefacts_go_only_where_no_speech_was_heard(text: str) -> None:
+    assert suppress(text, GOOD, heard=False) is Guard.KNOWN_ARTEFACT
+    assert suppress(text, GOOD, heard=True) is None
+
+
+def test_loops_are_cut_to_one_round() -> None:
+    assert loop_cut([1, 2, *[7, 8, 9] * 4]) == 5
+    assert loop_cut([1, 2, *[7] * 12]) == 3
+    assert loop_cut([]) == 0
+
+
+def test_repeated_digits_are_no_loop() -> None:
+    assert loop_cut([1, 2, *[7] * 11]) == 13
+    assert loop_cut([*[7, 8, 9, 10] * 3, 5]) == 13
+    assert loop_cut([*[7, 8, 9, 10, 11, 12] * 3]) == 18
+
+
+def test_only_digital_silence_is_no_signal() -> None:
+    assert no_signal(np.zeros(0, np.float32)) is Guard.NO_SIGNAL
+    assert no_signal(np.full(100, 1 / 32768, np.float32)) is Guard.NO_SIGNAL
+    assert no_signal(np.array([0, 0, 0.001], np.float32)) is None
+
+
+def test_figures() -> None:
+    assert compression_ratio("") == 0.0
+    assert compression_ratio("the end " * 40) > 2.4 > compression_ratio("Please enter your number now.")
+    assert token_budget(5.0) == 40

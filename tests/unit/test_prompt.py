@@ -1,0 +1,42 @@
+"""What stands before the start token, with one token a character: easy to count."""
+
+import pytest
+
+from kaption.domain.decoding import DecodeOptions
+from kaption_gpu.backends.prompt import BUDGET, LENGTHS, prompt_tokens
+
+
+def _encode(text: str) -> list[int]:
+    return [ord(c) for c in text]
+
+
+def _prompt(vocabulary: tuple[str, ...] = (), earlier: str = "") -> str:
+    options = DecodeOptions(prompt=earlier, vocabulary=vocabulary)
+    return "".join(chr(token) for token in prompt_tokens(options, _encode))
+
+
+def test_nothing_to_say_is_no_prompt() -> None:
+    assert _prompt() == ""
+    assert _prompt(earlier="  ") == ""
+
+
+def test_vocabulary_stands_first_and_earlier_text_is_cut_at_its_front() -> None:
+    assert _prompt(("Ann", "Bo")) == " Ann, Bo."
+    assert _prompt(("Ann",), "we met at noon") == " Ann. at noon"
+
+
+@pytest.mark.parametrize("size", range(0, 400, 7))
+def test_earlier_text_has_one_of_few_lengths_within_the_budget(size: int) -> None:
+    alone = _prompt(earlier="x" * size)
+    assert len(alone) in LENGTHS
+    named = _prompt(("Kaption",), "x" * size)
+    assert len(named) - len(" Kaption.") in LENGTHS
+    assert len(named) <= BUDGET
+
+
+def test_terms_that_do_not_fit_are_left_out_whole() -> None:
+    terms = tuple(f"term{n:03}" for n in range(200))
+    prompt = _prompt(terms, "x" * 400)
+    assert prompt.startswith(" term000, term001")
+    assert len(prompt) <= BUDGET
+    assert prompt.split(".", maxsplit=1)[0].split(", ")[-1] in terms

@@ -1,0 +1,43 @@
+"""The voice detector hears speech, and nothing that another stream said."""
+
+import numpy as np
+import pytest
+
+from kaption.domain.decoding import VAD_FRAME, Audio
+from kaption_gpu.vad import SileroDetector
+from tests.support.asterisk import prompt, require_prompts
+
+
+def _probabilities(detector: SileroDetector, audio: Audio) -> list[float]:
+    frames = audio[: audio.size // VAD_FRAME * VAD_FRAME].reshape(-1, VAD_FRAME)
+    return [detector(frame) for frame in frames]
+
+
+def _speech() -> Audio:
+    require_prompts()
+    return prompt("vm-options").audio()[: 4 * 16_000]
+
+
+def test_speech_is_heard_and_silence_is_not() -> None:
+    assert np.median(_probabilities(SileroDetector(), _speech())) > 0.8
+    assert max(_probabilities(SileroDetector(), np.zeros(16_000, np.float32))) < 0.2
+
+
+def test_streams_share_no_state_and_reset_forgets() -> None:
+    speech = _speech()
+    alone = _probabilities(SileroDetector(), speech)
+    one, two = SileroDetector(), SileroDetector()
+    noise = np.random.default_rng(0).normal(0, 0.1, speech.size).astype(np.float32)
+    mixed = []
+    for at in range(0, speech.size - VAD_FRAME + 1, VAD_FRAME):
+        mixed.append(one(speech[at : at + VAD_FRAME]))
+        two(noise[at : at + VAD_FRAME])
+    assert mixed == alone
+    assert _probabilities(one, speech) != alone
+    one.reset()
+    assert _probabilities(one, speech) == alone
+
+
+def test_other_frames_are_refused() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        SileroDetector()(np.zeros(256, np.float32))
