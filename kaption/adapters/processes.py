@@ -6,10 +6,10 @@ reaches what it started too, and the kernel ends it should the supervisor be kil
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 from typing import Final as Const
 
-_PR_SET_PDEATHSIG: Const = 1
-_LIBC: Const = ctypes.CDLL(None, use_errno=True)
+from kaption.adapters import launch as launcher
+
 _READY_POLL_SECONDS: Const = 0.2
 _LOG_BYTES: Const = 32 << 20
 _LOG_CHECK_SECONDS: Const = 60.0
@@ -83,22 +83,23 @@ class Child:
         self._process = await self._spawn(self.spec.argv)
 
     async def _spawn(self, argv: Sequence[str]) -> asyncio.subprocess.Process:
-        parent, death = os.getpid(), self.spec.parent_death_signal
-
-        def bind_to_parent() -> None:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, death)
-            if os.getppid() != parent:  # it died between fork and prctl
-                os._exit(1)
-
+        launch = (
+            sys.executable,
+            "-I",
+            "-S",
+            launcher.__file__,
+            str(int(self.spec.parent_death_signal)),
+            str(os.getpid()),
+        )
         with self.spec.log.open("ab") as log:
             return await asyncio.create_subprocess_exec(
+                *launch,
                 *argv,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=dict(self.spec.env),
                 start_new_session=True,
-                preexec_fn=bind_to_parent,  # two system calls, nothing that takes a lock
             )
 
     async def wait(self) -> int:

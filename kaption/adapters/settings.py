@@ -115,12 +115,17 @@ class Settings(BaseSettings):
         return f"kaption-{self.group}-{topic}-{partition}"
 
 
+def inherited_environment() -> dict[str, str]:
+    """This process's environment without Kaption's settings, for a child that is not ours and needs no secret."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith("KAPTION_")}
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment for a child process: this one's, with every ``KAPTION_*`` as ``settings`` has it.
 
     Secrets travel here and never in a command line, which every user of the machine can read.
     """
-    out = {name: value for name, value in os.environ.items() if not name.upper().startswith("KAPTION_")}
+    out = inherited_environment()
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if value is not None:

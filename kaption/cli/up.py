@@ -1,0 +1,275 @@
+"""``kaption up``: the whole pipeline on this machine, as supervised processes."""
+
+import asyncio
+import fcntl
+import shutil
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import click
+
+from kaption.adapters import embedded_s3, logs, topics
+from kaption.adapters.aggregate import Aggregate, Status
+from kaption.adapters.embedded_kafka import LOOPBACK, TRYING_OUT, BrokerError, free_port
+from kaption.adapters.processes import ChildFailedError, ChildSpec, Supervisor
+from kaption.adapters.settings import Settings
+from kaption.adapters.telemetry import RESTARTS, Telemetry
+from kaption.cli import pipeline
+from kaption.cli.exits import Exit, Failed, load_settings
+from kaption.cli.reach import broker
+
+_KAFKA_PORT = 9092
+_S3_PORT = 8333
+_HTTP_PORT = 8787
+_MIN_FREE_BYTES = 512 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run: ``broker`` and ``store`` are None where the user brings one."""
+
+    settings: Settings
+    broker: ChildSpec | None
+    store: ChildSpec | None
+    services: tuple[pipeline.Service, ...]
+    http_port: int
+
+
+def say(line: str) -> None:
+    """One line for the operator; stdout is kept for the line that scripts wait for."""
+    click.echo(f"kaption: {line}", err=True)
+
+
+@click.command()
+@click.option(
+    "--data", type=click.Path(file_okay=False, path_type=Path), help="Folder for data and logs [KAPTION_DATA]."
+)
+@click.option(
+    "--kafka",
+    default="embedded",
+    show_default=True,
+    metavar="embedded|apache|HOST:PORT",
+    help="embedded: for trying out; apache: a private node from KAFKA_HOME; else a broker that runs already.",
+)
+@click.option(
+    "--kafka-port", type=click.IntRange(0, 65535), help=f"Port of the broker [{_KAFKA_PORT}, else a free one]."
+)
+@click.option("--s3", default="embedded", show_default=True, metavar="embedded|URL", help="The object store.")
+@click.option("--http-port", type=click.IntRange(0, 65535), help=f"Health and metrics [{_HTTP_PORT}, else a free one].")
+@click.option("--stages", type=click.Choice(["fused", "staged"]), help="Stages in one agent or each by itself.")
+@click.option("--workers", type=click.IntRange(1), help="Pool workers [KAPTION_WORKERS].")
+@click.option("--model", metavar="ALIAS", help="tiny.en or base [KAPTION_MODEL].")
+@click.option("--backend", metavar="NAME", help="faster-whisper or openai-whisper [KAPTION_BACKEND].")
+def command(
+    *,
+    data: Path | None,
+    kafka: str,
+    kafka_port: int | None,
+    s3: str,
+    http_port: int | None,
+    stages: str | None,
+    workers: int | None,
+    model: str | None,
+    backend: str | None,
+) -> None:
+    """Run the whole pipeline on this machine: broker, object store, agents and pool, until Ctrl-C.
+
+    Once all of it is warm, one line goes to stdout: "ready kafka=HOST:PORT s3=URL http=URL".
+
+    http serves /health, /ready and /metrics of all processes. A process that dies is started again. Everything listens
+    on 127.0.0.1 only; logs are in DATA/logs.
+    """
+    settings = load_settings(data=data, stages=stages, workers=workers, model=model, backend=backend)
+    settings = settings.model_copy(update={"data": settings.data.resolve()})
+    with _workplace(settings.data) as log:
+        logs.configure(settings, "up", log)
+        plan = _plan(settings, kafka, kafka_port, s3, http_port)
+        if kafka == "embedded":
+            say(TRYING_OUT)
+        asyncio.run(_run(plan))
+
+
+@contextmanager
+def _workplace(data: Path) -> Iterator[TextIO]:
+    """The data folder, checked and locked for this process; gives the supervisor's own log file."""
+    try:
+        (data / "logs").mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(data).free
+        lock = (data / "up.lock").open("a+")
+        log = (data / "logs/up.log").open("a", encoding="utf-8")
+    except OSError as error:
+        what = f"the data folder {data} can't be written ({error.strerror})"
+        raise Failed(Exit.DISK, f"{what}: free room or permissions there, or choose another with --data") from None
+    with lock, log:
+        if free < _MIN_FREE_BYTES:
+            what = f"the disk of {data} has {free >> 20} MiB left and {_MIN_FREE_BYTES >> 20} are needed"
+            raise Failed(Exit.DISK, f"{what}: free some room, or choose another folder with --data")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            what = f"another `kaption up` works in {data}"
+            raise Failed(Exit.IN_USE, f"{what}: stop it, or choose another folder with --data") from None
+        yield log
+
+
+def _plan(settings: Settings, kafka: str, kafka_port: int | None, s3: str, http_port: int | None) -> Plan:
+    command = None
+    if kafka in ("embedded", "apache"):
+        port = _port("--kafka-port", kafka_port, _KAFKA_PORT)
+        try:
+            command = pipeline.broker_command("apache" if kafka == "apache" else "embedded", settings, port)
+        except BrokerError as error:
+            raise Failed(Exit.CONFIG, str(error)) from None
+        # A broker of one's own knows no users; credentials in the environment are for another.
+        local = {"kafka_security": "PLAINTEXT", "kafka_username": None, "kafka_password": None, "replication": 1}
+        settings = settings.model_copy(update={"kafka": command.bootstrap, **local})
+    else:
+        settings = settings.model_copy(update={"kafka": kafka})
+    store = None
+    if s3 == "embedded":
+        try:
+            settings, store = pipeline.store_spec(settings, _port("", None, _S3_PORT))
+        except embedded_s3.StoreError as error:
+            raise Failed(Exit.CONFIG, str(error)) from None
+    else:
+        settings = settings.model_copy(update={"s3": s3})
+    return Plan(
+        settings=settings,
+        broker=pipeline.broker_spec(command, settings) if command else None,
+        store=store,
+        services=pipeline.services(settings),
+        http_port=_port("--http-port", http_port, _HTTP_PORT),
+    )
+
+
+def _port(option: str, asked: int | None, usual: int) -> int:
+    """The port that was asked for, which must be free; else the usual one, or any when that is taken."""
+    if asked == 0:
+        return free_port()
+    if _is_free(asked or usual):
+        return asked or usual
+    if asked:
+        what = f"port {asked} on {LOOPBACK} is in use"
+        raise Failed(
+            Exit.IN_USE, f"{what}: stop what listens there, or give another with {option} (0 takes a free one)"
+        )
+    return free_port()
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True
+
+
+async def _run(plan: Plan) -> None:
+    """Start everything, say so, and keep it until a signal; then stop it in order."""
+    telemetry = Telemetry(plan.settings, "up")
+    supervisor = Supervisor(say, restarted=lambda name: telemetry.record(RESTARTS, process=name.partition("-")[0]))
+    urls = {service.spec.name: service.url for service in plan.services}
+    aggregate = Aggregate(lambda: _statuses(supervisor, urls), telemetry.prometheus)
+    stop = _on_signals(supervisor)
+    work = asyncio.create_task(_work(plan, supervisor, aggregate))
+    try:
+        await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            await work
+    except ChildFailedError as error:
+        raise Failed(Exit.GAVE_UP, str(error)) from None
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        aggregate.ready = False
+        await _stop(plan, supervisor)
+        await aggregate.stop()
+        telemetry.shutdown()
+
+
+async def _work(plan: Plan, supervisor: Supervisor, aggregate: Aggregate) -> None:
+    try:
+        port = await aggregate.start(LOOPBACK, plan.http_port)
+    except OSError as error:
+        what = f"port {plan.http_port} can't be listened on ({error.strerror})"
+        raise Failed(Exit.IN_USE, f"{what}: give another with --http-port") from None
+    if plan.store is not None:
+        supervisor.start(plan.store)
+    else:
+        await _buckets(plan)
+    await _broker_ready(plan, supervisor)
+    for service in plan.services:
+        if service.spec.name != pipeline.FILES:
+            supervisor.start(service.spec)
+    if plan.store is not None:
+        await supervisor.wait_ready(pipeline.STORE)
+        await _buckets(plan)
+    for service in plan.services:
+        if service.spec.name == pipeline.FILES:
+            supervisor.start(service.spec)
+    await supervisor.wait_ready()
+    aggregate.ready = True
+    click.echo(f"ready kafka={plan.settings.kafka} s3={plan.settings.s3} http=http://{LOOPBACK}:{port}")
+    await supervisor.failed()
+
+
+async def _buckets(plan: Plan) -> None:
+    """Both buckets exist: made in a store of one's own, and asked for in another's."""
+    try:
+        if plan.store is not None:
+            await embedded_s3.create_buckets(plan.settings)
+        elif missing := await embedded_s3.missing_buckets(plan.settings):
+            what = f"the object store at {plan.settings.s3} has no bucket {' and no bucket '.join(missing)}"
+            raise Failed(Exit.CONFIG, f"{what}: create it, or set KAPTION_MEDIA_BUCKET and KAPTION_WORK_BUCKET")
+    except embedded_s3.StoreRefusedError as error:
+        raise Failed(Exit.REFUSED, f"{error}: check KAPTION_S3_ACCESS_KEY and KAPTION_S3_SECRET_KEY") from None
+    except embedded_s3.StoreError as error:
+        raise Failed(Exit.UNAVAILABLE, f"{error}: start it, or use --s3 embedded") from None
+
+
+async def _broker_ready(plan: Plan, supervisor: Supervisor) -> None:
+    if plan.broker is not None:
+        supervisor.start(plan.broker)
+        await supervisor.wait_ready(pipeline.BROKER)
+    async with broker(plan.settings):
+        await topics.create(plan.settings)
+
+
+def _on_signals(supervisor: Supervisor) -> "asyncio.Future[None]":
+    """Done at the first SIGTERM or SIGINT; a second one kills every child at once."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+
+    def on_signal() -> None:
+        if stop.done():
+            say("killing what has not stopped yet")
+            supervisor.kill()
+        else:
+            say("stopping")
+            stop.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+async def _stop(plan: Plan, supervisor: Supervisor) -> None:
+    """Agents first, so that nothing new comes, then the pool, then what both need."""
+    pools: Sequence[str] = [
+        one.spec.name for one in plan.services if one.spec.name not in (pipeline.LIVE, pipeline.FILES)
+    ]
+    await supervisor.stop((pipeline.LIVE, pipeline.FILES), pools, (pipeline.STORE, pipeline.BROKER))
+
+
+def _statuses(supervisor: Supervisor, urls: dict[str, str]) -> dict[str, Status]:
+    return {
+        child.spec.name: Status(child.pid is not None, child.was_ready, child.restarts, urls.get(child.spec.name))
+        for child in supervisor.children
+    }
