@@ -36,9 +36,22 @@ _CONNECTIONS: Const = 10
 _TIMEOUT: Const = urllib3.Timeout(connect=3.0, read=30.0)
 _MISSING: Const = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "MethodNotAllowed", "ResourceNotFound"})
 
+_CREDENTIALS: Const = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+
 
 class StoreError(Exception):
-    """The store is away, slow, or refuses the credentials; the message names what and no secret."""
+    """The store is away or slow, or answers what it should not; the message names what and no secret."""
+
+
+class StoreRefusedError(StoreError):
+    """The store refuses the credentials, or does not let them do what the service must."""
+
+
+class Writer(Protocol):
+    """What a download is written to. An exception it raises ends the download."""
+
+    def write(self, data: bytes, /) -> int:
+        """Take ``data``."""
 
 
 class Reader(Protocol):
@@ -99,7 +112,7 @@ class ObjectStore:
             raise RefusedError(Reason.OBJECT_CHANGED)
         return stat
 
-    def fetch(self, media: MediaObject, into: BinaryIO) -> Stat:
+    def fetch(self, media: MediaObject, into: Writer) -> Stat:
         """Copy the object into ``into``, pinned to one version by version and ETag, and checked against its SHA-256.
 
         Raises:
@@ -164,13 +177,17 @@ class ObjectStore:
         """Delete a run's normalised audio; the pool does when the run closes. Raises ``StoreError``."""
         self.delete(self._settings.work_bucket, normalised_key(run))
 
+    def has_bucket(self, bucket: str) -> bool:
+        """Whether ``bucket`` is there. Raises ``StoreError``."""
+        with self._failures():
+            return bool(self._client.bucket_exists(bucket))
+
     def ensure_bucket(self, bucket: str) -> None:
         """Create ``bucket`` unless it is there. Raises ``StoreError``."""
-        with self._failures():
-            if self._client.bucket_exists(bucket):
-                return
-            with _but("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-                self._client.make_bucket(bucket)
+        if self.has_bucket(bucket):
+            return
+        with self._failures(), _but("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+            self._client.make_bucket(bucket)
 
     def prepare_work(self) -> None:
         """Create the work bucket and let the store expire orphans in it, where it can (else ``sweep`` does).
@@ -203,9 +220,11 @@ class ObjectStore:
         try:
             yield
         except S3Error as error:
-            raise StoreError(f"the object store answered {error.code}") from error
+            refused = error.code in _CREDENTIALS or getattr(error.response, "status", 0) in (401, 403)
+            kind = StoreRefusedError if refused else StoreError
+            raise kind(f"the object store at {self._settings.s3} answered {error.code}") from error
         except (MinioException, HTTPError, OSError) as error:
-            raise StoreError(f"the object store can't be reached ({type(error).__name__})") from error
+            raise StoreError(f"no object store answers at {self._settings.s3} ({type(error).__name__})") from error
 
     @contextmanager
     def _refusals(self, media: MediaObject) -> Iterator[None]:

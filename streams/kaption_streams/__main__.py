@@ -1,4 +1,4 @@
-"""``python -m kaption_streams live``: one agent process, until SIGTERM or until something fails."""
+"""``python -m kaption_streams live|files``: one agent process, until SIGTERM or until something fails."""
 
 import asyncio
 import logging
@@ -6,26 +6,36 @@ import signal
 import sys
 from contextlib import suppress
 
+from aiokafka.errors import KafkaError
+
 from kaption.adapters.health import Health
 from kaption.adapters.logs import configure
+from kaption.adapters.s3 import StoreError
 from kaption.adapters.settings import Settings
 from kaption_streams.app import make_app
+from kaption_streams.files import FileDoor
 from kaption_streams.live import FrontDoor
 
 log = logging.getLogger("kaption_streams")
+#: Each agent's consumer group, after the settings' prefix, and what it runs.
+_DOORS: dict[str, tuple[str, type[FrontDoor | FileDoor]]] = {
+    "live": ("streams", FrontDoor),
+    "files": ("files", FileDoor),
+}
 _WATCH_SECONDS = 0.2
 _STOP_SECONDS = 10.0
 
 
-async def run(settings: Settings) -> int:
-    """Work until SIGTERM; 0 then, 1 when a delivery failed (the supervisor starts the process again)."""
+async def run(settings: Settings, name: str) -> int:
+    """Run agent ``name`` until SIGTERM; 0 then, 1 when a delivery failed (the supervisor starts the process again)."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    app = make_app(settings, "streams")
-    door = FrontDoor(app, settings)
+    group, make_door = _DOORS[name]
+    app = make_app(settings, group)
+    door = make_door(app, settings)
     health = Health()
-    await health.start(settings, "live")
+    await health.start(settings, name)
     await door.start()
     await app.start()
     while not stop.is_set() and not door.failed.done():
@@ -42,7 +52,7 @@ async def run(settings: Settings) -> int:
     return 1 if failed else 0
 
 
-async def _stop(app: object, door: FrontDoor, *, drain: bool) -> None:
+async def _stop(app: object, door: FrontDoor | FileDoor, *, drain: bool) -> None:
     if drain:
         await door.stop()
     await app.stop()  # type: ignore[attr-defined]  # Faust ships no types
@@ -51,9 +61,16 @@ async def _stop(app: object, door: FrontDoor, *, drain: bool) -> None:
 
 def main() -> int:
     """Entry point."""
+    name = sys.argv[1] if len(sys.argv) == 2 else ""
+    if name not in _DOORS:
+        sys.exit(f"usage: python -m kaption_streams {'|'.join(_DOORS)}")
     settings = Settings()
-    configure(settings, "live")
-    return asyncio.run(run(settings))
+    configure(settings, name)
+    try:
+        return asyncio.run(run(settings, name))
+    except (StoreError, KafkaError) as error:
+        log.error("can't start", extra={"error": f"{type(error).__name__}: {error}"})
+        return 1
 
 
 if __name__ == "__main__":

@@ -1,0 +1,104 @@
+"""One object to normalised audio: fetched, decoded in a child, muted, and stored in the work bucket. Blocks: use a thread.
+
+Knows nothing of Kafka. The audio is never whole in memory, and on disk only as the object's own bytes.
+"""
+
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from kaption.adapters.media import Decoding
+from kaption.adapters.s3 import ObjectStore, normalised_key
+from kaption.adapters.settings import Settings
+from kaption.domain.batch import Normalised, muted_samples
+from kaption.domain.objects import ObjectRun
+from kaption.domain.outputs import RunKey
+from kaption.domain.pcm import silence
+
+_BLOCK_SAMPLES = 1 << 16
+
+
+class StoppedError(Exception):
+    """The process is to end; the object is left for the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Normaliser:
+    """Makes normalised audio until ``stopping`` is set."""
+
+    settings: Settings
+    store: ObjectStore
+    stopping: threading.Event
+
+    def __call__(self, run: ObjectRun) -> Normalised:
+        """Fetch, decode and store ``run``'s object.
+
+        Raises:
+            RefusedError: It can't be transcribed, and never will be.
+            StoreError: The store is away.
+            StoppedError: ``stopping`` was set.
+        """
+        scratch = self.settings.data / "scratch"
+        scratch.mkdir(parents=True, exist_ok=True)
+        # Without a name: a killed process leaves nothing.
+        with tempfile.TemporaryFile(dir=scratch) as file:
+            self.store.fetch(run.media, _Watched(file, self._check))
+            mix = run.media.options.channels == "mix"
+            with Decoding(cast("BinaryIO", file), self.settings, mix=mix) as decoding:
+                key = normalised_key(RunKey(run.tenant, run.stream, run.run))
+                audio = _Muted(decoding, run.media.muted, self._check)
+                self.store.put(self.settings.work_bucket, key, audio)
+                made = decoding.format
+                return Normalised(self.settings.work_bucket, key, made.rate, made.channels, audio.samples)
+
+    def _check(self) -> None:
+        if self.stopping.is_set():
+            raise StoppedError
+
+
+class _Watched:
+    """A file to download into, which stops when the process does."""
+
+    def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
+        self._file, self._check = file, check
+
+    def write(self, data: bytes, /) -> int:
+        self._check()
+        return self._file.write(data)
+
+
+class _Muted:
+    """Decoded PCM to upload, muted ranges silenced. At the end it asks whether that was all of the file: if not, the
+    upload fails, and nothing of it stays in the store.
+    """
+
+    def __init__(self, decoding: Decoding, muted: tuple[tuple[int, int], ...], check: Callable[[], None]) -> None:
+        self._decoding, self._check = decoding, check
+        self._ranges = muted_samples(muted, decoding.format.rate)
+        self.samples = 0
+        self._block = b""
+        self._at = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        if self._at == len(self._block):
+            self._next()
+        end = len(self._block) if size < 0 else min(self._at + size, len(self._block))
+        piece = self._block[self._at : end]
+        self._at = end
+        return piece
+
+    def _next(self) -> None:
+        self._check()
+        form = self._decoding.format
+        block = self._decoding.read(_BLOCK_SAMPLES)
+        self._at, self._block = 0, block
+        if not block:
+            self._decoding.finish()
+            return
+        first, count = self.samples, len(block) // form.width
+        self.samples += count
+        inside = tuple((a, b) for a, b in self._ranges if a < first + count and b > first)
+        if inside:
+            self._block = silence(block, form.channels, first, inside)
