@@ -238,7 +238,7 @@ class Supervisor:
             await asyncio.gather(watch.task, return_exceptions=True)
         if not await watch.child.stop():
             self._say(
-                f"{watch.child.spec.name} did not stop within {watch.child.spec.drain_seconds:.0f} s and was killed"
+                f"{watch.child.spec.name} did not stop within {watch.child.spec.drain_seconds:g} s and was killed"
             )
 
     async def _keep(self, watch: _Watch) -> None:

