@@ -13,10 +13,11 @@ from aiokafka.errors import KafkaError
 from ulid import ULID
 
 from kaption.adapters.kafka import security
+from kaption.adapters.presence import require_topics
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import Telemetry, inject
 from kaption_schemas.headers import event_headers, pcm_type, sequence
-from kaption_schemas.records import RATES, AudioFormat, MediaObject, RunOptions, StreamEnded, StreamStarted
+from kaption_schemas.records import AudioFormat, MediaObject, RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import (
     DEFAULT_TENANT,
     EVENTS,
@@ -72,7 +73,12 @@ class StreamWriter:
         self._sample = 0
 
     async def __aenter__(self) -> Self:
-        """Publish ``started``."""
+        """Publish ``started``.
+
+        Raises:
+            PublishError: The brokers did not take it.
+            LookupError: The tenant has no topic for streams; the message says what to do.
+        """
         started = StreamStarted(
             format=self._format, options=self._options, wall_time_ms=int(datetime.now(UTC).timestamp() * 1000)
         )
@@ -170,6 +176,7 @@ class Publisher:
         self._telemetry = telemetry
         self._producer: Any = None
         self._pending: deque[Awaitable[Any]] = deque()
+        self._known: set[str] = set()
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -221,12 +228,10 @@ class Publisher:
         Raises:
             ValueError: The name, or an option, is out of its range.
         """
-        if rate not in RATES:
-            raise ValueError(f"rate {rate} is none of {', '.join(map(str, RATES))}")
         return StreamWriter(
             self,
             _checked(name),
-            AudioFormat(encoding=encoding, rate=rate, channels=channels),
+            AudioFormat.model_validate({"encoding": encoding, "rate": rate, "channels": channels}),
             _options(options, fields),
         )
 
@@ -261,6 +266,7 @@ class Publisher:
 
         Raises:
             PublishError: The brokers did not take it.
+            LookupError: The tenant has no topic for objects.
             ValueError: A field is out of its range.
         """
         body = MediaObject(
@@ -288,6 +294,9 @@ class Publisher:
         if self._producer is None:
             raise PublishError("the publisher is not connected: use it with `async with`")
         name = topic_name(topic, self._tenant)
+        if name not in self._known:
+            await require_topics(self._settings, name)
+            self._known.add(name)
         head = event_headers(
             kind, id=f"{run}/{id}", source="/kaption/publisher", run=run, content_type=content,
             extra={"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **extra},

@@ -14,6 +14,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from pydantic import ValidationError
 
 from kaption.adapters.kafka import security
+from kaption.adapters.presence import require_topics
 from kaption.adapters.settings import Settings
 from kaption.domain.reader import Reader, Transcript
 from kaption_schemas.headers import text_headers
@@ -111,7 +112,8 @@ class Transcripts:
         """Connect, and settle where reading starts: whatever is published from now on is read.
 
         Raises:
-            aiokafka.errors.KafkaError: The brokers can't be reached or refuse, or a topic is missing.
+            aiokafka.errors.KafkaError: The brokers can't be reached, or refuse.
+            LookupError: A topic is not there, or not for this user; the message says what to do.
         """
         consumer = AIOKafkaConsumer(
             *self._topics,
@@ -125,6 +127,7 @@ class Transcripts:
             partition_assignment_strategy=(RangePartitionAssignor,),
         )
         try:
+            await require_topics(self._settings, *self._topics)
             await consumer.start()
             for where in consumer.assignment():
                 await consumer.position(where)

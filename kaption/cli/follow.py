@@ -160,5 +160,7 @@ async def _follow(settings: Settings, transcripts: Transcripts, sink: Sink, ends
                         sink.show(record)
                     if ends and ends.after(record):
                         return
+    except LookupError as error:
+        raise Failed(Exit.CONFIG, str(error)) from None
     except BrokenPipeError:
         raise Failed(Exit.FAILED, "the reader of the output is gone") from None

@@ -144,6 +144,8 @@ async def _publish(
         raise Failed(Exit.REFUSED if error.refused else Exit.UNAVAILABLE, str(error)) from None
     except PublishError as error:
         raise Failed(Exit.UNAVAILABLE, f"{error}: see `kaption doctor`") from None
+    except LookupError as error:
+        raise Failed(Exit.CONFIG, str(error)) from None
     except ValueError as error:
         raise Failed(Exit.USAGE, _plain(error)) from None
 

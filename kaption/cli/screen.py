@@ -40,7 +40,7 @@ class Screen:
     def __init__(self, console: Console, status: Callable[[], str] = lambda: "") -> None:
         self._console = console
         self._status = status
-        self._open: dict[TrackKey, PartialTranscript] = {}
+        self._open: dict[tuple[TrackKey, int], PartialTranscript] = {}
         self._colours: dict[str, str] = {}
         # Drawn when something came, and never by a timer: an idle terminal costs nothing.
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
@@ -60,31 +60,36 @@ class Screen:
         """Draw ``record``; ``note`` stands behind it, dimmed."""
         key = TrackKey(record.tenant, record.stream, record.run, record.channel)
         if isinstance(record, PartialTranscript):
-            self._open[key] = record
+            self._open[key, record.segment] = record
         else:
-            if self._settles(key, record):
-                self._open.pop(key, None)
+            self._settle(key, record)
             if text := line(record):
                 said = Text(text, style="" if isinstance(record, FinalTranscript) else "dim")
                 said.stylize(self._colour(record.stream), 0, len(record.stream))
                 self._live.console.print(said.append(f"  {note}" if note else "", style="dim"))
         self.refresh()
 
+    @property
+    def growing(self) -> tuple[PartialTranscript, ...]:
+        """What is being said, oldest first."""
+        return tuple(self._open.values())
+
     def refresh(self) -> None:
         """Draw what is open again."""
-        rows = [self._growing(record) for record in self._open.values()]
+        rows = [self._row(record) for record in self.growing]
         if status := self._status():
             rows.append(Text(status, style="dim"))
         self._live.update(Group(*rows), refresh=True)
 
-    def _settles(self, key: TrackKey, record: Transcript) -> bool:
-        """Whether what is open is over with ``record``; the next segment may be open already."""
-        growing = self._open.get(key)
-        if isinstance(record, FinalTranscript):
-            return growing is not None and growing.segment <= record.segment
-        return isinstance(record, StreamCompleted)
+    def _settle(self, key: TrackKey, record: Transcript) -> None:
+        """Take away what is over with ``record``; the next segment may be growing already."""
+        last = record.segment if isinstance(record, FinalTranscript) else None
+        if last is not None or isinstance(record, StreamCompleted):
+            over = [one for one in self._open if one[0] == key and (last is None or one[1] <= last)]
+            for one in over:
+                del self._open[one]
 
-    def _growing(self, record: PartialTranscript) -> Text:
+    def _row(self, record: PartialTranscript) -> Text:
         out = Text(record.stream, style=self._colour(record.stream)).append(
             f"  {clock(record.start_ms)}  ", style="dim"
         )

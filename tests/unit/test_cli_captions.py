@@ -1,0 +1,130 @@
+"""Publish, follow and demo without a broker: what a command line stands for, what is drawn, what is counted."""
+
+import io
+import wave
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from kaption import demo
+from kaption.adapters.audio_files import AudioFile, AudioFileError
+from kaption.cli.follow import Ends
+from kaption.cli.follow import command as follow
+from kaption.cli.publish import command as publish
+from kaption.cli.screen import Screen, line
+from kaption_schemas.records import Word
+from tests.support.transcripts import completed, final, gap, partial
+
+SPEECH = Path(__file__).parents[2] / "demo" / "speech"
+
+
+def wav(path: Path, rate: int, channels: int, seconds: float = 1.0) -> Path:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(bytes(range(256)) * round(rate * channels * 2 * seconds / 256))
+    return path
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(8000, 1), (16000, 2), (44100, 1)])
+def test_a_file_comes_back_in_frames_of_100_ms_bit_for_bit(tmp_path: Path, rate: int, channels: int) -> None:
+    path = wav(tmp_path / "a.wav", rate, channels)
+    with AudioFile(path) as audio:
+        assert (audio.format.rate, audio.format.channels) == (rate, channels)
+        frames = list(audio.frames())
+    assert {len(frame) for frame in frames[:-1]} == {rate // 10 * channels * 2}
+    with wave.open(str(path)) as file:
+        assert b"".join(frames) == file.readframes(file.getnframes())
+
+
+def test_a_rate_that_is_not_taken_is_resampled(tmp_path: Path) -> None:
+    with AudioFile(wav(tmp_path / "a.wav", 96000, 1)) as audio:
+        assert audio.format.rate == 48000
+        assert sum(map(len, audio.frames())) == pytest.approx(48000 * 2, rel=0.01)
+
+
+def test_what_is_no_audio_is_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "text.mp3"
+    path.write_text("no audio at all\n" * 100)
+    with pytest.raises(AudioFileError, match=r"text\.mp3"):
+        AudioFile(path).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["-", "--stream", "a", "--as-object"], "standard input is live"),
+        (["-", "--stream", "a", "--live", "--as-object"], "exclude each other"),
+        (["-", "--stream", "a b"], "1-128 of"),
+        (["/nowhere", "--stream", "a"], "there is no /nowhere"),
+    ],
+)
+def test_a_wrong_publish_is_refused_before_anything_is_sent(argv: list[str], said: str) -> None:
+    result = CliRunner().invoke(publish, argv)
+    assert result.exit_code == 2
+    assert said in result.output
+
+
+@pytest.mark.parametrize("argv", [["--until-completed"], ["a b"], ["--tenant", "A"]])
+def test_a_wrong_follow_is_refused(argv: list[str]) -> None:
+    assert CliRunner().invoke(follow, argv).exit_code == 2
+
+
+def test_the_end_waits_for_every_channel_of_every_stream() -> None:
+    ends = Ends(("a", "b"))
+    assert not ends.after(final(0, stream="a", channel=0))
+    assert not ends.after(final(0, stream="a", channel=1))
+    assert not ends.after(completed(stream="b"))
+    assert not ends.after(completed(stream="a", channel=1))
+    assert ends.after(completed(stream="a", channel=0))
+
+
+def test_lines_say_what_kind_they_are() -> None:
+    assert line(partial(0, 1, text="so\x1b[2J far")) == "call  0:00.0  ~ so [2J far"
+    assert line(final(3, "It is.", channel=1)) == "call#1  0:12.0  It is."
+    assert line(final(0, "")) == ""
+    assert "lost" in line(gap())
+    assert "1 segments" in line(completed())
+
+
+def test_a_partial_grows_below_and_its_final_replaces_it() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, _environ={})
+    with Screen(console) as screen:
+        screen.show(partial(0, 1, text="good mor", stable=4))
+        screen.show(partial(1, 1, text="second"))
+        assert [record.segment for record in screen.growing] == [0, 1]
+        screen.show(final(0, "Good morning."))
+        assert [record.segment for record in screen.growing] == [1]
+        screen.show(completed())
+        assert screen.growing == ()
+    assert isinstance(console.file, io.StringIO)
+    assert "Good morning." in console.file.getvalue()
+
+
+def test_the_shipped_speech_is_two_talks_of_two_minutes() -> None:
+    talks = demo.load_talks(SPEECH)
+    assert [talk.name for talk in talks] == ["harbour", "workshop"]
+    assert 110 < demo.together("all", talks).seconds < 130
+    assert all("[" not in talk.text for talk in talks)
+    assert sum(file.stat().st_size for file in SPEECH.iterdir()) < 4_000_000
+
+
+def test_a_folder_without_speech_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(AudioFileError, match="no speech"):
+        demo.load_talks(tmp_path)
+
+
+def test_a_score_counts_errors_and_latencies() -> None:
+    talk = demo.Talk("t", b"", "We have twenty four boats.")
+    score = demo.Score(talk, live=True)
+    assert score.wer() == 1.0
+    assert score.take(partial(0, 1, text="we have"), 1.5) == pytest.approx(0.5)
+    words = (Word(text="we", start_ms=0, end_ms=2000, probability=1),)
+    assert score.take(final(0, "we have 24 boats", words), 3.0) == pytest.approx(1.0)
+    assert score.take(completed(), 5.0) is None
+    assert (score.completed, score.wer()) == (True, 0.0)
+    assert demo.percentiles([]) == (0.0, 0.0)
+    assert demo.percentiles([1.0] * 9 + [2.0]) == pytest.approx((1.0, 1.55))
