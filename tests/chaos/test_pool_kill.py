@@ -1,0 +1,133 @@
+"""A pool worker is killed, paused or joined in mid-sentence: the finals are those of an undisturbed run, none twice."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.structs import ConsumerRecord
+
+from kaption.adapters.kafka import security
+from kaption.adapters.settings import Settings
+from kaption_schemas.headers import text_headers
+from kaption_schemas.topics import FINAL, Type, topic_name
+from tests.support.brokers import Broker
+from tests.support.pool import Call, CallPublisher, ready, speech, worker
+from tests.support.topics import create_topics, wipe_topics
+
+pytestmark = pytest.mark.timeout(280)
+
+SECONDS = 14.0
+TENANTS = ("default", "acme")
+Final = tuple[str, int, int, str]
+
+
+def calls() -> list[Call]:
+    """Four runs: two tenants with equal stream names, and a stereo call with its channels apart."""
+    joe, rate = speech("harbour-1-joe", SECONDS)
+    slt, other = speech("harbour-2-slt", SECONDS)
+    rms, third = speech("workshop-1-rms", SECONDS)
+    size = min(len(joe), len(slt))
+    both = np.concatenate([joe[:size], slt[:size]], axis=1)
+    runs = [f"01K{'0' * 22}{digit}" for digit in "1234"]
+    return [
+        Call("default", "desk", runs[0], joe, rate),
+        Call("acme", "desk", runs[1], slt, other),
+        Call("default", "shop", runs[2], rms, third),
+        Call("default", "call", runs[3], both, rate, "split"),
+    ]
+
+
+async def committed(settings: Settings, runs: set[str], channels: int) -> list[ConsumerRecord]:
+    """Everything on the final topics, when ``channels`` completions are there, and half a second later."""
+    consumer = AIOKafkaConsumer(
+        **security(settings), isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False
+    )
+    await consumer.start()
+    records: list[ConsumerRecord] = []
+    try:
+        names = [topic_name(FINAL, tenant) for tenant in settings.tenants]
+        consumer.assign([TopicPartition(name, n) for name in names for n in range(settings.partitions)])
+        async with asyncio.timeout(150):
+            while sum(text_headers(r.headers)["ce_type"] == str(Type.COMPLETED) for r in records) < channels:
+                for batch in (await consumer.getmany(timeout_ms=200)).values():
+                    records += batch
+        for batch in (await consumer.getmany(timeout_ms=500)).values():
+            records += batch
+    finally:
+        await consumer.stop()
+    assert {json.loads(r.value)["run"] for r in records} == runs
+    return records
+
+
+def outcome(records: list[ConsumerRecord]) -> set[Final]:
+    """Ids, ranges and texts; checks on the way that nothing is doubled, missing or out of order."""
+    ids = [text_headers(r.headers)["ce_id"] for r in records]
+    assert len(set(ids)) == len(ids), "a record was committed twice"
+    out: set[Final] = set()
+    ends: dict[tuple[str, str, int], tuple[int, int]] = {}
+    for record in records:
+        head, body = text_headers(record.headers), json.loads(record.value)
+        if head["ce_type"] != str(Type.FINAL):
+            continue
+        place = (body["tenant"], body["run"], body["channel"])
+        assert (body["segment"], body["start_sample"]) == ends.get(place, (0, 0)), "segments are contiguous and tile"
+        ends[place] = (body["segment"] + 1, body["end_sample"])
+        out.add((head["ce_id"], body["start_sample"], body["end_sample"], body["text"]))
+    return out
+
+
+async def run(settings: Settings, log: Path, fault: str | None) -> set[Final]:
+    """Publish the calls through a worker that suffers ``fault`` half way, and read what was committed."""
+    await create_topics(settings)
+    first, second = worker(settings, log / "first.log"), worker(settings, log / "second.log")
+    played = calls()
+    children = [first, second]
+    try:
+        first.spawn()
+        await ready(first)
+        if fault == "takeover":
+            second.spawn()
+            await ready(second)
+        async with CallPublisher(settings, played) as out:
+            await out.play(SECONDS * 0.55)
+            if fault == "kill":
+                first.kill()
+                first.spawn()
+            elif fault == "takeover":
+                first.kill()
+            elif fault == "zombie":
+                first.pause()
+                second.spawn()
+                await ready(second)
+                await asyncio.sleep(settings.session_timeout_ms / 1000 + 2)
+            await out.play(SECONDS)
+            await out.end()
+            if fault == "zombie":
+                await asyncio.sleep(2)
+                first.resume()
+        return outcome(await committed(settings, {call.run for call in played}, channels=5))
+    finally:
+        for child in children:
+            child.kill()
+
+
+# The undisturbed run's finals, by broker: made once, since it takes as long as a fault.
+_UNDISTURBED: dict[str, set[Final]] = {}
+
+
+@pytest.mark.parametrize("fault", ["kill", "takeover", "zombie"])
+async def test_finals_survive(
+    fault: str, every_kafka: Broker, make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    kafka = every_kafka
+    if kafka.name not in _UNDISTURBED:
+        calm = make_settings(kafka, tenants=TENANTS, session_timeout_ms=6000)
+        _UNDISTURBED[kafka.name] = await run(calm, tmp_path / "calm", None)
+        await wipe_topics(kafka.bootstrap)
+    assert sum(bool(text) for *_, text in _UNDISTURBED[kafka.name]) >= 5
+    settings = make_settings(kafka, tenants=TENANTS, session_timeout_ms=6000)
+    assert await run(settings, tmp_path / fault, fault) == _UNDISTURBED[kafka.name]
