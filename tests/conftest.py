@@ -12,6 +12,7 @@ import pytest
 from kaption.adapters.embedded_kafka import free_port
 from kaption.adapters.settings import Settings
 from tests.support.brokers import NO_APACHE, ApacheCluster, ApacheNode, Broker, EmbeddedBroker, kafka_home
+from tests.support.store import EmbeddedStore
 from tests.support.topics import wipe_topics
 
 MakeSettings = Callable[..., Settings]
@@ -125,6 +126,15 @@ def every_kafka(request: pytest.FixtureRequest) -> Broker:
     names = {"embedded": "fresh_kafka", "apache": "apache_kafka", "cluster": "apache_cluster"}
     broker: Broker = request.getfixturevalue(names[request.param])
     return broker
+
+
+@pytest.fixture(scope="session")
+async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedStore]:
+    """The embedded object store with its buckets; ``make_settings(broker, **store.fields)`` reaches it."""
+    running = EmbeddedStore(tmp_path_factory.mktemp("store"))
+    await running.start()
+    yield running
+    running.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,39 @@
+"""The embedded object store as a test's child."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from kaption.adapters.embedded_kafka import free_port
+from kaption.adapters.embedded_s3 import answers, create_buckets, embedded
+from kaption.adapters.settings import Settings
+from tests.support.processes import Child
+
+START_SECONDS = 60
+
+
+class EmbeddedStore:
+    """SeaweedFS with the buckets of ``settings``; ready in some seconds. ``fields`` are the settings that reach it."""
+
+    def __init__(self, data: Path) -> None:
+        settings = Settings()
+        secret = settings.s3_secret_key.get_secret_value()
+        self._command = embedded(data, free_port(), settings.s3_access_key, secret)
+        self.fields = {"s3": self._command.url}
+        self.child = Child(self._command.argv, data / "weed.log", self._command.env)
+
+    async def start(self) -> None:
+        """Start and create the buckets. Raises ``TimeoutError``."""
+        settings = Settings(s3=self._command.url)
+        self.child.spawn()
+        end = time.monotonic() + START_SECONDS
+        while not await answers(settings):
+            if not self.child.running or time.monotonic() > end:
+                raise TimeoutError(f"the object store did not start:\n{self.child.output()}")
+            await asyncio.sleep(0.1)
+        await create_buckets(settings)
+
+    def stop(self) -> None:
+        """SIGKILL: what it acknowledged is on disk, and a clean stop takes it 16 s."""
+        self.child.kill()
+        self._command.clean()
