@@ -5,9 +5,9 @@ A model refuses unknown fields where a publisher writes it, and ignores them whe
 version must survive a newer writer).
 """
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN
@@ -21,8 +21,16 @@ Entity = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")]
 Term = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 #: Rates whose 40 ms are a whole number of samples, so that resampling works on whole blocks.
-Rate = Literal[8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
-RATES: tuple[int, ...] = get_args(Rate)
+RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+
+
+def _known_rate(rate: int) -> int:
+    if rate not in RATES:
+        raise ValueError(f"rate must be one of {', '.join(map(str, RATES))}")
+    return rate
+
+
+Rate = Annotated[int, AfterValidator(_known_rate), Field(json_schema_extra={"enum": list(RATES)})]
 MAX_CHANNELS = 2
 
 

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from kaption.adapters.health import Health
 from kaption.adapters.logs import configure
+from kaption.adapters.members import remove_dead
 from kaption.adapters.s3 import StoreError
 from kaption.adapters.settings import Settings
 from kaption_streams.app import make_app
@@ -37,6 +38,8 @@ async def run(settings: Settings, name: str) -> int:
     health = Health()
     await health.start(settings, name)
     await door.start()
+    # What was killed here before would be waited for; on the embedded broker for ever.
+    await remove_dead(settings, f"{settings.group}.{group}")
     await app.start()
     while not stop.is_set() and not door.failed.done():
         health.ready = bool(app.consumer.assignment())

@@ -9,6 +9,7 @@ import faust
 from faust.types import EventT
 
 from kaption.adapters.kafka import security
+from kaption.adapters.members import client_id
 from kaption.adapters.settings import Settings
 from kaption.domain.events import Origin
 from kaption_schemas.topics import MIB, Topic, tenant_of, topic_name
@@ -21,6 +22,7 @@ def make_app(settings: Settings, name: str) -> faust.App:
     return faust.App(
         f"{settings.group}.{name}",
         broker=[f"kafka://{server}" for server in settings.kafka.split(",")],
+        broker_client_id=client_id(name),
         broker_credentials=_credentials(settings),
         store="memory://",
         topic_disable_leader=True,
@@ -31,6 +33,8 @@ def make_app(settings: Settings, name: str) -> faust.App:
         stream_buffer_maxsize=128,
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=settings.session_timeout_ms / 1000,
+        # Faust's own 60 s would keep a successor waiting for a member that was killed.
+        broker_rebalance_timeout=settings.session_timeout_ms / 1000,
         broker_heartbeat_interval=settings.session_timeout_ms / 5000,
         broker_commit_interval=1.0,
         producer_acks=-1,

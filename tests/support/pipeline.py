@@ -1,0 +1,114 @@
+"""Agent and pool as processes, and a publisher that is a plain aiokafka client, for tests of the whole path."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.structs import ConsumerRecord
+
+from kaption.adapters.embedded_kafka import free_port
+from kaption.adapters.kafka import security
+from kaption.adapters.settings import Settings
+from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence, text_headers
+from kaption_schemas.topics import DLQ, EVENTS, FINAL, Type, topic_name
+from tests.support.pool import ready, worker
+from tests.support.processes import Child
+
+
+def agent(settings: Settings, log: Path) -> Child:
+    """A live agent, not started."""
+    env = worker(settings, log).env | {"KAPTION_HTTP_PORT": str(free_port())}
+    return Child([sys.executable, "-m", "kaption_streams", "live"], log, env)
+
+
+@asynccontextmanager
+async def pipeline(settings: Settings, folder: Path) -> AsyncIterator[tuple[Child, Child]]:
+    """One agent and one pool worker, ready; stopped at the end."""
+    children = (agent(settings, folder / "agent.log"), worker(settings, folder / "pool.log"))
+    for child in children:
+        child.spawn()
+    try:
+        for child in children:
+            await ready(child)
+        yield children
+    finally:
+        for child in children:
+            child.stop()
+
+
+Record = tuple[bytes | None, bytes | None, Headers]
+
+
+def frames(stream: str, run: str, pcm: npt.NDArray[np.int16], rate: int, milliseconds: int = 100) -> list[Record]:
+    """A run of plain frames without ``started``, and its end, as a client would write them."""
+    size = rate * milliseconds // 1000
+    out: list[Record] = []
+    for number, at in enumerate(range(0, len(pcm), size)):
+        place = {"sequence": sequence(number), "firstsample": str(at)}
+        headers = event_headers(
+            Type.FRAME, id=f"{run}-{number}", source="/test", run=run, extra=place,
+            content_type=pcm_type(rate, pcm.shape[1]),
+        )  # fmt: skip
+        out.append((stream.encode(), pcm[at : at + size].astype("<i2").tobytes(), headers))
+    body = json.dumps({"last_sequence": len(out) - 1}).encode()
+    out.append((stream.encode(), body, event_headers(Type.ENDED, id=f"{run}-end", source="/test", run=run)))
+    return out
+
+
+async def publish(
+    settings: Settings, records: Sequence[Record], *, tenant: str = "default", per_second: float = 40
+) -> None:
+    """Send records at a pace, awaiting each."""
+    producer = AIOKafkaProducer(**security(settings))
+    await producer.start()
+    try:
+        for key, value, headers in records:
+            await producer.send_and_wait(topic_name(EVENTS, tenant), value, key=key, headers=headers)
+            await asyncio.sleep(1 / per_second)
+    finally:
+        await producer.stop()
+
+
+async def committed(settings: Settings, completions: int, seconds: float = 120) -> list[ConsumerRecord]:
+    """Everything on the final and dead-letter topics, once that many runs have completed."""
+    consumer = AIOKafkaConsumer(
+        **security(settings), isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False
+    )
+    await consumer.start()
+    records: list[ConsumerRecord] = []
+    try:
+        names = [topic_name(topic, tenant) for topic in (FINAL, DLQ) for tenant in settings.tenants]
+        consumer.assign([TopicPartition(name, n) for name in names for n in range(settings.partitions)])
+        async with asyncio.timeout(seconds):
+            while sum(kind(r) == Type.COMPLETED for r in records) < completions:
+                for batch in (await consumer.getmany(timeout_ms=200)).values():
+                    records += batch
+        for batch in (await consumer.getmany(timeout_ms=700)).values():
+            records += batch
+    finally:
+        await consumer.stop()
+    return records
+
+
+def kind(record: ConsumerRecord) -> str:
+    """``ce_type`` of a record."""
+    return text_headers(record.headers).get("ce_type", "")
+
+
+def bodies(records: Sequence[ConsumerRecord], type: Type, stream: str | None = None) -> list[dict[str, Any]]:
+    """The bodies of one type, in order, of one stream if named."""
+    found = [json.loads(r.value) for r in records if kind(r) == type and "errors.reason" not in text_headers(r.headers)]
+    return [body for body in found if stream in (None, body["stream"])]
+
+
+def reasons(records: Sequence[ConsumerRecord]) -> list[str]:
+    """The reason codes of the dead letters, sorted."""
+    heads = [text_headers(record.headers) for record in records]
+    return sorted(head["errors.reason"] for head in heads if "errors.reason" in head)
