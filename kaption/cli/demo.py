@@ -29,7 +29,7 @@ from kaption.transcripts import Transcripts
 
 _READY = re.compile(rb"ready kafka=(\S+) s3=(\S+) http=(\S+)")
 _START_SECONDS = 180
-_STOP_SECONDS = 30
+_STOP_SECONDS = 60
 #: After the last word, everything must have come back within this.
 _PATIENCE_SECONDS = 90
 _MOST_WER = 0.10
