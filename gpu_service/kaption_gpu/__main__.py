@@ -9,6 +9,7 @@ import sys
 from kaption.adapters import logs
 from kaption.adapters.health import Health
 from kaption.adapters.presidio import PresidioRedactor
+from kaption.adapters.s3 import ObjectStore
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import Telemetry
 from kaption.domain.outputs import Latency, RunKey
@@ -73,7 +74,7 @@ async def serve(settings: Settings) -> None:
         metrics = PoolMetrics(telemetry, backend.info, settings.executors)
         sessions = RealSessions(session_config(settings), ports)
         tracing = PoolTracing(telemetry, f"{settings.group}.pool")
-        objects = StoreObjects(settings)
+        objects = StoreObjects(ObjectStore(settings))
         worker = Worker(WorkerParts(settings, backend, sessions, objects, metrics.sinks(), tracing))
 
         def ready() -> None:

@@ -22,10 +22,11 @@ from kaption.adapters.settings import Settings
 from kaption.domain.outputs import Latency
 from kaption_gpu.memory import Draft, LaneMemory, Source
 from kaption_gpu.opening import LaneLostError, open_lane
-from kaption_gpu.ports import Objects, ObjectUnavailableError, Sessions, SnapshotUnreadableError
+from kaption_gpu.ports import Objects, ObjectUnavailableError, Sessions, SnapshotUnreadableError, StoreAwayError
 from kaption_gpu.records import Incoming, RefusedError, parse
 from kaption_gpu.transactions import NO_TRACING, LaneWriter, Tracing, TransactionFailedError
 from kaption_schemas.reasons import Reason
+from kaption_schemas.records import DataRef
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +180,7 @@ class Lane:
         """Delete a finished run's normalised object; one that stays expires."""
         try:
             await asyncio.to_thread(self._parts.objects.remove, bucket, key)
-        except ObjectUnavailableError:
+        except StoreAwayError:
             log.warning("A normalised object could not be deleted; it expires", extra={"lane": str(self.source)})
 
     async def drain(self) -> None:
@@ -302,17 +303,27 @@ class Lane:
             if isinstance(incoming, Reason) or incoming.ref is None or waiting.fetch or memory.skips(incoming):
                 continue
             if memory.dead_reason(waiting.record.offset) is not Reason.AUDIO_UNAVAILABLE:
-                waiting.fetch = asyncio.create_task(self._fetch(incoming))
+                waiting.fetch = asyncio.create_task(self._fetch(incoming, incoming.ref))
 
-    async def _fetch(self, incoming: Incoming) -> bytes | None:
-        """The chunk's bytes, or None when they cannot be had."""
-        try:
-            body = await asyncio.to_thread(self._parts.objects.read, incoming.ref)  # type: ignore[arg-type]
-        except ObjectUnavailableError:
-            body = None
-        self._parts.wake()
-        audio = incoming.audio
-        return body if body is not None and len(body) == audio.samples * audio.channels * 2 else None
+    async def _fetch(self, incoming: Incoming, ref: DataRef) -> bytes | None:
+        """The chunk's bytes, or None when there are none to be had. A store that is away is waited for."""
+        delay = _BACKOFF_SECONDS[0]
+        while True:
+            try:
+                body = await asyncio.to_thread(self._parts.objects.read, ref)
+            except ObjectUnavailableError:
+                body = b""
+            except StoreAwayError as error:
+                log.warning(
+                    "The object store does not answer; trying again",
+                    extra={"lane": str(self.source), "cause": type(error.__cause__ or error).__name__},
+                )
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _BACKOFF_SECONDS[1])
+                continue
+            self._parts.wake()
+            audio = incoming.audio
+            return body if len(body) == audio.samples * audio.channels * 2 else None
 
     def _pause(self, *, paused: bool) -> None:
         consumer = self._parts.consumer

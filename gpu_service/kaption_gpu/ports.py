@@ -89,14 +89,18 @@ class ObjectUnavailableError(Exception):
     """An object, or the range asked for, is not there or cannot be read; trying again would not help."""
 
 
+class StoreAwayError(Exception):
+    """The store is away, slow, or refuses the credentials: another try may succeed."""
+
+
 class Objects(Protocol):
     """The object store's side of batch chunks. Methods block; they are called in threads."""
 
     def read(self, ref: DataRef) -> bytes:
-        """The bytes that ``ref`` names. Raises ``ObjectUnavailableError``."""
+        """The bytes that ``ref`` names. Raises ``ObjectUnavailableError`` and ``StoreAwayError``."""
 
     def remove(self, bucket: str, key: str) -> None:
-        """Delete a normalised object; one that is gone is fine. Raises ``ObjectUnavailableError``."""
+        """Delete a normalised object; one that is gone is fine. Raises ``StoreAwayError``."""
 
 
 class Sessions(Protocol):

@@ -253,6 +253,7 @@ async def test_two_workers_share_and_one_takes_over(settings: Settings) -> None:
 
 async def test_a_file_is_read_from_the_store_and_deleted_when_done(settings: Settings) -> None:
     objects = MemoryObjects()
+    objects.away = 2
     pcm = np.full(3 * 16000, 3, "<i2").tobytes()
     objects.objects["work", "x.pcm"] = pcm
     async with publisher(settings) as out, working(settings, objects=objects):

@@ -9,7 +9,7 @@ import numpy as np
 
 from kaption.domain.decoding import Decoded, DecodeOptions, Kind, ModelInfo, Window, window_length
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
-from kaption_gpu.ports import ObjectUnavailableError, SnapshotUnreadableError
+from kaption_gpu.ports import ObjectUnavailableError, SnapshotUnreadableError, StoreAwayError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, FinalTranscript, Gap, Model, PartialTranscript, RunOptions, StreamCompleted
 from kaption_schemas.topics import Type
@@ -183,8 +183,12 @@ class MemoryObjects:
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], bytes] = {}
+        self.away = 0  # reads that find no store
 
     def read(self, ref: DataRef) -> bytes:
+        if self.away:
+            self.away -= 1
+            raise StoreAwayError
         body = self.objects.get((ref.bucket, ref.key))
         if body is None:
             raise ObjectUnavailableError
