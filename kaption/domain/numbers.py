@@ -113,16 +113,16 @@ def _cards_in(text: str, run: Span) -> list[Span]:
     out: list[Span] = []
     first = 0
     while first < len(parts):
-        digits, best = "", 0
+        digits, best = "", -1
         for last in range(first, len(parts)):
             digits += text[parts[last].start : parts[last].end]
             if len(digits) >= CARD_LENGTHS.stop:
                 break
-            count = last - first + 1
-            grouped = count == len(digits) or len(digits) >= 2 * count
+            whole = first == 0 and last == len(parts) - 1
+            grouped = whole or spoken_as_one(tuple(text[part.start : part.end] for part in parts[first : last + 1]))
             if len(digits) in CARD_LENGTHS and grouped and _CARD_PREFIX.match(digits) and luhn(digits):
                 best = last
-        if best:
+        if best >= 0:
             out.append(Span(parts[first].start, parts[best].end))
             first = best
         first += 1
@@ -132,7 +132,7 @@ def _cards_in(text: str, run: Span) -> list[Span]:
 def cards(text: str, within: tuple[Span, ...]) -> tuple[Span, ...]:
     """Card numbers in any grouping within ``runs``: a known prefix, 13-19 digits in whole groups, the check digit right.
 
-    Groups must average two digits, or be all single, since of a long list of small numbers some stretch passes Luhn.
+    Within a longer run the groups must look like one number, since some stretch of a list of small ones passes Luhn.
     """
     return tuple(card for run in within for card in _cards_in(text, run) if not _in_word(text, card))
 
