@@ -8,6 +8,8 @@ from kaption.domain.redaction import Match, TextRedactor, mask
 #: What stands for an open end that was never completed: nobody knows what it would have become.
 UNFINISHED = "REDACTED"
 _FEWEST_DIGITS = 4
+#: A sentence that ends in "at ten" (10.) need not wait for the next one; three digits may begin a number.
+_FEWEST_HELD = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +35,14 @@ def visible(text: str, entities: tuple[str, ...], redactor: TextRedactor) -> str
 
 
 def unfinished(text: str, entities: tuple[str, ...], redactor: TextRedactor) -> Match | None:
-    """The end of ``text`` that holds digits or an @ and could still grow into a match, and is none yet."""
+    """The end of ``text`` that holds three digits or an @ and could still grow into a match, and is none yet."""
     if not entities:
         return None
     start = redactor.open_suffix(text, entities)
     for match in redactor.find(text, entities):
         start = max(start, match.end)
     rest = text[start:]
-    if not any(c.isdigit() or c == "@" for c in rest):
+    if "@" not in rest and sum(map(str.isdigit, rest)) < _FEWEST_HELD:
         return None
     return Match(UNFINISHED, start + len(rest) - len(rest.lstrip()), len(text))
 

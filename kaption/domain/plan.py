@@ -15,6 +15,9 @@ from kaption.domain.outputs import Latency
 QUANTUM: Const = 0.5
 #: The least share of the device's time that files get while they wait.
 BATCH_SHARE: Const = 0.1
+#: Windows of files in one batch while live windows come, and for how many plans after the last one.
+FILES_BESIDE_LIVE: Const = 1
+_LIVE_PLANS: Const = 50
 #: Bounds on what files may save up or owe, in device seconds, so that neither class is paid for a past of hours.
 _CREDIT_LIMIT: Const = 2.0
 #: Device seconds per padded second before anything was measured, and the weight of a new measurement.
@@ -89,6 +92,7 @@ class Planner:
         self._deficit: dict[str, float] = {}
         self._turn: str | None = None
         self._batch_credit = 0.0
+        self._live_plans = 0
         self._cost = dict.fromkeys(Kind, _FIRST_COST)
 
     def next(self, waiting: Sequence[Candidate]) -> Batch | None:
@@ -102,13 +106,14 @@ class Planner:
         lead = self._lead_class(waiting)
         first = self._take(self._turn_of(sorted({c.tenant for c in lead})), lead)
         chosen = [first]
+        size = self._room(first, waiting)
         fits = [c for c in waiting if c is not first and c.kind is first.kind and c.padded == first.padded]
-        for latency in (first.latency, *(other for other in Latency if other is not first.latency)):
-            rest = [c for c in fits if c.latency is latency]
-            while rest and len(chosen) < self._size:
-                picked = self._take(self._richest(rest), rest)
-                rest.remove(picked)
-                chosen.append(picked)
+        # Only of the same class: on a processor each further window makes a live caption later.
+        rest = [c for c in fits if c.latency is first.latency]
+        while rest and len(chosen) < size:
+            picked = self._take(self._richest(rest), rest)
+            rest.remove(picked)
+            chosen.append(picked)
         self._credit(chosen, waiting)
         return Batch(tuple(chosen), first.kind, first.padded, max(c.overdue_s for c in chosen))
 
@@ -120,6 +125,12 @@ class Planner:
             self._deficit[candidate.tenant] = self._deficit.get(candidate.tenant, 0.0) - (share - estimate)
         measured = share * SAMPLE_RATE / batch.padded
         self._cost[batch.kind] += _SMOOTHING * (measured - self._cost[batch.kind])
+
+    def _room(self, first: Candidate, waiting: Sequence[Candidate]) -> int:
+        """How many windows the batch may have: few of files while people watch, since a batch cannot be interrupted."""
+        live = any(c.latency is Latency.LIVE for c in waiting)
+        self._live_plans = _LIVE_PLANS if live else max(0, self._live_plans - 1)
+        return FILES_BESIDE_LIVE if self._live_plans and first.latency is Latency.BATCH else self._size
 
     def _lead_class(self, waiting: Sequence[Candidate]) -> list[Candidate]:
         """The windows that the batch's first is taken from: of one latency class and one kind."""

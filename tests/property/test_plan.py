@@ -3,7 +3,7 @@ from hypothesis import strategies as st
 
 from kaption.domain.decoding import Kind
 from kaption.domain.outputs import Latency
-from kaption.domain.plan import Batch, Candidate, Planner, backlog
+from kaption.domain.plan import FILES_BESIDE_LIVE, Batch, Candidate, Planner, backlog
 
 candidates = st.lists(
     st.builds(
@@ -37,7 +37,13 @@ def test_a_batch_is_drawn_from_what_waits_and_is_of_one_kind_and_length(
         assert {c.kind for c in batch.windows} == {batch.kind}
         assert {c.padded for c in batch.windows} == {batch.padded}
         fits = [c for c in waiting if c.kind is batch.kind and c.padded == batch.padded]
-        assert len(batch.windows) == min(size, len(fits)), "a slot is left empty only where nothing fits it"
+        lead = batch.windows[0].latency
+        same = [c for c in fits if c.latency is lead]
+        assert {c.latency for c in batch.windows} == {lead}, "a file's window makes a live batch later"
+        if lead is Latency.LIVE:
+            assert len(batch.windows) == min(size, len(same)), "a slot is left empty only where nothing fits it"
+        elif any(c.latency is Latency.LIVE for c in waiting):
+            assert len(batch.windows) == FILES_BESIDE_LIVE, "a batch of files beside live ones is short"
         planner.spent(batch, 0.1)
 
 
