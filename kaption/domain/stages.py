@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from kaption.domain.events import Event, Origin, Refusal, RefusedError, gap_for
 from kaption.domain.masking import visible
+from kaption.domain.open_suffix import RECOGNISED
 from kaption.domain.pcm import FrameFormat, parse_format, silence, to_s16
 from kaption.domain.redaction import TextRedactor, mask
 from kaption.domain.validate import check_length, parse_body, readable, validate
@@ -29,6 +30,7 @@ class Tools:
     redactor: TextRedactor
     redaction: tuple[str, ...]
     decode: DecodeFrame
+    entities: frozenset[str] = RECOGNISED
 
 
 def redact(event: Event, tools: Tools) -> list[Event]:
@@ -43,8 +45,11 @@ def redact(event: Event, tools: Tools) -> list[Event]:
 
 
 def redact_options(options: RunOptions, tools: Tools) -> RunOptions:
-    """Options with the policy filled in, and nothing in metadata and vocabulary that it names."""
+    """Options with the policy filled in, and nothing in metadata and vocabulary that it names. Raises ``RefusedError``."""
     policy = tools.redaction if options.redaction is None else options.redaction
+    if not tools.entities.issuperset(policy):
+        # Redacting less than was asked for would be the worst answer.
+        raise RefusedError(Reason.UNKNOWN_ENTITY)
 
     def clear(text: str) -> str:
         return mask(text, tools.redactor.find(text, policy)).text if policy else text
@@ -80,6 +85,3 @@ def accept(origin: Origin, tools: Tools) -> list[Event] | Refusal:
     except RefusedError as error:
         known = readable(origin)
         return Refusal(error.reason, stage, gap_for(known, error.reason) if known else None)
-
-
-__all__ = ["EVENT_TYPES", "DecodeFrame", "Reason", "Tools", "accept", "chunk", "redact", "redact_options"]

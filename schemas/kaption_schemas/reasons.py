@@ -41,6 +41,10 @@ class Reason(StrEnum):
     INVALID_BODY = "invalid_body", "A field of the body is missing, unknown or out of its range."
     BAD_VOCABULARY = "bad_vocabulary", "Vocabulary: at most 200 terms of 1-64 printable characters, 4 KiB in all."
     CLOCK_SKEW = "clock_skew", "The wall-clock anchor is more than a day away from the broker's clock."
+    UNKNOWN_ENTITY = (
+        "unknown_entity",
+        "The redaction policy names an entity that no recogniser finds; see docs/security.md.",
+    )
     MISSING_FORMAT = "missing_format", "content-type must state the audio's format."
     UNSUPPORTED_FORMAT = "unsupported_format", "The encoding, rate or number of channels is not supported."
     ODD_BYTES = "odd_bytes", "The body is not a whole number of samples of the declared format."

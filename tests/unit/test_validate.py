@@ -24,7 +24,7 @@ def no_decoder(body: bytes, what: FrameFormat) -> bytes:
     raise AssertionError("no frame of these tests is in a container")
 
 
-TOOLS = Tools(DigitRedactor(), ("NUMBER",), no_decoder)
+TOOLS = Tools(DigitRedactor(), ("NUMBER",), no_decoder, frozenset({"NUMBER"}))
 
 
 def origin(kind: Type, body: bytes | None, *, key: bytes | None = b"call", drop: str = "", **head: str) -> Origin:
@@ -91,6 +91,7 @@ REFUSED = {
     "vocabulary of 100 kB": (vocabulary(*["x" * 50] * 2000), Reason.BAD_VOCABULARY),
     "control characters": (vocabulary("a\x07b"), Reason.BAD_VOCABULARY),
     "a clock years off": (started({"wall_time_ms": 1}), Reason.CLOCK_SKEW),
+    "a policy nobody can keep": (started({"options": {"redaction": ["SHOE_SIZE"]}}), Reason.UNKNOWN_ENTITY),
     "no format": (frame(content_type=""), Reason.MISSING_FORMAT),
     "no rate": (frame(content_type="audio/pcm"), Reason.MISSING_FORMAT),
     "an odd rate": (frame(content_type=pcm_type(12345, 1)), Reason.UNSUPPORTED_FORMAT),
