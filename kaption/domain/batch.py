@@ -2,12 +2,11 @@
 
 from dataclasses import dataclass
 from typing import Final as Const
-from typing import cast
 
 from kaption.domain.events import SOURCE
 from kaption.domain.objects import ObjectRun
 from kaption_schemas.headers import JSON, Headers, event_headers, pcm_type, sequence
-from kaption_schemas.records import AudioFormat, DataRef, Rate, RunOptions, StreamEnded, StreamStarted
+from kaption_schemas.records import AudioFormat, DataRef, RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import Type
 
 CHUNK_SECONDS: Const = 30
@@ -26,7 +25,7 @@ class Normalised:
 
 def batch_records(run: ObjectRun, options: RunOptions, audio: Normalised) -> list[tuple[bytes, Headers]]:
     """Bodies and headers in order. ``options`` have been redacted and name their policy."""
-    started = StreamStarted(format=AudioFormat(rate=cast("Rate", audio.rate), channels=audio.channels), options=options)
+    started = StreamStarted(format=AudioFormat(rate=audio.rate, channels=audio.channels), options=options)
     out = [(started.model_dump_json().encode(), _headers(run, Type.STARTED, {}))]
     chunk, width = CHUNK_SECONDS * audio.rate, 2 * audio.channels
     last = -1
