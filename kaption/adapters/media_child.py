@@ -123,6 +123,27 @@ def nearest_rate(rate: int) -> int:
     return min(RATES, key=lambda allowed: abs(allowed - rate))
 
 
+class _Source:
+    """The file as PyAV reads it. PyAV drops an error of ``read`` and goes on as at the end: ``starved`` remembers."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.starved = False
+
+    def read(self, size: int) -> bytes:
+        try:
+            return self._file.read(size)
+        except MemoryError:
+            self.starved = True
+            raise
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
 class Decoder:
     """Decodes one file to ``out``; ``status`` gets a line of JSON at a time."""
 
@@ -145,13 +166,16 @@ class Decoder:
             raise MediaError(Reason.TRUNCATED)
         frames = xing_frames(self._file) if kind == "mp3" else None
         self._file.seek(0)
+        source = _Source(self._file)
         try:
-            with av.open(self._file, format=kind, options=_OPTIONS) as container:
+            with av.open(source, format=kind, options=_OPTIONS) as container:
                 declared = self._decode(cast("av.container.InputContainer", container), kind)
         except av.error.MemoryError:
             raise MediaError(Reason.DECODE_LIMIT) from None
         except av.error.FFmpegError:
-            raise MediaError(Reason.NOT_MEDIA) from None
+            raise MediaError(Reason.DECODE_LIMIT if source.starved else Reason.NOT_MEDIA) from None
+        if source.starved:
+            raise MediaError(Reason.DECODE_LIMIT)
         if self.samples == 0:
             raise MediaError(Reason.NOT_MEDIA if self._bad else Reason.NO_AUDIO)
         if self._bad > self._good:
@@ -167,7 +191,7 @@ class Decoder:
             raise MediaError(Reason.NO_AUDIO)
         stream = container.streams.audio[0]
         codec = stream.codec_context
-        if codec.name not in _CODECS:
+        if codec is None or codec.name not in _CODECS:
             raise MediaError(Reason.NOT_MEDIA)
         codec.thread_count = 1
         self._begin(codec.rate, codec.channels)
