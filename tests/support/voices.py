@@ -14,7 +14,7 @@ class EnergyDetector:
     """Speech is what is loud. It has a memory, so that a forgotten reset shows."""
 
     def __init__(self) -> None:
-        self.reset()
+        self.level = 0.0
 
     def __call__(self, frame: Audio) -> float:
         loud = float(np.sqrt(np.mean(frame**2)) > 0.01)
