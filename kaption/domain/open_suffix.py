@@ -51,7 +51,8 @@ def _ip(text: str) -> int:
     zone = _IP_ZONE.search(text)
     head = text[: zone.start()] if zone else text
     at = _tail(head, _IP_CHARS.__contains__)
-    return min(at if at < len(head) else len(text), _number(text))
+    # A number that begins within an address ("::1 202 ...") holds all of that address.
+    return min(at if at < len(head) else len(text), _tail(text[: _number(text)], _IP_CHARS.__contains__))
 
 
 _RULES: dict[str, Callable[[str], int]] = {
