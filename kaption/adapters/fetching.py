@@ -1,7 +1,7 @@
 """Fetching from a broker that does not wait: the embedded one answers an empty fetch at once, whatever its wait says.
 
 A consumer would ask it some 3,000 times a second, a third of a core each. Here it pauses after an empty answer that came
-before the wait was over: 5 ms, doubling to 50, until records come. Apache Kafka holds an empty fetch for its whole wait,
+before the wait was over: 5 ms, doubling to 100, until records come. Apache Kafka holds an empty fetch for its whole wait,
 so nothing changes there. aiokafka and Faust make their fetchers themselves, hence the method is replaced on the class.
 """
 
@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 from aiokafka.consumer.fetcher import Fetcher
 
 FIRST_SECONDS: Const = 0.005
-MOST_SECONDS: Const = 0.05
+MOST_SECONDS: Const = 0.1
 
 _ask: Const = Fetcher._proc_fetch_request
 _pauses: Const["WeakKeyDictionary[Any, dict[int, float]]"] = WeakKeyDictionary()

@@ -30,7 +30,8 @@ class ChildSpec:
     """One child: what to run, where its output goes, and how it says that it is ready.
 
     ``ready`` is asked again and again while the child runs. ``drain_seconds`` is the time between SIGTERM and SIGKILL.
-    ``parent_death_signal`` is what the kernel sends should the supervisor die.
+    ``parent_death_signal`` is what the kernel sends should the supervisor die. ``kill_is_usual`` keeps quiet about a SIGKILL at
+    the end; ``clean`` removes what an ended process leaves.
     """
 
     name: str
@@ -41,6 +42,8 @@ class ChildSpec:
     prepare: tuple[str, ...] = ()
     drain_seconds: float = 15.0
     parent_death_signal: int = signal.SIGKILL
+    kill_is_usual: bool = False
+    clean: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ class Child:
             raise RuntimeError(f"{self.spec.name} was never started")
         status = await self._process.wait()
         _signal_group(self._process.pid, signal.SIGKILL)
+        self.spec.clean()
         return status
 
     async def stop(self) -> bool:
@@ -236,7 +240,7 @@ class Supervisor:
         if watch.task is not None:
             watch.task.cancel()
             await asyncio.gather(watch.task, return_exceptions=True)
-        if not await watch.child.stop():
+        if not await watch.child.stop() and not watch.child.spec.kill_is_usual:
             self._say(
                 f"{watch.child.spec.name} did not stop within {watch.child.spec.drain_seconds:g} s and was killed"
             )

@@ -203,6 +203,15 @@ async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, di
     return out
 
 
+async def partition_count(settings: Settings, name: str) -> int:
+    """How many partitions a topic has; 0 where there is no such topic. Raises ``KafkaError``."""
+    async with _Admin(settings) as admin:
+        if name not in await admin.list_topics():
+            return 0
+        (topic,) = await admin.describe_topics([name])
+        return len(topic["partitions"])
+
+
 class _Admin:
     """An admin client that is closed on every way out."""
 

@@ -15,6 +15,7 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
+from kaption.adapters.topics import partition_count
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import broker
 from kaption_schemas.headers import text_headers
@@ -133,15 +134,16 @@ def _consumer(settings: Settings) -> AIOKafkaConsumer:
     )
 
 
-async def _partitions(consumer: AIOKafkaConsumer, topic: str) -> list[TopicPartition]:
-    if topic not in await consumer.topics():
+async def _partitions(settings: Settings, topic: str) -> list[TopicPartition]:
+    count = await partition_count(settings, topic)
+    if not count:
         raise Failed(Exit.CONFIG, f"the topic {topic} does not exist: run `kaption topics create`, or see --tenant")
-    return [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    return [TopicPartition(topic, number) for number in range(count)]
 
 
 async def _list(settings: Settings, topic: str, reason: str | None, limit: int) -> list[DeadLetter]:
     async with broker(settings), _consumer(settings) as consumer:
-        where = await _partitions(consumer, topic)
+        where = await _partitions(settings, topic)
         consumer.assign(where)
         ends = await consumer.end_offsets(where)
         letters: list[DeadLetter] = []
@@ -155,7 +157,7 @@ async def _list(settings: Settings, topic: str, reason: str | None, limit: int) 
 async def _show(settings: Settings, where: TopicPartition, offset: int) -> ConsumerRecord:
     missing = Failed(Exit.FAILED, f"there is no dead letter {where.partition}:{offset} in {where.topic}")
     async with broker(settings), _consumer(settings) as consumer:
-        if where not in await _partitions(consumer, where.topic):
+        if where not in await _partitions(settings, where.topic):
             raise missing
         consumer.assign([where])
         first = (await consumer.beginning_offsets([where]))[where]

@@ -92,4 +92,13 @@ def store_spec(settings: Settings, port: int) -> tuple[Settings, ChildSpec]:
         return await embedded_s3.answers(settings)
 
     env = inherited_environment() | command.env
-    return settings, ChildSpec(STORE, command.argv, env, _log(settings, STORE), ready)
+    return settings, ChildSpec(
+        name=STORE,
+        argv=command.argv,
+        env=env,
+        log=_log(settings, STORE),
+        ready=ready,
+        drain_seconds=embedded_s3.DRAIN_SECONDS,
+        kill_is_usual=True,
+        clean=command.clean,
+    )
