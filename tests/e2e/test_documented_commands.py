@@ -1,7 +1,8 @@
-"""docs/kafka.md: every program and command on the page runs as it is printed, against a running pipeline."""
+"""README.md and docs/kafka.md: programs and commands run as they are printed, against a running pipeline."""
 
 import asyncio
 import re
+import shlex
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -31,7 +32,7 @@ async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Up]:
 @pytest.fixture(scope="module")
 def wave(tmp_path_factory: pytest.TempPathFactory) -> Path:
     samples, rate = soundfile.read(SPEECH, dtype="int16")
-    path = tmp_path_factory.mktemp("wave") / "speech.wav"
+    path = tmp_path_factory.mktemp("wave") / "call.wav"
     soundfile.write(path, samples, rate)
     return path
 
@@ -70,6 +71,16 @@ async def test_a_live_run_goes_in_by_one_client_and_comes_out_by_another(
     assert printed.splitlines()[-1] == "completed: ended"
     heard = said(printed)
     assert len(EXPECTED & heard) >= 0.8 * len(EXPECTED)
+
+
+async def test_the_readmes_commands_publish_and_follow(up: Up, wave: Path) -> None:
+    lines = re.findall(r"^    (kaption (?:publish|follow) [^#\n]*)", (ROOT / "README.md").read_text(), re.MULTILINE)
+    publish, follow = lines
+    await execute(up, wave.parent, shlex.split(publish), KAPTION_KAFKA=up.kafka)
+    printed = await execute(
+        up, wave.parent, [*shlex.split(follow), "--from-beginning", "--until-completed"], KAPTION_KAFKA=up.kafka
+    )
+    assert len(EXPECTED & said(printed)) >= 0.8 * len(EXPECTED)
 
 
 async def test_a_file_goes_in_and_finals_come_out_by_kcat(up: Up, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""The pages hold together: links lead somewhere, and files, settings and targets that are named exist."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from kaption.adapters.settings import Settings
+from tests.support.brokers import ROOT
+
+PAGES = sorted(path for folder in (".", "docs", "docs/adr", "*") for path in ROOT.glob(f"{folder}/*.md"))
+IDS = [str(page.relative_to(ROOT)) for page in PAGES]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FILE = re.compile(r"`([\w./-]+\.(?:py|yaml|sh|md|flac))`")
+#: Where a page may mean a file that it names by its last part.
+FOLDERS = (
+    ".",
+    "kaption/domain",
+    "kaption/adapters",
+    "kaption/cli",
+    "gpu_service/kaption_gpu",
+    "streams/kaption_streams",
+)
+
+
+def anchors(page: Path) -> set[str]:
+    heads = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text()):
+        if link.startswith("https:"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_files_that_are_named_exist(page: Path) -> None:
+    near = [page.parent, *page.parent.glob("kaption_*"), *(ROOT / folder for folder in FOLDERS)]
+    for name in FILE.findall(page.read_text()):
+        assert any((folder / name).exists() for folder in near), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_settings_and_targets_that_are_named_exist(page: Path) -> None:
+    text = page.read_text()
+    known = {f"KAPTION_{name.upper()}" for name in Settings.model_fields}
+    assert set(re.findall(r"KAPTION_[A-Z0-9_]+", text)) <= known
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
+
+
+def test_nothing_of_a_developers_machine_is_committed() -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not [
+        name for name in listed if re.search(r"(^|/)(\.cache|\.venv|__pycache__|node_modules)/|\.(pyc|wav|log)$", name)
+    ]
