@@ -77,11 +77,30 @@ def chunk(event: Event) -> list[Event]:
 
 def accept(origin: Origin, tools: Tools) -> list[Event] | Refusal:
     """All three stages: the events for the audio topic, or why there are none."""
+    result = clear(origin, tools)
+    return result if isinstance(result, Refusal) else [done for one in result for done in chunk(one)]
+
+
+def clear(origin: Origin, tools: Tools) -> list[Event] | Refusal:
+    """The first two stages."""
     stage = "validate"
     try:
         event = validate(origin, EVENT_TYPES)
         stage = "redact"
-        return [done for one in redact(event, tools) for done in chunk(one)]
+        return redact(event, tools)
     except RefusedError as error:
-        known = readable(origin)
-        return Refusal(error.reason, stage, gap_for(known, error.reason) if known else None)
+        return _refusal(origin, error.reason, stage)
+
+
+def check(origin: Origin) -> Refusal | None:
+    """The first stage alone."""
+    try:
+        validate(origin, EVENT_TYPES)
+    except RefusedError as error:
+        return _refusal(origin, error.reason, "validate")
+    return None
+
+
+def _refusal(origin: Origin, reason: Reason, stage: str) -> Refusal:
+    known = readable(origin)
+    return Refusal(reason, stage, gap_for(known, reason) if known else None)

@@ -15,11 +15,11 @@ from kaption.adapters.s3 import StoreError
 from kaption.adapters.settings import Settings
 from kaption_streams.app import make_app
 from kaption_streams.files import FileDoor
-from kaption_streams.live import FrontDoor
+from kaption_streams.live import FrontDoor, StagedDoor
 
 log = logging.getLogger("kaption_streams")
 #: Each agent's consumer group, after the settings' prefix, and what it runs.
-_DOORS: dict[str, tuple[str, type[FrontDoor | FileDoor]]] = {
+_DOORS: dict[str, tuple[str, type[FrontDoor | StagedDoor | FileDoor]]] = {
     "live": ("streams", FrontDoor),
     "files": ("files", FileDoor),
 }
@@ -33,6 +33,8 @@ async def run(settings: Settings, name: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     group, make_door = _DOORS[name]
+    if name == "live" and settings.stages == "staged":
+        make_door = StagedDoor
     app = make_app(settings, group)
     door = make_door(app, settings)
     health = Health()
@@ -55,7 +57,7 @@ async def run(settings: Settings, name: str) -> int:
     return 1 if failed else 0
 
 
-async def _stop(app: object, door: FrontDoor | FileDoor, *, drain: bool) -> None:
+async def _stop(app: object, door: FrontDoor | StagedDoor | FileDoor, *, drain: bool) -> None:
     if drain:
         await door.stop()
     await app.stop()  # type: ignore[attr-defined]  # Faust ships no types

@@ -60,7 +60,7 @@ def _credentials(settings: Settings) -> Any:  # Faust ships no types
 
 def input_topic(app: faust.App, settings: Settings, topic: Topic) -> Any:  # Faust ships no types
     """The channel of ``topic`` for every tenant; Faust cannot subscribe by pattern."""
-    names = [topic_name(topic, tenant) for tenant in settings.tenants]
+    names = sorted({topic_name(topic, tenant) for tenant in settings.tenants})
     return app.topic(*names, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
 

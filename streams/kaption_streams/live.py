@@ -1,8 +1,11 @@
-"""The live agent: media events in, audio records and dead letters out, each input acknowledged once both are delivered."""
+"""The live agents: media events in, audio records and dead letters out, each input acknowledged once both are delivered.
+
+``fused`` runs the three stages in one agent, ``staged`` each on a topic of its own; the stages are the same functions.
+"""
 
 import asyncio
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import faust
@@ -11,26 +14,27 @@ from kaption.adapters.frames import FrameDecoder
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.domain.events import Event, Origin, Refusal, dead_letter_headers
-from kaption.domain.stages import Tools, accept
-from kaption_schemas.topics import DLQ, EVENTS, LIVE, topic_name
+from kaption.domain.relay import event_of, is_relayed, original, relayed
+from kaption.domain.stages import Tools, accept, check, chunk, clear
+from kaption_schemas.topics import ACCEPTED, DLQ, EVENTS, LIVE, REDACTED, Topic, topic_name
 from kaption_streams.app import Output, input_topic, origin_of
 from kaption_streams.window import Window
 
 log = logging.getLogger(__name__)
 
 
-class FrontDoor:
-    """The three stages behind one Faust agent (``fused``). ``failed`` gets the error that ends the process."""
+Deliveries = list[Awaitable[Any]]
 
-    def __init__(self, app: faust.App, settings: Settings) -> None:
+
+class Door:
+    """What agents share: a producer, dead letters, and the order of acknowledgements. ``failed`` ends the process."""
+
+    def __init__(self, settings: Settings) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.refused = 0
-        self.accepted = 0
         self._output = Output(settings)
         self._decoder = FrameDecoder()
         self._tools = Tools(PresidioRedactor(), settings.redaction, self._decoder)
-        self._window = Window(self._fail)
-        app.agent(input_topic(app, settings, EVENTS), name="front-door", concurrency=1)(self._work)
+        self._windows: list[Window] = []
 
     async def start(self) -> None:
         """Connect the producer; before the app starts."""
@@ -38,42 +42,82 @@ class FrontDoor:
 
     async def stop(self) -> None:
         """Deliver and acknowledge what was read; before the app stops."""
-        await self._window.settle()
+        for window in self._windows:
+            await window.settle()
 
     async def close(self) -> None:
         """Let go of producer and child; after the app stopped."""
         await self._output.stop()
         self._decoder.close()
 
-    async def _work(self, stream: Any) -> None:  # Faust ships no types
-        async for event in stream.noack().events():
-            try:
-                await self._one(event)
-            except Exception as error:  # noqa: BLE001  # the process's edge: Faust would ack the event and go on
-                self._fail(error)
-                return
+    def _agent(self, source: Any, topic: Topic, work: Callable[[Origin], Awaitable[Deliveries]]) -> None:
+        """Attach one agent to ``source``; ``work`` sends what an input makes and returns the deliveries."""
+        app, channel = source
+        window = Window(self._fail)
+        self._windows.append(window)
 
-    async def _one(self, event: Any) -> None:  # Faust ships no types
-        origin = origin_of(event, EVENTS)
-        result = accept(origin, self._tools)
-        if isinstance(result, Refusal):
-            self.refused += 1
-            deliveries = [await self._dead_letter(origin, result)]
-            if result.gap:
-                deliveries.append(await self._forward(result.gap))
-        else:
-            self.accepted += 1
-            deliveries = [await self._forward(one) for one in result]
-        await self._window.add(deliveries, event.ack)
+        async def agent(stream: Any) -> None:  # Faust ships no types
+            async for event in stream.noack().events():
+                try:
+                    await window.add(await work(origin_of(event, topic)), event.ack)
+                except Exception as error:  # noqa: BLE001  # the process's edge: Faust would ack the event and go on
+                    self._fail(error)
+                    return
 
-    async def _forward(self, event: Event) -> Awaitable[Any]:
-        return await self._output.send(LIVE.name, event.key, event.body, list(event.headers()))
+        app.agent(channel, name=topic.name, concurrency=1)(agent)
 
-    async def _dead_letter(self, origin: Origin, refusal: Refusal) -> Awaitable[Any]:
+    async def _forward(self, topic: Topic, events: list[Event]) -> Deliveries:
+        return [await self._output.send(topic.name, e.key, e.body, list(e.headers())) for e in events]
+
+    async def _refuse(self, origin: Origin, refusal: Refusal, topic: Topic) -> Deliveries:
+        """Dead-letter ``origin``, and put the gap that it leaves on ``topic``."""
         headers = dead_letter_headers(origin, refusal, origin.timestamp_ms)
         log.info("refused", extra={"reason": str(refusal.reason), "topic": origin.topic, "offset": origin.offset})
-        return await self._output.send(topic_name(DLQ, origin.tenant), origin.key, origin.value, headers)
+        letter = await self._output.send(topic_name(DLQ, origin.tenant), origin.key, origin.value, headers)
+        return [letter, *await self._forward(topic, [refusal.gap] if refusal.gap else [])]
 
     def _fail(self, error: BaseException) -> None:
         if not self.failed.done():
             self.failed.set_exception(error)
+
+
+class FrontDoor(Door):
+    """The three stages in one agent (``fused``): one hop, one copy of the audio."""
+
+    def __init__(self, app: faust.App, settings: Settings) -> None:
+        super().__init__(settings)
+        self._agent((app, input_topic(app, settings, EVENTS)), EVENTS, self._accept)
+
+    async def _accept(self, origin: Origin) -> Deliveries:
+        result = accept(origin, self._tools)
+        if isinstance(result, Refusal):
+            return await self._refuse(origin, result, LIVE)
+        return await self._forward(LIVE, result)
+
+
+class StagedDoor(Door):
+    """Each stage an agent on a topic of its own (``staged``)."""
+
+    def __init__(self, app: faust.App, settings: Settings) -> None:
+        super().__init__(settings)
+        for topic, work in ((EVENTS, self._validate), (ACCEPTED, self._redact), (REDACTED, self._chunk)):
+            self._agent((app, input_topic(app, settings, topic)), topic, work)
+
+    async def _validate(self, origin: Origin) -> Deliveries:
+        refusal = check(origin)
+        if refusal is not None:
+            return await self._refuse(origin, refusal, ACCEPTED)
+        key = b"/".join([origin.tenant.encode(), origin.key or b""])
+        return [await self._output.send(ACCEPTED.name, key, origin.value, relayed(origin))]
+
+    async def _redact(self, record: Origin) -> Deliveries:
+        if not is_relayed(record):
+            return await self._forward(REDACTED, [event_of(record)])
+        origin = original(record)
+        result = clear(origin, self._tools)
+        if isinstance(result, Refusal):
+            return await self._refuse(origin, result, REDACTED)
+        return await self._forward(REDACTED, result)
+
+    async def _chunk(self, record: Origin) -> Deliveries:
+        return await self._forward(LIVE, chunk(event_of(record)))

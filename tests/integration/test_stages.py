@@ -1,0 +1,70 @@
+"""``fused`` and ``staged`` agents put the same records on the audio topic, and the same dead letters beside it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from kaption.adapters.kafka import security
+from kaption.adapters.settings import Settings
+from kaption_schemas.headers import text_headers
+from kaption_schemas.topics import DLQ, LIVE
+from tests.support.brokers import Broker, EmbeddedBroker
+from tests.support.pipeline import Record, agent, frames, publish
+from tests.support.pool import ready, speech
+from tests.support.topics import create_topics
+
+pytestmark = pytest.mark.timeout(120)
+RUN = f"01K{'0' * 22}5"
+
+
+def records() -> list[Record]:
+    pcm, rate = speech("harbour-2-slt", 3)
+    whole = frames("call", RUN, pcm, rate)
+    key, value, headers = whole[9]
+    whole[9] = (key, (value or b"")[:-1], headers)
+    muted = [*whole[4][2], ("ce_mute", b"6400-7000")]
+    whole[4] = (whole[4][0], whole[4][1], muted)
+    broken = [(n, b"audio/flac;rate=16000;channels=1" if n == "content-type" else v) for n, v in whole[12][2]]
+    whole[12] = (key, b"no flac at all" * 100, broken)
+    return whole
+
+
+async def outcome(broker: Broker, settings: Settings, folder: Path) -> list[tuple[object, ...]]:
+    await create_topics(settings)
+    child = agent(settings, folder / f"{settings.stages}.log")
+    child.env["KAPTION_STAGES"] = settings.stages
+    child.spawn()
+    consumer = AIOKafkaConsumer(**security(settings), auto_offset_reset="earliest")
+    await consumer.start()
+    out: list[tuple[object, ...]] = []
+    try:
+        await ready(child)
+        sent = records()
+        await publish(settings, sent, per_second=200)
+        names = (LIVE.name, DLQ.name)
+        consumer.assign([TopicPartition(name, n) for name in names for n in range(settings.partitions)])
+        while len(out) < len(sent) + 2:
+            for batch in (await consumer.getmany(timeout_ms=200)).values():
+                for r in batch:
+                    head = text_headers(r.headers)
+                    kept = tuple((n, v) for n, v in head.items() if n not in ("ce_received", "errors.time"))
+                    out.append((r.topic, r.key, r.value, kept))
+    finally:
+        await consumer.stop()
+        child.stop()
+    return sorted(out, key=repr)
+
+
+async def test_staged_equals_fused(make_settings: Callable[..., Settings], tmp_path: Path) -> None:
+    results = []
+    for stages in ("fused", "staged"):
+        broker = EmbeddedBroker(tmp_path / stages)
+        await broker.start()
+        try:
+            results.append(await outcome(broker, make_settings(broker, stages=stages), tmp_path))
+        finally:
+            broker.stop()
+    fused, staged = results
+    assert fused == staged
