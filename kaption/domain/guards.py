@@ -22,6 +22,9 @@ NO_SIGNAL = 1.0 / 32768
 #: A loop is at least this many equal rounds, and this many tokens in all: "one one one one" is no loop.
 LOOP_ROUNDS = 4
 LOOP_TOKENS = 12
+#: Without a closing timestamp two rounds are enough: the model lost count of time and says an utterance twice.
+UNCLOSED_ROUNDS = 2
+UNCLOSED_TOKENS = 10
 
 _ARTEFACTS = (
     re.compile(r"(thanks?|thank you)( so much| very much)? for (watching|listening|viewing)"),
@@ -40,6 +43,7 @@ class Guard(StrEnum):
     REPETITION = "repetition"
     LOW_LOGPROB = "low_logprob"
     OVER_BUDGET = "over_budget"
+    UNCLOSED = "unclosed"
     VOCABULARY_ECHO = "vocabulary_echo"
     KNOWN_ARTEFACT = "known_artefact"
 
@@ -69,32 +73,42 @@ def no_signal(audio: Audio) -> Guard | None:
     return Guard.NO_SIGNAL if audio.size == 0 or float(np.abs(audio).max()) <= NO_SIGNAL else None
 
 
-def loop_cut(tokens: Sequence[int]) -> int:
-    """How many of ``tokens`` stand before the second round of a loop that runs to their end; all, if there is none."""
-    for size in range(1, len(tokens) // LOOP_ROUNDS + 1):
+def loop_cut(tokens: Sequence[int], *, closed: bool = True) -> int:
+    """How many of ``tokens`` stand before the second round of a loop that runs to their end; all, if there is none.
+
+    Args:
+        tokens: Text tokens.
+        closed: Whether the model put a timestamp at its end.
+    """
+    least, total = (LOOP_ROUNDS, LOOP_TOKENS) if closed else (UNCLOSED_ROUNDS, UNCLOSED_TOKENS)
+    text = list(tokens)
+    for size in range(1, len(text) // least + 1):
         rounds = 1
-        while len(tokens) >= (rounds + 1) * size and list(tokens[-(rounds + 1) * size :][:size]) == list(
-            tokens[-size:]
-        ):
+        while len(text) >= (rounds + 1) * size and text[-(rounds + 1) * size :][:size] == text[-size:]:
             rounds += 1
-        if rounds >= LOOP_ROUNDS and rounds * size >= LOOP_TOKENS:
-            return len(tokens) - (rounds - 1) * size
-    return len(tokens)
+        if rounds >= least and rounds * size >= total:
+            return len(text) - (rounds - 1) * size
+    return len(text)
 
 
 def _silent(quality: Quality) -> bool:
     return quality.no_speech_prob > NO_SPEECH and quality.avg_logprob < LOW_LOGPROB
 
 
-def retry(quality: Quality, tokens: int, seconds: float) -> Guard | None:
-    """Why a final of ``tokens`` tokens over ``seconds`` of audio should be decoded again by beam, or None."""
+def retry(quality: Quality, tokens: int, seconds: float, *, closed: bool = True) -> Guard | None:
+    """Why a final of ``tokens`` tokens over ``seconds`` of audio should be decoded again by beam, or None.
+
+    ``closed`` says whether its output ended with a timestamp: one that did not is often said twice over.
+    """
     if quality.compression_ratio > REPETITIVE:
         return Guard.REPETITION
     if tokens > token_budget(seconds):
         return Guard.OVER_BUDGET
-    if quality.avg_logprob < LOW_LOGPROB and not _silent(quality):
+    if _silent(quality):
+        return None
+    if quality.avg_logprob < LOW_LOGPROB:
         return Guard.LOW_LOGPROB
-    return None
+    return None if closed else Guard.UNCLOSED
 
 
 def suppress(text: str, quality: Quality, vocabulary: Sequence[str] = (), *, heard: bool = True) -> Guard | None:

@@ -69,6 +69,14 @@ def test_loops_are_cut_to_one_round() -> None:
     assert loop_cut([]) == 0
 
 
+def test_an_utterance_said_twice_without_an_end_is_cut() -> None:
+    assert loop_cut([1, 2, 3, 4, 5] * 2, closed=False) == 5
+    assert loop_cut([1, 2, 3, 4, 5] * 2) == 10
+    assert loop_cut([1, 2, 3] * 2, closed=False) == 6
+    assert retry(GOOD, 10, 5.0, closed=False) is Guard.UNCLOSED
+    assert retry(SILENT, 10, 5.0, closed=False) is None
+
+
 def test_repeated_digits_are_no_loop() -> None:
     assert loop_cut([1, 2, *[7] * 11]) == 13
     assert loop_cut([*[7, 8, 9, 10] * 3, 5]) == 13

@@ -5,6 +5,8 @@ import pytest
 from kaption.domain.decoding import DecodeOptions
 from kaption_gpu.backends.prompt import BUDGET, LENGTHS, prompt_tokens
 
+CLOSING = chr(ord("<") + 150)
+
 
 def _encode(text: str) -> list[int]:
     return [ord(c) for c in text]
@@ -12,7 +14,7 @@ def _encode(text: str) -> list[int]:
 
 def _prompt(vocabulary: tuple[str, ...] = (), earlier: str = "") -> str:
     options = DecodeOptions(prompt=earlier, vocabulary=vocabulary)
-    return "".join(chr(token) for token in prompt_tokens(options, _encode))
+    return "".join(chr(token) for token in prompt_tokens(options, _encode, ord("<"))).replace(CLOSING, ">")
 
 
 def test_nothing_to_say_is_no_prompt() -> None:
@@ -22,15 +24,15 @@ def test_nothing_to_say_is_no_prompt() -> None:
 
 def test_vocabulary_stands_first_and_earlier_text_is_cut_at_its_front() -> None:
     assert _prompt(("Ann", "Bo")) == " Ann, Bo."
-    assert _prompt(("Ann",), "we met at noon") == " Ann. at noon"
+    assert _prompt(("Ann",), "we met at noon") == " Ann.<" + " at noon"[-8:] + ">"
 
 
 @pytest.mark.parametrize("size", range(0, 400, 7))
 def test_earlier_text_has_one_of_few_lengths_within_the_budget(size: int) -> None:
     alone = _prompt(earlier="x" * size)
-    assert len(alone) in LENGTHS
+    assert len(alone.strip("<>")) in LENGTHS
     named = _prompt(("Kaption",), "x" * size)
-    assert len(named) - len(" Kaption.") in LENGTHS
+    assert len(named.removeprefix(" Kaption.").strip("<>")) in LENGTHS
     assert len(named) <= BUDGET
 
 

@@ -170,7 +170,7 @@ class WhisperBackend(Generic[F]):
             tokenizer = self._tokenizer(language, options.task)
             # From the padded length, which a batch shares, so that a limit never depends on company.
             limit = min(options.max_tokens, guards.token_budget(window.padded / SAMPLE_RATE))
-            prompt = prompt_tokens(options, tokenizer.encode)
+            prompt = prompt_tokens(options, tokenizer.encode, tokenizer.timestamp_begin)
             jobs.append(_Job(row, window, tokenizer, prompt, options.beam_size, limit))
         return jobs
 
@@ -192,7 +192,7 @@ class WhisperBackend(Generic[F]):
     def _second_try(self, job: _Job) -> _Job | None:
         """By beam and without the earlier text, which loops come from; None if that would be the same decode."""
         options = replace(job.window.options, prompt="")
-        prompt = prompt_tokens(options, job.tokenizer.encode)
+        prompt = prompt_tokens(options, job.tokenizer.encode, job.tokenizer.timestamp_begin)
         beam_size = max(_RETRY_BEAM, job.beam_size)
         if prompt == job.prompt and beam_size == job.beam_size:
             return None
@@ -243,17 +243,18 @@ def _draft(job: _Job, hypothesis: Hypothesis) -> _Draft:
     tokens = spoken(hypothesis.tokens, job.tokenizer.timestamp_begin, job.seconds)
     figures = (hypothesis.avg_logprob, hypothesis.no_speech_prob)
     whole = guards.Quality(*figures, guards.compression_ratio(job.tokenizer.decode(tokens)))
-    doubt = guards.retry(whole, len(tokens), job.seconds)
-    tokens = tokens[: guards.loop_cut(tokens)]
+    closed = bool(hypothesis.tokens) and hypothesis.tokens[-1] >= job.tokenizer.timestamp_begin
+    doubt = guards.retry(whole, len(tokens), job.seconds, closed=closed)
+    tokens = tokens[: guards.loop_cut(tokens, closed=closed)]
     text = job.tokenizer.decode(tokens).strip()
     rest = rest_start(hypothesis.tokens, job.tokenizer.timestamp_begin, job.seconds)
     return _Draft(tokens, text, guards.Quality(*figures, guards.compression_ratio(text)), doubt, rest)
 
 
-def _rank(draft: _Draft) -> tuple[bool, float]:
-    """Of two tries the greater is the better."""
+def _rank(draft: _Draft) -> tuple[bool, bool, float]:
+    """Of two tries the greater is the better: loops have good log probabilities, so these come last."""
     repetitive = draft.doubt in (guards.Guard.REPETITION, guards.Guard.OVER_BUDGET)
-    return (not repetitive, draft.quality.avg_logprob)
+    return (not repetitive, draft.doubt is not guards.Guard.UNCLOSED, draft.quality.avg_logprob)
 
 
 def _joined(job: _Job, first: _Draft, rest: _Draft) -> _Draft:
