@@ -15,7 +15,7 @@ SEPARATORS = r"[ \-.,()+/\[\]~#:;_*']"
 _LABELS = ("extension", "extn", "ext", "int", "x")
 _LABEL = "|".join(_LABELS)
 _BEGUN = "|".join(sorted({word[:n] for word in _LABELS for n in range(1, len(word) + 1)}, key=len, reverse=True))
-_LEAD = r"[+(\[][+(\[ ]{0,8}"
+_LEAD = rf"[+(\[]{SEPARATORS}{{0,8}}"
 # A run reaches as far as one number may, so a match of any recogniser lies within one run, and a run that touches the
 # text's end takes separators and the beginning of a label with it: where it begins does not depend on what follows.
 _RUN = re.compile(
