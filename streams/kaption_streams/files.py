@@ -19,11 +19,9 @@ from kaption.adapters.settings import Settings
 from kaption.domain.batch import Normalised, batch_records
 from kaption.domain.events import Origin, Refusal, RefusedError, dead_letter_headers
 from kaption.domain.objects import ObjectRun, place_of, read_objects
-from kaption.domain.open_suffix import RECOGNISED
 from kaption.domain.pcm import FrameFormat
 from kaption.domain.stages import Tools, redact_options
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import RunOptions
 from kaption_schemas.topics import BATCH, DLQ, OBJECTS, topic_name
 from kaption_streams.app import Output, input_topic, origin_of
 from kaption_streams.normalise import Normaliser, StoppedError
@@ -102,18 +100,12 @@ class FileDoor:
                 await self._dead_letter(origin, error.reason)
 
     async def _transcribe(self, run: ObjectRun) -> None:
-        options = self._options(run.media.options)
+        options = redact_options(run.media.options, self._tools)
         audio: Normalised = await self._patiently(self._normalise, run)
         key = f"{run.tenant}/{run.stream}".encode()
         records = batch_records(run, options, audio)
         await asyncio.gather(*[await self._output.send(BATCH.name, key, body, list(head)) for body, head in records])
         log.info("normalised", extra={"run": run.run, "seconds": audio.samples // audio.rate})
-
-    def _options(self, options: RunOptions) -> RunOptions:
-        """Options with the policy filled in and applied. Raises ``RefusedError``."""
-        if set(options.redaction or ()) - RECOGNISED:
-            raise RefusedError(Reason.INVALID_BODY)
-        return redact_options(options, self._tools)
 
     async def _patiently(self, work: Any, *arguments: Any) -> Any:  # whatever the work returns
         """Run ``work`` in a thread, again while the store is away. Raises its last ``StoreError``."""

@@ -210,7 +210,7 @@ async def test_each_refusal_has_its_reason_and_the_next_object_is_taken(files: B
         "default/cut.wav": (files.object("default/cut.wav", wav[:50_000]), Reason.TRUNCATED),
         "default/long.flac": (files.object("default/long.flac", bomb), Reason.TOO_LONG),
         "default/odd.wav": (
-            files.object("default/odd.wav", wav, options={"redaction": ["NO_SUCH_ENTITY"]}), Reason.INVALID_BODY,
+            files.object("default/odd.wav", wav, options={"redaction": ["NO_SUCH_ENTITY"]}), Reason.UNKNOWN_ENTITY,
         ),
     }  # fmt: skip
     for body, _ in expected.values():
