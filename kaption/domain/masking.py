@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from kaption.domain.decoding import Decoded, DecodedWord
+from kaption.domain.open_suffix import sensitive_from
 from kaption.domain.redaction import Match, TextRedactor, mask
 
 #: What stands for an open end that was never completed: nobody knows what it would have become.
@@ -10,6 +11,9 @@ UNFINISHED = "REDACTED"
 _FEWEST_DIGITS = 4
 #: A sentence that ends in "at ten" (10.) need not wait for the next one; three digits may begin a number.
 _FEWEST_HELD = 3
+
+#: Shorter than this, what looks like a card may be the beginning of a longer one.
+_CARD_DIGITS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +25,18 @@ class Masked:
     matches: tuple[Match, ...]
 
 
-def visible(text: str, entities: tuple[str, ...], redactor: TextRedactor) -> str:
-    """What may be shown of a text that still grows: matches masked, its open end withheld."""
+def visible(text: str, entities: tuple[str, ...], redactor: TextRedactor, settled: int | None = None) -> str:
+    """What may be shown of a text that still grows: matches masked, its open end withheld.
+
+    ``settled`` is how much of it is agreed on (all when None): behind that, a word that breaks a number may never have
+    been said, so a number of five digits is withheld there whatever follows it.
+    """
     if not entities:
         return text
     matches = redactor.find(text, entities)
-    end = redactor.open_suffix(text, entities)
+    end = min(
+        redactor.open_suffix(text, entities), sensitive_from(text, entities, len(text) if settled is None else settled)
+    )
     for match in matches:
         if match.start < end < match.end:
             end = match.start
@@ -45,6 +55,20 @@ def unfinished(text: str, entities: tuple[str, ...], redactor: TextRedactor) -> 
     if "@" not in rest and sum(map(str.isdigit, rest)) < _FEWEST_HELD:
         return None
     return Match(UNFINISHED, start + len(rest) - len(rest.lstrip()), len(text))
+
+
+def goes_on(text: str, entities: tuple[str, ...], redactor: TextRedactor) -> bool:
+    """Whether what is said behind a pause could make more of the end of ``text``, of a complete match too: the first ten
+    digits of a card may be a phone number. A whole card is taken to be at its end.
+    """
+    if unfinished(text, entities, redactor):
+        return True
+    start = redactor.open_suffix(f"{text} ", entities) if entities else len(text)
+    digits = sum(map(str.isdigit, text[start:]))
+    whole = digits >= _CARD_DIGITS and any(
+        match.entity == "CREDIT_CARD" and match.end > start for match in redactor.find(text, entities)
+    )
+    return digits >= _FEWEST_HELD and not whole
 
 
 def text_of(decoded: Decoded) -> str:

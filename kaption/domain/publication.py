@@ -8,7 +8,7 @@ an end is masked (promise 6).
 from dataclasses import dataclass
 
 from kaption.domain.decoding import SAMPLE_RATE, Decoded, ModelInfo
-from kaption.domain.masking import Masked, mask_together, text_of, unfinished, visible
+from kaption.domain.masking import Masked, goes_on, mask_together, text_of, visible
 from kaption.domain.outputs import RunKey
 from kaption.domain.redaction import TextRedactor
 from kaption.domain.track import Checkpoint, Segment, Track
@@ -62,8 +62,9 @@ class Publication:
         """The open segment's next revision; None when it shows nothing new."""
         state, key, rate = track.open, self.facts.key, self.facts.rate
         state.agreement.update(decoded.text)
-        stable = self._visible(" ".join(state.agreement.stable))
-        text = self._visible(" ".join(state.agreement.stable + state.agreement.tail))
+        agreed = " ".join(state.agreement.stable)
+        stable = self._visible(agreed)
+        text = self._visible(" ".join(state.agreement.stable + state.agreement.tail), len(agreed))
         if not stable.startswith(state.stable):
             stable = state.stable  # what was stable stays as it was shown
         if not text.startswith(stable):
@@ -114,10 +115,10 @@ class Publication:
 
     def _unfinished(self, group: list[Segment]) -> bool:
         text = " ".join(text_of(s.decoded) for s in group if s.decoded)
-        return unfinished(text, self.facts.entities, self._redactor) is not None
+        return goes_on(text, self.facts.entities, self._redactor)
 
-    def _visible(self, text: str) -> str:
-        return visible(text, self.facts.entities, self._redactor).rstrip()
+    def _visible(self, text: str, settled: int | None = None) -> str:
+        return visible(text, self.facts.entities, self._redactor, settled).rstrip()
 
     def _final(self, segment: Segment, decoded: Decoded, masked: Masked) -> FinalTranscript:
         key, rate, model = self.facts.key, self.facts.rate, self.facts.model

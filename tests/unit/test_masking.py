@@ -1,7 +1,7 @@
 """Finals that are published together: one match over a pause is one label, and an end that may go on is held."""
 
 from kaption.domain.decoding import Decoded, DecodedWord
-from kaption.domain.masking import mask_together, unfinished, visible
+from kaption.domain.masking import goes_on, mask_together, unfinished, visible
 from tests.support.voices import DigitRedactor
 
 POLICY = ("NUMBER",)
@@ -43,3 +43,13 @@ def test_only_an_end_that_may_begin_a_number_is_held() -> None:
 def test_a_growing_text_shows_no_end_that_may_go_on() -> None:
     assert visible("it is 1234", POLICY, REDACTOR).rstrip() == "it is"
     assert visible("it is 123456 and", POLICY, REDACTOR) == "it is [NUMBER] and"
+
+
+def test_a_number_in_what_is_not_agreed_on_is_withheld_though_a_word_follows() -> None:
+    assert visible("it is 12345 um", POLICY, REDACTOR, settled=5) == "it is "
+    assert visible("it is 12345 um", POLICY, REDACTOR) == "it is 12345 um"
+
+
+def test_a_complete_match_may_still_go_on() -> None:
+    assert goes_on("it is 123456", POLICY, REDACTOR)
+    assert not goes_on("it is 123456 and", POLICY, REDACTOR)
