@@ -193,7 +193,7 @@ def test_windows_of_a_batch_share_a_length(backend: Backend) -> None:
         backend.transcribe(windows)
 
 
-def test_base_finds_the_language_and_translates(name: str, data_folder: str) -> None:
+def test_base_finds_the_language_of_each_window(name: str, data_folder: str) -> None:
     """The multilingual weights, joined from their parts; languages are found window by window."""
     speech = _speech(6, 3)
     backend = _load(name, "base", data_folder)
