@@ -72,7 +72,8 @@ def embedded(data: Path, port: int, access_key: str, secret_key: str) -> StoreCo
         "-s3.port.lance=0",
         "-master.telemetry=false",  # it is on by default
         "-master.volumeSizeLimitMB=1024",
-        "-volume.max=0",
+        # Not 0, which is as many as fit the disk at full size: a bucket takes seven at once, and they start empty.
+        "-volume.max=1000",
         "-volume.preStopSeconds=0",
     ]
     sockets += [Path("/tmp") / f"seaweedfs-s3-{port}.sock", _socket(data)]  # noqa: S108  # the path is its own
