@@ -43,14 +43,16 @@ async def run(settings: Settings, name: str) -> int:
     # What was killed here before would be waited for; on the embedded broker for ever.
     await remove_dead(settings, f"{settings.group}.{group}")
     await app.start()
-    while not stop.is_set() and not door.failed.done():
+    # A crash of Faust's own (its consumer's thread, a commit) ends its services and nothing else: it must be looked for.
+    while not (stop.is_set() or door.failed.done() or app.crashed):
         health.ready = bool(app.consumer.assignment())
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), _WATCH_SECONDS)
     health.ready = False
-    failed = door.failed.done()
+    failed = door.failed.done() or app.crashed
     if failed:
-        log.error("stopping", extra={"error": type(door.failed.exception()).__name__})
+        error = door.failed.exception() if door.failed.done() else app.crash_reason
+        log.error("stopping", extra={"error": type(error).__name__})
     with suppress(TimeoutError):
         await asyncio.wait_for(_stop(app, door, drain=not failed), _STOP_SECONDS)
     await health.stop()
