@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from email.message import Message
 
 import numpy as np
 
@@ -13,6 +12,9 @@ from kaption_schemas.records import MAX_CHANNELS, RATES
 WIDTH = {"s16le": 2, "mulaw": 1, "alaw": 1}
 CONTAINERS = {"audio/flac": "flac", "audio/ogg": "ogg", "audio/wav": "wav"}
 _NUMBER = re.compile(r"[0-9]{1,6}")
+#: ``; name=value`` of a media type; tokens and quoted values without escapes (RFC 9110, 8.3), which is all a format needs.
+_PARAMETER = re.compile(r'\s*;\s*([A-Za-z]+)=(?:"([^"\\]*)"|([A-Za-z0-9._+-]+))')
+_KIND = re.compile(r"\s*(audio/[a-z0-9.+-]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +35,35 @@ def parse_format(content_type: str) -> FrameFormat:
     """Read ``audio/pcm;rate=16000;channels=1;encoding=s16le``. Raises ``RefusedError``."""
     if not content_type:
         raise RefusedError(Reason.MISSING_FORMAT)
-    message = Message()
-    message["content-type"] = content_type
-    kind = message.get_content_type()
-    rate, channels = str(message.get_param("rate") or "16000"), str(message.get_param("channels") or "1")
-    if kind == "audio/pcm" and not (message.get_param("rate") and message.get_param("encoding")):
+    kind, given = _media_type(content_type)
+    rate, channels = given.get("rate") or "16000", given.get("channels") or "1"
+    if kind == "audio/pcm" and not (given.get("rate") and given.get("encoding")):
         raise RefusedError(Reason.MISSING_FORMAT)
-    encoding = str(message.get_param("encoding")) if kind == "audio/pcm" else CONTAINERS.get(kind, "")
+    encoding = given["encoding"] if kind == "audio/pcm" else CONTAINERS.get(kind, "")
     numbers = _NUMBER.fullmatch(rate) and _NUMBER.fullmatch(channels)
     known = encoding in WIDTH or encoding in CONTAINERS.values()
     if not (numbers and known and int(rate) in RATES and 1 <= int(channels) <= MAX_CHANNELS):
         raise RefusedError(Reason.UNSUPPORTED_FORMAT)
     return FrameFormat(encoding, int(rate), int(channels))
+
+
+def _media_type(text: str) -> tuple[str, dict[str, str]]:
+    """A media type and its parameters. Raises ``RefusedError`` for what is none.
+
+    Not ``email.message``: some RFC 2231 parameters make it raise TypeError, and a header must not end an agent.
+    """
+    kind = _KIND.match(text)
+    if not kind:
+        raise RefusedError(Reason.UNSUPPORTED_FORMAT)
+    given, at = dict[str, str](), kind.end()
+    while part := _PARAMETER.match(text, at):
+        name, at = part[1].lower(), part.end()
+        if name in given:
+            raise RefusedError(Reason.UNSUPPORTED_FORMAT)
+        given[name] = part[3] if part[2] is None else part[2]
+    if text[at:].strip(" \t;"):
+        raise RefusedError(Reason.UNSUPPORTED_FORMAT)
+    return kind[1].lower(), given
 
 
 def _mulaw() -> np.ndarray[tuple[int], np.dtype[np.int16]]:

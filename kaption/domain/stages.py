@@ -14,7 +14,7 @@ from kaption.domain.redaction import TextRedactor, mask
 from kaption.domain.validate import check_length, parse_body, readable, validate
 from kaption_schemas.headers import pcm_type
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import RunOptions, StreamStarted
+from kaption_schemas.records import RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import Type
 
 #: Decodes a self-contained frame to PCM s16le of the stated format. Raises ``RefusedError`` (``UNDECODABLE``).
@@ -37,11 +37,19 @@ def redact(event: Event, tools: Tools) -> list[Event]:
     """Remove from metadata and vocabulary what the run's policy names, and silence muted audio."""
     if event.kind is Type.FRAME:
         return [_muted(event, tools)]
-    if event.kind is not Type.STARTED:
-        return [event]
+    if event.kind is Type.ENDED:
+        return [_ended(event, tools)]
     body = parse_body(StreamStarted, event.body)
     options = redact_options(body.options, tools)
     return [event.with_body(body.model_copy(update={"options": options}).model_dump_json().encode())]
+
+
+def _ended(event: Event, tools: Tools) -> Event:
+    """The end without a reason that holds anything recognised; the run's own policy is not known here."""
+    body = parse_body(StreamEnded, event.body)
+    if not tools.redactor.find(body.reason, tuple(sorted(tools.entities))):
+        return event
+    return event.with_body(body.model_copy(update={"reason": "ended"}).model_dump_json().encode())
 
 
 def redact_options(options: RunOptions, tools: Tools) -> RunOptions:

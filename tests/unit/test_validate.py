@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from kaption.domain.events import Event, Origin, Refusal, dead_letter_headers
-from kaption.domain.pcm import FrameFormat, to_s16
+from kaption.domain.pcm import FrameFormat, parse_format, to_s16
 from kaption.domain.stages import Tools, accept
 from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import Gap, StreamStarted
+from kaption_schemas.records import Gap, StreamEnded, StreamStarted
 from kaption_schemas.topics import Type
 from tests.support.voices import DigitRedactor
 
@@ -97,6 +97,11 @@ REFUSED = {
     "an odd rate": (frame(content_type=pcm_type(12345, 1)), Reason.UNSUPPORTED_FORMAT),
     "nine channels": (frame(content_type=pcm_type(16000, 9)), Reason.UNSUPPORTED_FORMAT),
     "a picture": (frame(content_type="image/png"), Reason.UNSUPPORTED_FORMAT),
+    "parameters that only half parse": (
+        frame(content_type="audio/pcm;rate*=1;rate*0=2;encoding=s16le"),
+        Reason.UNSUPPORTED_FORMAT,
+    ),
+    "a parameter twice": (frame(content_type=pcm_type(16000, 1) + ";rate=8000"), Reason.UNSUPPORTED_FORMAT),
     "started with an odd rate": (started({"format": {"rate": 12345}}), Reason.UNSUPPORTED_FORMAT),
     "odd bytes": (frame(PCM[:-1]), Reason.ODD_BYTES),
     "10 ms": (frame(PCM[:320]), Reason.FRAME_TOO_SHORT),
@@ -152,6 +157,21 @@ def test_what_a_policy_names_is_removed_from_metadata_and_vocabulary() -> None:
     assert body.options.metadata == {"caller": "id [NUMBER]"}
     assert body.options.vocabulary == ("Kaption", "room 12")
     assert body.options.redaction == ("NUMBER",)
+
+
+def test_the_reason_of_an_end_is_no_way_around_a_policy() -> None:
+    (event,) = one(accept(origin(Type.ENDED, b'{"last_sequence": 3, "reason": "card 123456"}'), TOOLS))
+    assert StreamEnded.model_validate_json(event.body) == StreamEnded(last_sequence=3)
+    (event,) = one(accept(origin(Type.ENDED, b'{"last_sequence": 3, "reason": "hung up"}'), TOOLS))
+    assert StreamEnded.model_validate_json(event.body).reason == "hung up"
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ['audio/pcm; rate="16000"; channels=1; encoding=s16le', "AUDIO/PCM;RATE=16000;Encoding=s16le;", "audio/wav"],
+)
+def test_ways_to_write_a_format(content_type: str) -> None:
+    assert parse_format(content_type).rate == 16000
 
 
 def test_an_empty_policy_removes_nothing() -> None:
