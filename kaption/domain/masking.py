@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from kaption.domain.decoding import Decoded, DecodedWord
+from kaption.domain.numbers import normalise, runs
 from kaption.domain.open_suffix import sensitive_from
-from kaption.domain.redaction import Match, TextRedactor, mask
+from kaption.domain.redaction import Match, TextRedactor, mask, merge
 
 #: What stands for an open end that was never completed: nobody knows what it would have become.
 UNFINISHED = "REDACTED"
@@ -25,15 +26,17 @@ class Masked:
     matches: tuple[Match, ...]
 
 
-def visible(text: str, entities: tuple[str, ...], redactor: TextRedactor, settled: int | None = None) -> str:
+def visible(
+    text: str, entities: tuple[str, ...], redactor: TextRedactor, settled: int | None = None, *, carried: bool = False
+) -> str:
     """What may be shown of a text that still grows: matches masked, its open end withheld.
 
     ``settled`` is how much of it is agreed on (all when None): behind that, a word that breaks a number may never have
-    been said, so a number of five digits is withheld there whatever follows it.
+    been said, so a number of five digits is withheld there whatever follows it. ``carried``: see ``mask_together``.
     """
     if not entities:
         return text
-    matches = redactor.find(text, entities)
+    matches = _matches(text, entities, redactor, carried=carried)
     end = min(
         redactor.open_suffix(text, entities), sensitive_from(text, entities, len(text) if settled is None else settled)
     )
@@ -76,17 +79,20 @@ def text_of(decoded: Decoded) -> str:
     return "".join(word.text for word in decoded.words).strip() or decoded.text
 
 
-def mask_together(decodes: list[Decoded], entities: tuple[str, ...], redactor: TextRedactor) -> list[Masked]:
+def mask_together(
+    decodes: list[Decoded], entities: tuple[str, ...], redactor: TextRedactor, *, carried: bool = False
+) -> list[Masked]:
     """Redact consecutive segments as one text; of a match across two, the label stands in the first.
 
-    An unfinished end with four digits or an @ is masked too, since nothing will complete it.
+    An unfinished end with four digits or an @ is masked too, since nothing will complete it in time. ``carried`` says that
+    the text before ended so: digits at the beginning of this one belong to that number.
     """
     texts = [text_of(decoded) for decoded in decodes]
     whole = " ".join(texts)
-    matches = list(redactor.find(whole, entities)) if entities else []
+    matches = list(_matches(whole, entities, redactor, carried=carried)) if entities else []
     rest = unfinished(whole, entities, redactor)
     if rest and ("@" in whole[rest.start :] or sum(map(str.isdigit, whole[rest.start :])) >= _FEWEST_DIGITS):
-        matches.append(rest)
+        matches = list(merge([*matches, rest]))
     out, at = [], 0
     for text, decoded in zip(texts, decodes, strict=True):
         local = [
@@ -97,6 +103,21 @@ def mask_together(decodes: list[Decoded], entities: tuple[str, ...], redactor: T
         out.append(_mask_one(text, decoded.words, local))
         at += len(text) + 1
     return out
+
+
+def carries(masked: Masked) -> bool:
+    """Whether a text ends in a number that was masked before it was known what it would become."""
+    last = masked.matches[-1] if masked.matches else None
+    return last is not None and last.entity == UNFINISHED and not any(map(str.isalnum, masked.text[last.end :]))
+
+
+def _matches(text: str, entities: tuple[str, ...], redactor: TextRedactor, *, carried: bool) -> tuple[Match, ...]:
+    """Complete matches, and the digits at the beginning that belong to a number of the text before."""
+    found = redactor.find(text, entities)
+    first = next(iter(runs(normalise(text))), None) if carried else None
+    if first is None or any(map(str.isalnum, text[: first.start])):
+        return found
+    return merge([Match(UNFINISHED, first.start, first.end), *found])
 
 
 def _mask_one(text: str, words: tuple[DecodedWord, ...], local: list[tuple[Match, bool]]) -> Masked:

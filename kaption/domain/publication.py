@@ -8,7 +8,7 @@ an end is masked (promise 6).
 from dataclasses import dataclass
 
 from kaption.domain.decoding import SAMPLE_RATE, Decoded, ModelInfo
-from kaption.domain.masking import Masked, goes_on, mask_together, text_of, visible
+from kaption.domain.masking import Masked, carries, goes_on, mask_together, text_of, visible
 from kaption.domain.outputs import RunKey
 from kaption.domain.redaction import TextRedactor
 from kaption.domain.track import Checkpoint, Segment, Track
@@ -42,6 +42,7 @@ class Publication:
         self.done = done
         self.last_text = ""
         self.last_end = 0
+        self.carried = False
         self._redactor = redactor
 
     def advance(self, track: Track, *, closing: bool) -> list[FinalTranscript]:
@@ -49,11 +50,12 @@ class Publication:
         out: list[FinalTranscript] = []
         while group := self._decided(track, closing=closing):
             decodes = [segment.decoded or _SILENT for segment in group]
-            masked = mask_together(decodes, self.facts.entities, self._redactor)
+            masked = mask_together(decodes, self.facts.entities, self._redactor, carried=self.carried)
             out += [self._final(s, d, m) for s, d, m in zip(group, decodes, masked, strict=True)]
             del track.segments[: len(group)]
             self.done = group[-1].checkpoint
             self.last_text, self.last_end = masked[-1].text, group[-1].end
+            self.carried = carries(masked[-1])
         if not track.segments:
             self.done = track.checkpoint
         return out
@@ -118,7 +120,7 @@ class Publication:
         return goes_on(text, self.facts.entities, self._redactor)
 
     def _visible(self, text: str, settled: int | None = None) -> str:
-        return visible(text, self.facts.entities, self._redactor, settled).rstrip()
+        return visible(text, self.facts.entities, self._redactor, settled, carried=self.carried).rstrip()
 
     def _final(self, segment: Segment, decoded: Decoded, masked: Masked) -> FinalTranscript:
         key, rate, model = self.facts.key, self.facts.rate, self.facts.model

@@ -456,6 +456,7 @@ class Session:
             track = load_track(state, self.rate, ports.detector, config.rules)
             publication = Publication(self._facts(channel), ports.redactor, track.checkpoint)
             publication.last_text, publication.last_end = state.prompt, state.prompt_end
+            publication.carried = state.carried
             self.tracks.append(track)
             self.publications.append(publication)
         return self

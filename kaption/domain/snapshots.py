@@ -34,6 +34,7 @@ class TrackState(BaseModel):
     segment: int
     prompt: str
     prompt_end: int
+    carried: bool = False
 
 
 class RunState(BaseModel):
@@ -84,7 +85,7 @@ def save_track(track: Track, publication: Publication) -> TrackState:
         tail=base64.b64encode(done.tail.astype("<i2").tobytes()).decode(), tail_start=done.tail_start,
         range_start=waiting.start if waiting else track.range_start,
         segment=waiting.index if waiting else track.next_index,
-        prompt=publication.last_text, prompt_end=publication.last_end,
+        prompt=publication.last_text, prompt_end=publication.last_end, carried=publication.carried,
     )  # fmt: skip
 
 

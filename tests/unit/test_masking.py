@@ -1,7 +1,7 @@
 """Finals that are published together: one match over a pause is one label, and an end that may go on is held."""
 
 from kaption.domain.decoding import Decoded, DecodedWord
-from kaption.domain.masking import goes_on, mask_together, unfinished, visible
+from kaption.domain.masking import carries, goes_on, mask_together, unfinished, visible
 from tests.support.voices import DigitRedactor
 
 POLICY = ("NUMBER",)
@@ -53,3 +53,14 @@ def test_a_number_in_what_is_not_agreed_on_is_withheld_though_a_word_follows() -
 def test_a_complete_match_may_still_go_on() -> None:
     assert goes_on("it is 123456", POLICY, REDACTOR)
     assert not goes_on("it is 123456 and", POLICY, REDACTOR)
+
+
+def test_digits_behind_a_number_that_was_masked_unfinished_belong_to_it() -> None:
+    (first,) = mask_together([decoded("it is 1234")], POLICY, REDACTOR)
+    assert carries(first)
+    (second,) = mask_together([decoded("56, thank you 12")], POLICY, REDACTOR, carried=True)
+    assert second.text == "[REDACTED], thank you 12"
+    assert not carries(second)
+    assert visible("56 thank you", POLICY, REDACTOR, carried=True) == "[REDACTED] thank you"
+    (plain,) = mask_together([decoded("and 56")], POLICY, REDACTOR, carried=True)
+    assert plain.text == "and 56"
