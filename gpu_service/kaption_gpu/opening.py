@@ -115,8 +115,9 @@ async def _read_saved(consumer: AIOKafkaConsumer, settings: Settings, source: So
         auto_offset_reset="earliest",
     )
     last: dict[bytes, ConsumerRecord] = {}
-    await reader.start()
     try:
+        # Within the block: a lane that is revoked meanwhile cancels this, half connected.
+        await reader.start()
         reader.assign([tp])
         await reader.seek_to_beginning(tp)
         # Another lane's transaction ends, or is aborted by the broker, within its timeout.

@@ -114,7 +114,11 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Work until ``stop`` is set, then drain. Raises what ended a task: ``StuckError``, ``KafkaError``, a backend's error."""
-        await self._consumer.start()
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await self._consumer.stop()
+            raise
         self._consumer.subscribe([LIVE.name, BATCH.name], listener=self)
         tasks = [
             asyncio.create_task(work, name=name)

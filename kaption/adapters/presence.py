@@ -15,8 +15,12 @@ async def require_topics(settings: Settings, *names: str) -> None:
         LookupError: One is not there, or not for this user; the message says what to do.
         aiokafka.errors.KafkaError: The brokers can't be reached, or refuse.
     """
-    async with AIOKafkaConsumer(**security(settings)) as consumer:
+    consumer = AIOKafkaConsumer(**security(settings))
+    try:
+        await consumer.start()  # within the block: a refused start leaves its connection open
         missing = sorted(set(names) - await consumer.topics())
+    finally:
+        await consumer.stop()
     if missing:
         raise LookupError(
             f"there is no topic {', '.join(missing)} for this user: run `kaption topics create`, or see the tenant"
