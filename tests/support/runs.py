@@ -67,7 +67,12 @@ def decode_all(
     return out
 
 
-def play(run: Session, stream: Iterable[AudioRecord], seed: int | None = None) -> list[Output]:
+def play(
+    run: Session,
+    stream: Iterable[AudioRecord],
+    seed: int | None = None,
+    decode: Callable[[Window], Decoded] = spell,
+) -> list[Output]:
     """Feed a session and decode beside it, at random moments when a seed is given; then all that is left."""
     dice = random.Random(seed)
     out: list[Output] = []
@@ -75,8 +80,8 @@ def play(run: Session, stream: Iterable[AudioRecord], seed: int | None = None) -
     for record in stream:
         now = record.timestamp_ms
         out += run.feed(record)
-        out += decode_all(run, now, chance=(lambda: dice.random() < 0.5) if seed is not None else lambda: True)
-    return out + decode_all(run, now)
+        out += decode_all(run, now, decode, chance=(lambda: dice.random() < 0.5) if seed is not None else lambda: True)
+    return out + decode_all(run, now, decode)
 
 
 def finals(outputs: Iterable[Output]) -> list[str]:
