@@ -3,7 +3,7 @@
 import pytest
 
 from kaption.domain.decoding import DecodeOptions
-from kaption_gpu.backends.prompt import BUDGET, LENGTHS, prompt_tokens
+from kaption_gpu.backends.prompt import LENGTHS, prompt_tokens
 
 CLOSING = chr(ord("<") + 150)
 
@@ -33,12 +33,12 @@ def test_earlier_text_has_one_of_few_lengths_within_the_budget(size: int) -> Non
     assert len(alone.strip("<>")) in LENGTHS
     named = _prompt(("Kaption",), "x" * size)
     assert len(named.removeprefix(" Kaption.").strip("<>")) in LENGTHS
-    assert len(named) <= BUDGET
+    assert len(named) <= 150
 
 
 def test_terms_that_do_not_fit_are_left_out_whole() -> None:
     terms = tuple(f"term{n:03}" for n in range(200))
     prompt = _prompt(terms, "x" * 400)
     assert prompt.startswith(" term000, term001")
-    assert len(prompt) <= BUDGET
+    assert len(prompt) <= 150
     assert prompt.split(".", maxsplit=1)[0].split(", ")[-1] in terms

@@ -1,0 +1,87 @@
+"""``make mutants``: take each guard of tests/mutants.toml away, one at a time, and see its test go red.
+
+The working tree is copied (what git tracks or would track) and changed there. A guard whose removal no test notices, or
+whose text is no longer in its file exactly once, fails the run.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = (".", "schemas", "streams", "gpu_service")
+#: pytest's exit status for "tests were run and some failed"; anything else proves nothing.
+RED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One guard: ``old`` in ``file`` becomes ``new``, and ``test`` (pytest's arguments) must fail."""
+
+    guard: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+def copy(target: Path) -> None:
+    """The files of the working tree, without what git ignores."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    ).stdout.decode()
+    for name in filter(None, names.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+
+
+def tested(tree: Path, test: str) -> int:
+    """The exit status of ``test`` in ``tree``."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(tree / package) for package in PACKAGES)}
+    shared = ROOT.parent / "shared" / "kafka"
+    if shared.exists():
+        environment.setdefault("KAFKA_HOME", str(shared))
+    command = [sys.executable, "-m", "pytest", "-x", "-m", "not long and not torch", *test.split()]
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, check=False).returncode
+
+
+def outcome(mutant: Mutant, tree: Path) -> str:
+    """``red`` as it should be, or what is wrong."""
+    path = tree / mutant.file
+    before = path.read_text()
+    if before.count(mutant.old) != 1:
+        return f"STALE: its text is {before.count(mutant.old)} times in {mutant.file}"
+    path.write_text(before.replace(mutant.old, mutant.new))
+    try:
+        status = tested(tree, mutant.test)
+    finally:
+        path.write_text(before)
+    return "red" if status == RED else f"NOT RED: pytest ended with {status}"
+
+
+def main() -> int:
+    """Run the table, or the rows whose guard contains an argument; 1 if a guard is not held by its test."""
+    table = tomllib.loads((ROOT / "tests" / "mutants.toml").read_text())["mutant"]
+    wanted = [Mutant(**row) for row in table if not sys.argv[1:] or any(word in row["guard"] for word in sys.argv[1:])]
+    missed = 0
+    with tempfile.TemporaryDirectory() as name:
+        copy(Path(name))
+        for mutant in wanted:
+            found = outcome(mutant, Path(name))
+            missed += found != "red"
+            print(f"{found:4}  {mutant.guard}  ({mutant.test})", flush=True)
+    print(f"{len(wanted) - missed} passed, {missed} failed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
