@@ -15,6 +15,7 @@ from aiokafka.errors import (
     KafkaError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
     for_code,
 )
 
@@ -188,7 +189,7 @@ async def _describe(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str,
         if not topic["error_code"] and all(part["leader"] >= 0 for part in topic["partitions"])
     }
     configs = await _configs(admin, names)
-    return {name: Described(count, configs.get(name, {})) for name, count in partitions.items()}
+    return {name: Described(count, configs[name]) for name, count in partitions.items() if name in configs}
 
 
 async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, dict[str, str]]:
@@ -196,6 +197,8 @@ async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, di
     out: dict[str, dict[str, str]] = {}
     for response in responses:
         for resource in response.to_object()["resources"]:
+            if for_code(resource["error_code"]) is UnknownTopicOrPartitionError:
+                continue  # made a moment ago, and this node of the cluster has not heard of it yet
             if resource["error_code"]:
                 raise for_code(resource["error_code"])(f"reading the configuration of {resource['resource_name']}")
             entries: list[dict[str, Any]] = resource["config_entries"]
