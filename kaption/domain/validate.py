@@ -78,7 +78,14 @@ def readable(origin: Origin) -> Event | None:
 def _headers(origin: Origin) -> dict[str, str]:
     headers = origin.headers
     size = sum(len(name) + len(value or b"") for name, value in headers)
-    if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES or len({name for name, _ in headers}) < len(headers):
+    # U+FFFD is what a name that is no UTF-8 was read as (adapters/record_headers.py).
+    odd = any("\ufffd" in name for name, _ in headers)
+    if (
+        odd
+        or len(headers) > MAX_HEADERS
+        or size > MAX_HEADER_BYTES
+        or len({name for name, _ in headers}) < len(headers)
+    ):
         raise RefusedError(Reason.BAD_HEADERS)
     try:
         head = {name: (value or b"").decode() for name, value in headers}

@@ -67,6 +67,7 @@ REFUSED = {
     "a large header": (headers_of(frame(), [("x", b"x" * 20_000)]), Reason.BAD_HEADERS),
     "a header twice": (headers_of(frame(), [("ce_run", b"x")]), Reason.BAD_HEADERS),
     "headers not UTF-8": (headers_of(frame(), [("x", b"\xff")]), Reason.BAD_HEADERS),
+    "a header's name not UTF-8": (headers_of(frame(), [("x\ufffd", b"1")]), Reason.BAD_HEADERS),
     "null key": (frame(key=None), Reason.BAD_KEY),
     "a path as key": (frame(key=b"../etc"), Reason.BAD_KEY),
     "key not UTF-8": (frame(key=b"\xff"), Reason.BAD_KEY),
