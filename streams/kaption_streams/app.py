@@ -85,7 +85,7 @@ class Output:
     async def start(self) -> None:
         """Connect."""
         self._producer = aiokafka.AIOKafkaProducer(
-            **self._options, enable_idempotence=True, max_request_size=3 * MIB, linger_ms=5, request_timeout_ms=30_000
+            **self._options, enable_idempotence=True, max_request_size=3 * MIB, linger_ms=5, request_timeout_ms=120_000
         )
         await self._producer.start()
 
