@@ -1,0 +1,236 @@
+"""Live streams in real time through the whole pipeline, by a plain client; and the same speech as files.
+
+    .venv/bin/python -m bench.live [--streams 4] [--count 10] [--seconds 60] [--files]
+
+`kaption up` on a private node of Apache Kafka (KAFKA_HOME or ../shared/kafka), everything on this machine. Latency of a
+word: from its end in real time to the first record that shows it (shown), or that has it in a stable part or a final
+(committed), by the broker's clock. Words and their ends are the offline pass's; the first ten seconds are left out.
+"""
+
+import argparse
+import asyncio
+import io
+import math
+import os
+import tempfile
+import time
+import wave
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from minio import Minio
+from ulid import ULID
+
+from bench.speech import Heard, Spoken, joined, offline
+from kaption.adapters.kafka import security
+from kaption.adapters.settings import Settings
+from kaption.domain.agreement import plain
+from kaption.publisher import Publisher
+from kaption.transcripts import parse
+from kaption_schemas.headers import event_headers
+from kaption_schemas.records import FinalTranscript, PartialTranscript, RunOptions, StreamCompleted, StreamStarted
+from kaption_schemas.topics import EVENTS, FINAL, PARTIAL, Type
+from tests.support.brokers import kafka_home
+from tests.support.pipeline import frames
+from tests.support.up import start_up
+from tests.support.wer import wer
+
+RATE = 16000
+FRAME = 0.1
+#: The model is warm, but caches and connections are not.
+LEFT_OUT = 10.0
+
+
+@dataclass(slots=True)
+class Watched:
+    """One stream: when its sample 0 was published (ms), its records with their append times (ms), first final and end."""
+
+    began: float = 0.0
+    partials: list[tuple[int, PartialTranscript]] = field(default_factory=list)
+    finals: list[tuple[int, FinalTranscript]] = field(default_factory=list)
+    first: asyncio.Event = field(default_factory=asyncio.Event)
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+async def speak(producer: AIOKafkaProducer, name: str, run: str, spoken: Spoken, watched: Watched) -> None:
+    """Publish one stream in real time."""
+    key = name.encode()
+    started = StreamStarted(options=RunOptions(redaction=())).model_dump_json().encode()
+    await producer.send_and_wait(
+        EVENTS.name, started, key=key, headers=event_headers(Type.STARTED, id=run, source="/bench", run=run)
+    )
+    begin = time.monotonic()
+    watched.began = time.time() * 1000
+    for number, (_, value, headers) in enumerate(frames(name, run, spoken.pcm, RATE)):
+        await asyncio.sleep(max(0.0, begin + (number + 1) * FRAME - time.monotonic()))
+        await producer.send(EVENTS.name, value, key=key, headers=headers)
+
+
+async def watch(settings: Settings, streams: dict[str, Watched]) -> None:
+    """Collect the records of all streams until cancelled."""
+    async with AIOKafkaConsumer(**security(settings), isolation_level="read_committed") as consumer:
+        consumer.assign([TopicPartition(t.name, n) for t in (PARTIAL, FINAL) for n in range(settings.partitions)])
+        await consumer.seek_to_end()
+        while True:
+            for batch in (await consumer.getmany(timeout_ms=100)).values():
+                for record in batch:
+                    body = parse(record.headers, record.value)
+                    watched = streams.get(getattr(body, "stream", ""))
+                    if watched is None:
+                        continue
+                    if isinstance(body, PartialTranscript):
+                        watched.partials.append((record.timestamp, body))
+                    elif isinstance(body, FinalTranscript):
+                        watched.finals.append((record.timestamp, body))
+                        watched.first.set()
+                    elif isinstance(body, StreamCompleted):
+                        watched.done.set()
+
+
+def latencies(watched: Watched, heard: Heard) -> tuple[list[float], list[float]]:
+    """Seconds from each word's end until it was shown, and until it was committed."""
+    shown: dict[int, float] = {}
+    committed: dict[int, float] = {}
+    records = [(at, p.start_ms, p.end_ms, p.text, p.text[: p.stable]) for at, p in watched.partials]
+    records += [(at, f.start_ms, f.end_ms, f.text, f.text) for at, f in watched.finals]
+    for at, start, end, text, stable in sorted(records):
+        # Words are found again by what they say, among those that were spoken in the record's range.
+        near = [i for i, (_, ends) in enumerate(heard.words) if start / 1000 <= ends <= end / 1000 + 0.3]
+        for words, seen in ((text.split(), shown), (stable.split(), committed)):
+            matcher = SequenceMatcher(
+                a=[plain(heard.words[i][0]) for i in near], b=list(map(plain, words)), autojunk=False
+            )
+            for block in matcher.get_matching_blocks():
+                for i in near[block.a : block.a + block.size]:
+                    seen.setdefault(i, (at - watched.began) / 1000 - heard.words[i][1])
+    late = {i for i, (_, ends) in enumerate(heard.words) if ends >= LEFT_OUT}
+    return [v for i, v in shown.items() if i in late], [v for i, v in committed.items() if i in late]
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that ``share`` of ``values`` do not exceed."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
+
+
+async def live(
+    settings: Settings, stretches: list[Spoken], heard: list[Heard], at_once: int, name: str = "live"
+) -> None:
+    """Play the stretches, ``at_once`` at a time, and print what came of them."""
+    streams = {f"{name}-{n}": Watched() for n in range(len(stretches))}
+    watching = asyncio.create_task(watch(settings, streams))
+    async with AIOKafkaProducer(**security(settings)) as producer:
+        names = list(streams)
+        for first in range(0, len(names), at_once):
+            batch = range(first, min(first + at_once, len(names)))
+            await asyncio.gather(
+                *(speak(producer, names[n], str(ULID()), stretches[n], streams[names[n]]) for n in batch)
+            )
+            async with asyncio.timeout(120):
+                await asyncio.gather(*(streams[names[n]].done.wait() for n in batch))
+    watching.cancel()
+    shown: list[float] = []
+    committed: list[float] = []
+    for stream, pass_ in zip(names, heard, strict=True):
+        more = latencies(streams[stream], pass_)
+        shown += more[0]
+        committed += more[1]
+    said = [" ".join(f.text for _, f in streams[stream].finals) for stream in names]
+    words = sum(len(s.text.split()) for s in stretches)
+    print(f"live, {at_once} at a time: {len(stretches)} streams, {words} words")
+    print(f"  shown     p50 {percentile(shown, 0.5):.2f} s, p95 {percentile(shown, 0.95):.2f} s ({len(shown)} words)")
+    print(f"  committed p50 {percentile(committed, 0.5):.2f} s, p95 {percentile(committed, 0.95):.2f} s")
+    print(f"  WER {100 * wer([s.text for s in stretches], said):.2f} %", flush=True)
+
+
+async def put(settings: Settings, name: str, pcm: npt.NDArray[np.int16]) -> str:
+    """Store PCM of shape (n, 1) as a WAV in the default tenant's place; its key."""
+    store = Minio(
+        settings.s3.removeprefix("http://"),
+        settings.s3_access_key,
+        settings.s3_secret_key.get_secret_value(),
+        secure=False,
+    )
+    out = io.BytesIO()
+    with wave.open(out, "wb") as sound:
+        sound.setparams((1, 2, RATE, 0, "NONE", ""))
+        sound.writeframes(pcm.tobytes())
+    size = out.tell()
+    out.seek(0)
+    key = f"default/{name}.wav"
+    await asyncio.to_thread(store.put_object, settings.media_bucket, key, out, size)
+    return key
+
+
+async def files(settings: Settings, stretches: list[Spoken]) -> None:
+    """The same stretches as objects, all at once."""
+    streams = {f"file-{n}": Watched() for n in range(len(stretches))}
+    watching = asyncio.create_task(watch(settings, streams))
+    await asyncio.sleep(1)
+    begin = time.monotonic()
+    async with Publisher(settings) as publisher:
+        for name, stretch in zip(streams, stretches, strict=True):
+            key = await put(settings, name, stretch.pcm)
+            await publisher.object(settings.media_bucket, key, stream=name, options=RunOptions(redaction=()))
+    async with asyncio.timeout(600):
+        await asyncio.gather(*(watched.done.wait() for watched in streams.values()))
+    took = time.monotonic() - begin
+    watching.cancel()
+    seconds = sum(len(s.pcm) for s in stretches) / RATE
+    said = [" ".join(f.text for _, f in watched.finals) for watched in streams.values()]
+    print(f"files: {seconds:.0f} s of audio in {took:.0f} s, {seconds / took:.1f} times real time")
+    print(f"  WER {100 * wer([s.text for s in stretches], said):.2f} %", flush=True)
+
+
+async def beside(settings: Settings, stretches: list[Spoken], heard: list[Heard], at_once: int, hours: float) -> None:
+    """The live streams again, while one long file is decoded."""
+    whole = np.concatenate([s.pcm for s in stretches])
+    long = np.tile(whole, (math.ceil(hours * 3600 * RATE / len(whole)), 1))
+    film = {"film": Watched()}
+    watching = asyncio.create_task(watch(settings, film))
+    async with Publisher(settings) as publisher:
+        key = await put(settings, "film", long)
+        await publisher.object(settings.media_bucket, key, stream="film", options=RunOptions(redaction=()))
+    async with asyncio.timeout(300):
+        await film["film"].first.wait()
+    print(f"beside a file of {len(long) / RATE / 3600:.1f} h, in progress:")
+    await live(settings, stretches, heard, at_once, "beside")
+    done = film["film"].finals[-1][1].end_ms / 1000
+    print(f"  the file has got to {done:.0f} s{' and is finished' if film['film'].done.is_set() else ''}", flush=True)
+    watching.cancel()
+
+
+async def main() -> None:
+    """Offline first, alone on the machine; then the pipeline."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=4, help="streams at a time")
+    parser.add_argument("--count", type=int, default=10, help="streams in all")
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--files", action="store_true", help="the same speech as files, too")
+    parser.add_argument("--beside", type=float, default=0, help="again beside a file of so many hours")
+    parser.add_argument("--kafka", default="apache")
+    arguments = parser.parse_args()
+    home = kafka_home()
+    if home is not None:
+        os.environ.setdefault("KAFKA_HOME", str(home))
+    stretches = joined(arguments.count, arguments.seconds)
+    heard = offline(stretches)
+    print(f"offline: WER {100 * wer([s.text for s in stretches], [h.text for h in heard]):.2f} %", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        ports = ("--kafka-port", "0", "--http-port", "0")
+        up = await start_up(Path(folder), ("--kafka", arguments.kafka, *ports))
+        try:
+            await live(up.settings(), stretches, heard, arguments.streams)
+            if arguments.beside:
+                await beside(up.settings(), stretches, heard, arguments.streams, arguments.beside)
+            if arguments.files:
+                await files(up.settings(), stretches)
+        finally:
+            up.child.stop(60)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

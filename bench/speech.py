@@ -1,0 +1,69 @@
+"""Human speech for benchmarks: Debian's Asterisk prompts joined with pauses, their texts, and an offline pass over them.
+
+Offline is faster-whisper with the same weights: int8, beam 5, VAD, no previous text.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from faster_whisper import WhisperModel
+
+from kaption.adapters.settings import Settings
+from kaption.domain.decoding import SAMPLE_RATE
+from kaption_gpu.weights import find_weights
+from tests.support.asterisk import NO_SPEECH, prompts
+
+PAUSE_SECONDS = 0.6
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A stretch of speech: PCM of shape (n, 1) at 16 kHz, and what is said in it."""
+
+    pcm: npt.NDArray[np.int16]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """The offline pass: its text, and each word with the time it ends (seconds)."""
+
+    text: str
+    words: tuple[tuple[str, float], ...]
+
+
+def joined(count: int, seconds: float, fewest_words: int = 4) -> list[Spoken]:
+    """``count`` stretches of about ``seconds``, of different prompts."""
+    found = iter(prompts(fewest_words))
+    pause = np.zeros(round(PAUSE_SECONDS * SAMPLE_RATE), np.int16)
+    out: list[Spoken] = []
+    for _ in range(count):
+        parts, texts, length = [pause], [], 0.0
+        while length < seconds:
+            prompt = next(found, None)
+            if prompt is None:
+                raise SystemExit(NO_SPEECH if not out else f"there are prompts for {len(out)} stretches only")
+            audio = (prompt.audio() * 32767).astype(np.int16)
+            parts += [audio, pause]
+            texts.append(prompt.text)
+            length += (len(audio) + len(pause)) / SAMPLE_RATE
+        out.append(Spoken(np.concatenate(parts).reshape(-1, 1), " ".join(texts)))
+    return out
+
+
+def offline(stretches: list[Spoken], model: str = "tiny.en") -> list[Heard]:
+    """The offline pass over each stretch."""
+    whisper = WhisperModel(
+        str(find_weights(Settings(model=model)).folder), device="cpu", compute_type="int8", cpu_threads=2
+    )
+    out: list[Heard] = []
+    for stretch in stretches:
+        audio = stretch.pcm[:, 0].astype(np.float32) / 32768
+        segments, _ = whisper.transcribe(
+            audio, beam_size=5, vad_filter=True, condition_on_previous_text=False, word_timestamps=True
+        )
+        found = list(segments)
+        words = tuple((w.word.strip(), float(w.end)) for s in found for w in s.words or ())
+        out.append(Heard(" ".join(s.text.strip() for s in found), words))
+    return out
