@@ -103,6 +103,8 @@ class Lane:
         self._pending = asyncio.Event()
         self._committing = asyncio.Lock()
         self._failed = False
+        self._out_of_range = False
+        self._opened_at = 0
         self._committed_at = time.monotonic()
         self._removals: set[asyncio.Task[None]] = set()
 
@@ -134,10 +136,10 @@ class Lane:
         """Take the lane over and commit until something fails."""
         parts = self._parts
         self._writer, memory = await open_lane(
-            parts.consumer, parts.settings, self.source, parts.sessions, parts.tracing
+            parts.consumer, parts.settings, self.source, parts.sessions, parts.tracing, out_of_range=self._out_of_range
         )
-        self._failed = False
-        self._fetch_from = memory.position
+        self._failed = self._out_of_range = False
+        self._fetch_from = self._opened_at = memory.position
         parts.consumer.seek(self.tp, memory.position)
         self.memory, self.state = memory, State.READY
         self._pause(paused=False)
@@ -205,7 +207,11 @@ class Lane:
             await writer.stop()
 
     def restart(self) -> None:
-        """Begin again from the committed offset."""
+        """Begin again: a fetch was refused, as its offset is not in the log.
+
+        Only where that was the committed offset itself has the log lost what was committed; else it is gone back to.
+        """
+        self._out_of_range = self._fetch_from == self._opened_at
         self._failed = True
         self._pending.set()
 

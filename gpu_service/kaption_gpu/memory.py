@@ -19,9 +19,9 @@ from kaption_gpu.records import (
     Incoming,
     Message,
     SnapshotMarks,
-    claim_message,
     dead_letter,
     durable_message,
+    lane_message,
     partial_message,
     snapshot_message,
 )
@@ -387,7 +387,7 @@ class LaneMemory:
         if not new:
             return []
         self._dead |= new
-        return [claim_message(str(self.source), lane_value(self._dead))]
+        return [lane_message(str(self.source), lane_value(self._dead))]
 
 
 def _split(entry: _Entry) -> bool:

@@ -1,6 +1,9 @@
-"""Taking a lane over, in the one order that is safe: fence, recheck, offset, snapshots, claim (DESIGN 4, HAZARDS aiokafka 3).
+"""Taking a lane over, in the one order that is safe: fence, recheck, offset, claim, snapshots (HAZARDS, aiokafka 3).
 
-Reading the committed offset before the previous owner is fenced could read one that it is about to move.
+Reading the committed offset before the previous owner is fenced could read one that it is about to move. The claim comes
+before the snapshots, since its offset says how far they must be read: for a while after a broker's crash the end offset
+that it tells is too small (KIP-207, which aiokafka's version of the request has not), and a lane without its snapshots
+would begin its runs anew. Nor is a committed offset beyond that end taken for a lost log; only a fetch can tell.
 """
 
 import asyncio
@@ -33,16 +36,24 @@ class LaneLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a lane starts reading. ``truncated`` when the committed offset lay beyond the log."""
+    """Where a lane starts reading. ``truncated`` when the committed offset lies beyond the log."""
 
     position: int
     truncated: bool = False
 
 
 async def open_lane(
-    consumer: AIOKafkaConsumer, settings: Settings, source: Source, sessions: Sessions, tracing: Tracing = NO_TRACING
+    consumer: AIOKafkaConsumer,
+    settings: Settings,
+    source: Source,
+    sessions: Sessions,
+    tracing: Tracing = NO_TRACING,
+    *,
+    out_of_range: bool = False,
 ) -> tuple[LaneWriter, LaneMemory]:
     """Fence the previous owner and bring its sessions back. ``consumer`` must have the partition paused.
+
+    ``out_of_range`` says that a fetch at the committed offset was refused.
 
     Raises ``LaneLostError``, ``SnapshotUnreadableError``, ``TransactionFailedError`` and ``KafkaError``.
     """
@@ -52,12 +63,12 @@ async def open_lane(
         tp = TopicPartition(source.topic, source.partition)
         if tp not in consumer.assignment():
             raise LaneLostError(str(source))
-        place = await _place(consumer, tp)
-        saved = await _read_saved(consumer, settings, source)
+        place = await _place(consumer, tp, out_of_range=out_of_range)
+        epoch = await writer.claim(afresh=place.truncated)
+        saved = await _read_saved(settings, source, epoch)
         if place.truncated:
             # Offsets beyond the log's end are gone; what comes at them now is new and must not be taken for covered.
             saved = replace(saved, snapshots=tuple(_clamp(item, place.position) for item in saved.snapshots))
-        epoch = await writer.claim(saved.dead)
         memory = LaneMemory(
             source,
             sessions,
@@ -72,14 +83,13 @@ async def open_lane(
     return writer, memory
 
 
-async def _place(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Place:
+async def _place(consumer: AIOKafkaConsumer, tp: TopicPartition, *, out_of_range: bool) -> Place:
     """The committed offset; the log's beginning where there is none, or where the log does not hold it."""
     committed = await consumer.committed(tp)
     first = (await consumer.beginning_offsets([tp]))[tp]
     if committed is None:
         return Place(first)
-    end = (await consumer.end_offsets([tp]))[tp]
-    if first <= committed <= end:
+    if first <= committed and not out_of_range:
         return Place(committed)
     log.warning(
         "The log does not hold the committed offset; starting at its beginning",
@@ -88,11 +98,10 @@ async def _place(consumer: AIOKafkaConsumer, tp: TopicPartition) -> Place:
             "partition": tp.partition,
             "committed": committed,
             "first": first,
-            "end": end,
             "reason": Reason.RETENTION.value,
         },
     )
-    return Place(first, truncated=committed > end)
+    return Place(first, truncated=committed >= first)
 
 
 def _clamp(item: Saved, position: int) -> Saved:
@@ -100,14 +109,13 @@ def _clamp(item: Saved, position: int) -> Saved:
     return replace(item, marks=replace(marks, settled=min(marks.settled, position), began=min(marks.began, position)))
 
 
-async def _read_saved(consumer: AIOKafkaConsumer, settings: Settings, source: Source) -> SavedLane:
-    """The last snapshot of each of the lane's runs, and the lane's own record.
+async def _read_saved(settings: Settings, source: Source, claim: int) -> SavedLane:
+    """The last snapshot of each of the lane's runs, and the lane's own record, up to the claim at offset ``claim``.
 
-    The state partition is shared by the live and the batch lane of its number. It is read to its end as it is now, not to
-    its last stable offset: the other lane's open transaction must not hide our snapshots behind it.
+    The state partition is shared by the live and the batch lane of its number, and the other one's open transaction is
+    waited for.
     """
     tp = TopicPartition(STATE.name, source.partition)
-    end = (await consumer.end_offsets([tp]))[tp]
     reader = AIOKafkaConsumer(
         **security(settings),
         isolation_level="read_committed",
@@ -122,7 +130,7 @@ async def _read_saved(consumer: AIOKafkaConsumer, settings: Settings, source: So
         await reader.seek_to_beginning(tp)
         # Another lane's transaction ends, or is aborted by the broker, within its timeout.
         async with asyncio.timeout(2 * settings.transaction_timeout_ms / 1000):
-            while await reader.position(tp) < end:
+            while await reader.position(tp) <= claim:
                 for records in (await reader.getmany(timeout_ms=200)).values():
                     last |= {record.key: record for record in records if record.key is not None}
     finally:

@@ -185,10 +185,19 @@ def read_marks(record: ConsumerRecord) -> SnapshotMarks:
     )
 
 
-def claim_message(lane: str, value: bytes) -> Message:
-    """A lane's own record, keyed ``<topic>/<partition>``; the offset of its owner's first one is the owner's epoch."""
-    headers = event_headers(Type.CLAIM, id=f"{lane}/claim", source=SOURCE, run="")
-    return Message(STATE.name, lane.encode(), value, headers)
+def claim_message(lane: str) -> Message:
+    """What a new owner writes first, keyed ``claim/<topic>/<partition>``; its offset is the owner's epoch."""
+    return _lane_record(f"claim/{lane}", b"{}")
+
+
+def lane_message(lane: str, value: bytes) -> Message:
+    """A lane's own record, keyed ``<topic>/<partition>``: what it dead-lettered behind its committed offset."""
+    return _lane_record(lane, value)
+
+
+def _lane_record(key: str, value: bytes) -> Message:
+    headers = event_headers(Type.CLAIM, id=key, source=SOURCE, run="")
+    return Message(STATE.name, key.encode(), value, headers)
 
 
 def _transcript(topic: Topic, kind: Type, body: BaseModel, id: str, trace: dict[str, str]) -> Message:

@@ -18,9 +18,8 @@ from aiokafka.errors import KafkaError
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption_gpu.memory import Draft, Source, lane_value
-from kaption_gpu.records import Message, claim_message
+from kaption_gpu.records import Message, claim_message, lane_message
 from kaption_schemas.headers import Headers
-from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import MIB
 
 #: A dead letter is up to 2 MiB (topics.DLQ), with its envelope.
@@ -100,10 +99,14 @@ class LaneWriter:
         """Close the producer, within bounds; an open transaction is left to the next owner's start."""
         await stop_producer(self._producer)
 
-    async def claim(self, dead: dict[int, Reason]) -> int:
-        """Write the lane's own record; its offset is the owner's epoch. Raises ``TransactionFailedError``."""
-        (offset,) = await self._commit((claim_message(str(self._source), lane_value(dead)),), None)
-        return offset
+    async def claim(self, *, afresh: bool = False) -> int:
+        """Write the owner's claim; its offset is the owner's epoch. Raises ``TransactionFailedError``.
+
+        ``afresh`` forgets what was dead-lettered: those offsets are other records' now.
+        """
+        lane = str(self._source)
+        forget = (lane_message(lane, lane_value({})),) if afresh else ()
+        return (await self._commit((claim_message(lane), *forget), None))[0]
 
     async def commit(self, draft: Draft) -> None:
         """Write ``draft`` and its input offset as one transaction. Raises ``TransactionFailedError``."""

@@ -220,13 +220,29 @@ async def test_a_fenced_writer_cannot_commit(settings: Settings) -> None:
     source = Source(Latency.LIVE, 0)
     old, new = LaneWriter(settings, source), LaneWriter(settings, source)
     await old.start()
-    first = await old.claim({})
+    first = await old.claim()
     await new.start()
-    assert await new.claim({}) > first
+    assert await new.claim() > first
     with pytest.raises(TransactionFailedError):
-        await old.claim({})
+        await old.claim()
     await old.stop()
     await new.stop()
+
+
+async def test_a_log_that_lost_what_was_committed_is_begun_anew(settings: Settings) -> None:
+    consumer = AIOKafkaConsumer(**security(settings), group_id=f"{settings.group}.pool", enable_auto_commit=False)
+    await consumer.start()
+    try:
+        lanes = [TopicPartition(LIVE.name, number) for number in range(settings.partitions)]
+        consumer.assign(lanes)
+        await consumer.commit(dict.fromkeys(lanes, 500))
+    finally:
+        await consumer.stop()
+    async with publisher(settings) as out, working(settings):
+        for number in range(10):
+            await out.chunk("s", RUNS[0], number, 1)
+        await out.end("s", RUNS[0], 9)
+        await read(settings, FINAL.name, completed(RUNS[0]))
 
 
 async def test_two_workers_share_and_one_takes_over(settings: Settings) -> None:
