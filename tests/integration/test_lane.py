@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from kaption_schemas.records import DataRef, StreamEnded, StreamStarted
 from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE, Type
 from tests.support.brokers import Broker
 from tests.support.counting_session import POISON, REFUSED, CountingBackend, CountingSessions, MemoryObjects
+from tests.support.processes import Child
 from tests.support.topics import create_topics
 
 RUNS = [f"01J{'0' * 22}{digit}" for digit in "123456789"]
@@ -243,6 +246,41 @@ async def test_a_log_that_lost_what_was_committed_is_begun_anew(settings: Settin
             await out.chunk("s", RUNS[0], number, 1)
         await out.end("s", RUNS[0], 9)
         await read(settings, FINAL.name, completed(RUNS[0]))
+
+
+LEAVES_OPEN = """
+import asyncio, sys
+from aiokafka import AIOKafkaProducer
+
+async def main(bootstrap, topic, ids):
+    for lane, id in enumerate(ids):
+        producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=id)
+        await producer.start()
+        await producer.begin_transaction()
+        await producer.send_and_wait(topic, b"{}", key=b"s", partition=lane, headers=[("ce_id", b"orphan")])
+    print("left open", flush=True)
+    await asyncio.sleep(600)
+
+asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+"""
+
+
+async def test_a_transaction_that_was_left_open_is_aborted_and_never_seen(settings: Settings, tmp_path: Path) -> None:
+    """As a worker leaves it that is killed between its sends and its commit."""
+    ids = [settings.transactional_id(LIVE.name, lane) for lane in range(settings.partitions)]
+    owner = Child([sys.executable, "-c", LEAVES_OPEN, settings.kafka, FINAL.name, *ids], tmp_path / "owner.log")
+    owner.spawn()
+    async with asyncio.timeout(30):
+        while "left open" not in owner.output():
+            assert owner.running, owner.output()
+            await asyncio.sleep(0.1)
+    owner.kill()
+    async with publisher(settings) as out, working(settings):
+        for number in range(10):
+            await out.chunk("s", RUNS[0], number, 1)
+        await out.end("s", RUNS[0], 9)
+        records = await read(settings, FINAL.name, completed(RUNS[0]))
+    assert "orphan" not in {text_headers(r.headers)["ce_id"] for r in records}
 
 
 async def test_two_workers_share_and_one_takes_over(settings: Settings) -> None:

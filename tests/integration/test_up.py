@@ -16,22 +16,13 @@ import pytest
 
 from kaption.adapters.embedded_kafka import free_port
 from kaption.cli.main import unsupported
-from tests.support.up import kaption, start_up
+from tests.support.up import group_of, kaption, start_up
 
 
 def run(*arguments: str, env: dict[str, str] | None = None, seconds: float = 60) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         kaption(*arguments), capture_output=True, text=True, timeout=seconds, env=os.environ | (env or {}), check=False
     )
-
-
-def group_of(supervisor: int) -> dict[int, str]:
-    """Every process below ``supervisor``, by its id."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(supervisor)], capture_output=True, text=True, check=False
-    )
-    rows = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
-    return {int(pid): args for pid, args in rows}
 
 
 def left(pids: dict[int, str]) -> list[str]:

@@ -3,9 +3,10 @@
 import asyncio
 import os
 import re
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +37,11 @@ def kaption(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("kaption")), *arguments]
 
 
-async def start_up(data: Path, arguments: Sequence[str] = (), seconds: float = START_SECONDS) -> Up:
+async def start_up(
+    data: Path, arguments: Sequence[str] = (), seconds: float = START_SECONDS, env: Mapping[str, str] | None = None
+) -> Up:
     """Start ``kaption up`` and wait for its ``ready`` line. Raises ``RuntimeError`` with its output when it ends."""
-    child = Child(kaption("up", "--data", str(data), *arguments), data / "up.log")
+    child = Child(kaption("up", "--data", str(data), *arguments), data / "up.log", env)
     child.spawn()
     end = time.monotonic() + seconds
     while not (found := _READY.search(child.output(100_000))):
@@ -53,3 +56,12 @@ def environment(up: Up, **more: str) -> dict[str, str]:
     """The environment of a program from the docs: this one's, this interpreter's programs first, and ``KAFKA``."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "KAFKA": up.kafka} | more
+
+
+def group_of(supervisor: int) -> dict[int, str]:
+    """Every process below ``supervisor``, by its id."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(supervisor)], capture_output=True, text=True, check=False
+    )
+    rows = [line.split(maxsplit=1) for line in listed.stdout.splitlines()]
+    return {int(pid): args for pid, args in rows}

@@ -1,0 +1,120 @@
+"""Broker and agents are killed in mid-sentence under four streams and a file; `kaption up` starts again what it should.
+
+The finals are those of an undisturbed run, contiguous, and a reader of committed records sees nothing twice.
+"""
+
+import asyncio
+import io
+import os
+import signal
+import wave
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ulid import ULID
+
+from kaption.adapters.s3 import ObjectStore
+from kaption.adapters.settings import Settings
+from kaption.publisher import Publisher
+from kaption_schemas.records import RunOptions
+from kaption_schemas.topics import Type
+from tests.support.brokers import Broker
+from tests.support.pipeline import bodies, committed, frames, publish, reasons
+from tests.support.pool import speech
+from tests.support.up import Up, group_of, start_up
+
+pytestmark = [pytest.mark.timeout(290), pytest.mark.apache]
+
+SECONDS = 12.0
+STREAMS = {"joe": "harbour-1-joe", "slt": "harbour-2-slt", "rms": "workshop-1-rms", "lee": "workshop-2-slt"}
+Final = tuple[int, int, int, str]
+
+
+def wav(name: str) -> bytes:
+    """The first seconds of shipped speech as a WAV."""
+    pcm, rate = speech(name, SECONDS)
+    out = io.BytesIO()
+    with wave.open(out, "wb") as sound:
+        sound.setparams((1, 2, rate, 0, "NONE", ""))
+        sound.writeframes(pcm.tobytes())
+    return out.getvalue()
+
+
+async def play(settings: Settings, disturb: Callable[[], Awaitable[None]], prefix: str) -> None:
+    """Four live streams at twice their pace, and a file from the middle on; ``disturb`` in mid-sentence."""
+    runs = [frames(f"{prefix}-{name}", str(ULID()), *speech(piece, SECONDS)) for name, piece in STREAMS.items()]
+    playing = [asyncio.create_task(publish(settings, run, per_second=20)) for run in runs]
+    await asyncio.sleep(2)
+    async with Publisher(settings) as publisher:
+        await publisher.object(
+            settings.media_bucket, "default/film.wav", stream=f"{prefix}-film", options=RunOptions(redaction=())
+        )
+    await asyncio.sleep(0.3)
+    await disturb()
+    await asyncio.gather(*playing)
+
+
+def finals(records: list[Any], prefix: str) -> dict[str, list[Final]]:
+    """Each stream's finals, seen to be contiguous and to tile the run."""
+    out: dict[str, list[Final]] = {}
+    for body in bodies(records, Type.FINAL):
+        stream, _, name = body["stream"].partition("-")
+        if stream == prefix:
+            out.setdefault(name, []).append((body["segment"], body["start_sample"], body["end_sample"], body["text"]))
+    for name, run in out.items():
+        assert [f[0] for f in run] == list(range(len(run))), (name, run)
+        assert [f[1] for f in run] == [0, *(f[2] for f in run[:-1])]
+    return out
+
+
+def pid_of(up: Up, process: str) -> int:
+    """The process that `kaption up` started with these arguments."""
+    return next(pid for pid, arguments in group_of(up.child.pid).items() if arguments.endswith(process))
+
+
+async def check(broker: Broker, tmp_path: Path, disturb: Callable[[Up], Awaitable[None]]) -> None:
+    """Play twice, the second time disturbed, and compare."""
+    up = await start_up(tmp_path, ("--kafka", broker.bootstrap), env={
+        "KAPTION_REDACTION": "", "KAPTION_PARTITIONS": "4", "KAPTION_REPLICATION": str(broker.replication),
+        "KAPTION_SESSION_TIMEOUT_MS": "6000", "OMP_NUM_THREADS": "1",
+    })  # fmt: skip
+    try:
+        settings = up.settings(partitions=4)
+        store = ObjectStore(settings)
+        store.put(settings.media_bucket, "default/film.wav", io.BytesIO(wav("harbour-3-joe")))
+        store.close()
+
+        async def nothing() -> None:
+            pass
+
+        await play(settings, nothing, "calm")
+        await committed(settings, 5)
+        await play(settings, lambda: disturb(up), "storm")
+        records = await committed(settings, 10)
+    finally:
+        up.child.stop(60)
+    places = [(r.topic, r.partition, r.offset) for r in records]
+    assert len(set(places)) == len(places), "the reader itself read something twice"
+    assert reasons(records) == []
+    calm, storm = finals(records, "calm"), finals(records, "storm")
+    assert set(calm) == {*STREAMS, "film"}
+    assert storm == calm
+
+
+@pytest.mark.parametrize("process", ["live", "files"])
+async def test_an_agent(apache_kafka: Broker, tmp_path: Path, process: str) -> None:
+    async def kill(up: Up) -> None:
+        os.kill(pid_of(up, f"kaption_streams {process}"), signal.SIGKILL)
+
+    await check(apache_kafka, tmp_path, kill)
+
+
+async def test_the_broker(apache_kafka: Broker, tmp_path: Path) -> None:
+    async def kill(_: Up) -> None:
+        apache_kafka.kill()
+        await asyncio.sleep(1)
+        await apache_kafka.start()
+
+    await check(apache_kafka, tmp_path, kill)
