@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kaption.domain.decoding import Kind, ModelInfo, VoiceDetector
-from kaption.domain.ordering import Missing
 from kaption.domain.redaction import TextRedactor
 from kaption.domain.segmenter import SegmentRules
 from kaption_schemas.reasons import Reason
@@ -46,17 +45,6 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Item:
-    """A frame or a gap in its order: source samples ``[start, end)`` (left-out silence before a frame is its own)."""
-
-    offset: int | None
-    sequence: int
-    start: int
-    end: int
-    gap: Missing | None = None
-
-
-@dataclass(slots=True)
 class Progress:
     """What a session has counted and decided of its run."""
 
@@ -71,4 +59,3 @@ class Progress:
     ended: StreamEnded | None = None
     ended_offset: int | None = None
     ended_ms: int = 0
-    items: list[Item] = field(default_factory=list)

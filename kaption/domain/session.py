@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from kaption.domain.decoding import SAMPLE_RATE, Audio, Decoded, DecodeOptions, Kind, Window, window_length
+from kaption.domain.ledger import Item, Ledger
 from kaption.domain.ordering import Frame, FrameOrder, Missing, Refused, Step
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
 from kaption.domain.publication import Publication, RunFacts
-from kaption.domain.run import Item, Ports, Progress, SessionConfig, Wanted
+from kaption.domain.run import Ports, Progress, SessionConfig, Wanted
 from kaption.domain.snapshots import RunState, load_track, save_track
 from kaption.domain.track import Checkpoint, Segment, Track, seconds
 from kaption_schemas.reasons import Reason
@@ -44,7 +45,8 @@ class Session:
         self.progress = Progress()
         self.config = config
         self.ports = ports
-        self._gaps_open: list[Missing] = []
+        self.ledger = Ledger()
+        self._due: list[Output] = []
         self._in_flight: dict[int, Segment | int] = {}
 
     # -- records in ------------------------------------------------------------------------------------------------
@@ -64,7 +66,7 @@ class Session:
         out += handle(record)
         if replayed:
             self.order.repeats = repeats
-        return out + self._advance(record.timestamp_ms)
+        return out + self._advance()
 
     def tick(self, now_ms: int) -> list[Output]:
         """Let time pass: finalise and close idle runs, and stop waiting for what an ended run still lacks."""
@@ -83,7 +85,7 @@ class Session:
                 out += self._steps(self.order.flush(), now_ms)
                 for track in self.tracks:
                     track.cut_here(now_ms, self._mark)
-        return out + self._advance(now_ms)
+        return out + self._advance()
 
     def close(self, reason: Reason, now_ms: int) -> None:
         """End the run now; its last finals and ``completed`` come through ``apply`` or ``tick``."""
@@ -127,7 +129,7 @@ class Session:
         """A window's batch failed: it is wanted again."""
         self._in_flight.pop(window_id, None)
 
-    def apply(self, window_id: int, decoded: Decoded, now_ms: int) -> list[Output]:
+    def apply(self, window_id: int, decoded: Decoded, now_ms: int) -> list[Output]:  # noqa: ARG002  # the pool's port
         """Take a result; one that came too late for its segment changes nothing."""
         what = self._in_flight.pop(window_id, None)
         if what is None:
@@ -135,7 +137,7 @@ class Session:
         channel = self._split_id(window_id)[0]
         if isinstance(what, Segment):
             what.decoded = decoded
-            return self._advance(now_ms)
+            return self._advance()
         track = self.tracks[channel]
         if what != track.next_index or track.speech_start is None or not decoded.text:
             return []
@@ -148,8 +150,7 @@ class Session:
         """The offset of the oldest record that no final, gap or dead letter covers; None when there is none."""
         if self.closed:
             return None
-        offsets = [item.offset for item in self.progress.items if item.offset is not None]
-        offsets += [record.offset for record in self.order.waiting]
+        offsets = self.ledger.offsets + [record.offset for record in self.order.waiting]
         if self.progress.ended_offset is not None:
             offsets.append(self.progress.ended_offset)
         return min(offsets, default=None)
@@ -243,7 +244,7 @@ class Session:
             if isinstance(step, Refused):
                 out.append(DeadLetter(step.record.offset, step.reason))
             elif isinstance(step, Missing):
-                self._gaps_open.append(step)
+                self.ledger.missing(step)
             else:
                 out += self._take(step, now_ms)
         return out
@@ -253,11 +254,10 @@ class Session:
         if not self.tracks:
             self._begin_audio(record)
         if record.first_sample < self.next_sample:
-            self._gaps_open.append(Missing(record.sequence, record.sequence, Reason.SAMPLES_OVERLAP))
+            self.ledger.missing(Missing(record.sequence, record.sequence, Reason.SAMPLES_OVERLAP))
             return [DeadLetter(record.offset, Reason.SAMPLES_OVERLAP)]
-        self._place_gaps(record.first_sample)
-        start, end = self.next_sample, record.first_sample + record.samples
-        self.progress.items.append(Item(record.offset, record.sequence, start, end))
+        self.ledger.close_gaps(self.next_sample, record.first_sample)
+        self.ledger.frame(record.offset, record.sequence, self.next_sample, record.first_sample + record.samples)
         while self.next_sample < record.first_sample:
             piece = min(record.first_sample - self.next_sample, _PIECE_SECONDS * self.rate)
             self._samples(np.zeros((piece, self.channels), np.int16), now_ms)
@@ -290,40 +290,23 @@ class Session:
         entities = self.options.redaction or ()
         return RunFacts(self.key, channel, self.rate, entities, self.ports.model, self.config.prompt_seconds)
 
-    def _place_gaps(self, end: int) -> None:
-        """Missing frames lie between the last one and the one that came now."""
-        for gap in self._gaps_open:
-            self.progress.items.append(Item(None, gap.first, self.next_sample, end, gap))
-        self._gaps_open.clear()
-
     def _mark(self, sample: int) -> tuple[int, int]:
-        """Where a replay begins for a cut at ``sample``: the sequence awaited, and the samples that precede it."""
-        for item in self.progress.items:
-            if item.gap:
-                if item.start >= sample:
-                    return item.sequence, item.start
-            elif item.end > sample:
-                return item.sequence, item.start
-        return self.order.next, self.next_sample
+        """Where a replay begins for a cut at ``sample``; see ``Ledger.mark``."""
+        return self.ledger.mark(sample, self.order.next, self.next_sample)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _end(self, reason: Reason, now_ms: int) -> None:
         ended = self.progress.ended
-        for step in self.order.flush(ended.last_sequence if ended else None):
-            if isinstance(step, Missing):
-                self._gaps_open.append(step)
-            elif isinstance(step, Frame):
-                self._take(step, now_ms)
-        self._place_gaps(self.next_sample)
+        self._due += self._steps(self.order.flush(ended.last_sequence if ended else None), now_ms)
+        self.ledger.close_gaps(self.next_sample, self.next_sample)
         self.progress.closing = reason
         for track in self.tracks:
             track.finish(self.next_sample, now_ms, self._mark)
 
-    def _advance(self, now_ms: int) -> list[Output]:
+    def _advance(self) -> list[Output]:
         """Publish what is decided: finals in order, the gaps that they cover, and the end."""
-        del now_ms
-        out: list[Output] = []
+        out, self._due = self._due, []
         closing = self.progress.closing is not None
         for track, publication in zip(self.tracks, self.publications, strict=True):
             out += publication.advance(track, closing=closing)
@@ -338,15 +321,8 @@ class Session:
         if done is None:
             return []
         over = self.progress.closing is not None and not any(track.segments for track in self.tracks)
-        kept, out = [], []
-        for item in self.progress.items:
-            if item.sequence >= done.sequence and not over:
-                kept.append(item)
-            elif item.gap:
-                out.append(self._gap(item))
-        self.progress.items = kept
         self.order.forget(done.sequence)
-        return list(out)
+        return [self._gap(item) for item in self.ledger.settle(None if over else done.sequence)]
 
     def _gap(self, item: Item) -> Gap:
         self.progress.gaps += 1
@@ -362,8 +338,7 @@ class Session:
         self.progress.ended_offset = None
         out: list[Output] = []
         if not self.tracks:
-            out += [self._gap(item) for item in self.progress.items]
-            self.progress.items.clear()
+            out += [self._gap(item) for item in self.ledger.settle(None)]
         counts = [track.next_index for track in self.tracks] or [0]
         for channel, count in enumerate(counts):
             out.append(

@@ -232,3 +232,36 @@ def test_restoring_a_closed_run_refuses_everything() -> None:
     again = Session.restore(run.snapshot(), run.config, run.ports)
     assert again.closed
     assert reasons(again.feed(replace(stream()[3], offset=999))) == [Reason.RUN_CLOSED]
+
+
+def test_a_refusal_that_comes_to_light_at_the_end_is_not_lost() -> None:
+    whole = stream()
+    back = replace(whole[20], first_sample=0)
+    # Frame 19 never comes, so 20 waits for it until the run is superseded, and only then turns out to go back.
+    run = session()
+    out: list[Output] = []
+    for record in number([*whole[:19], back]):
+        out += run.feed(record)
+    assert reasons(out) == []
+    run.close(Reason.SUPERSEDED, START_MS + 10_000)
+    out = run.tick(START_MS + 10_000) + decode_all(run, START_MS + 10_000)
+    assert reasons(out) == [Reason.SAMPLES_OVERLAP]
+    assert completed(out).reason is Reason.SUPERSEDED
+
+
+def test_a_gap_before_an_idle_cut_is_told_by_the_session_that_goes_on() -> None:
+    whole = stream()
+    body = Gap(run=KEY.run, first_sequence=15, last_sequence=15, first_sample=0, samples=0, reason=Reason.ODD_BYTES)
+    gap = replace(whole[15], kind=Type.GAP, body=body.model_dump_json().encode(), samples=0)
+    run = session()
+    for record in number([*whole[:15], gap]):
+        run.feed(record)
+    late = whole[15].timestamp_ms + 40_000
+    assert finals(run.tick(late) + decode_all(run, late))
+    assert run.settled_offset() == 14, "the cut lies within the frame before the gap"
+    again = Session.restore(run.snapshot(), run.config, run.ports)
+    rest = [
+        replace(r, offset=r.offset + 100, timestamp_ms=late, received_ms=late) for r in [whole[14], gap, *whole[16:]]
+    ]
+    out = play(again, rest)
+    assert [(g[0], g[4]) for g in gaps(out)] == [(15, Reason.ODD_BYTES)]

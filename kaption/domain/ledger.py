@@ -1,0 +1,61 @@
+"""Which records of a run are not covered by finals yet, where a replay would begin, and which gaps are still to be told."""
+
+from dataclasses import dataclass
+
+from kaption.domain.ordering import Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A frame or a gap in its order: source samples ``[start, end)`` (left-out silence before a frame is its own)."""
+
+    offset: int | None
+    sequence: int
+    start: int
+    end: int
+    gap: Missing | None = None
+
+
+class Ledger:
+    """Frames and gaps from the last settled cut on. A gap is told with the final that covers its beginning."""
+
+    def __init__(self) -> None:
+        self._items: list[Item] = []
+        self._open: list[Missing] = []
+
+    @property
+    def offsets(self) -> list[int]:
+        """Offsets of the frames that no final covers."""
+        return [item.offset for item in self._items if item.offset is not None]
+
+    def missing(self, gap: Missing) -> None:
+        """Note a gap whose end is not known before the next frame."""
+        self._open.append(gap)
+
+    def close_gaps(self, start: int, end: int) -> None:
+        """Missing frames lie between the last one, which ended at ``start``, and what comes at ``end``."""
+        self._items += [Item(None, gap.first, start, end, gap) for gap in self._open]
+        self._open.clear()
+
+    def frame(self, offset: int, sequence: int, start: int, end: int) -> None:
+        """Note a frame and the left-out silence before it."""
+        self._items.append(Item(offset, sequence, start, end))
+
+    def mark(self, sample: int, awaited: int, end: int) -> tuple[int, int]:
+        """Where a replay begins for a cut at ``sample``: the sequence to expect, and the samples that precede it.
+
+        ``awaited`` and ``end`` are those of the run as it is now.
+        """
+        for item in self._items:
+            if item.gap:
+                if item.start >= sample:
+                    return item.sequence, item.start
+            elif item.end > sample:
+                return item.sequence, item.start
+        return (self._open[0].first if self._open else awaited), end
+
+    def settle(self, sequence: int | None) -> list[Item]:
+        """Forget what lies before ``sequence`` (everything when None), and return the gaps among it."""
+        over = [item for item in self._items if sequence is None or item.sequence < sequence]
+        self._items = self._items[len(over) :]
+        return [item for item in over if item.gap]
