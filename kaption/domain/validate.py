@@ -61,14 +61,15 @@ def validate(origin: Origin, types: tuple[Type, ...]) -> Event:
 
 
 def readable(origin: Origin) -> Event | None:
-    """What can be told of a refused frame: its run and sequence, if both are well formed."""
+    """What can be told of a refused frame, whatever else is wrong with its headers: its run and sequence."""
+    head = {name: (value or b"").decode("utf-8", "replace") for name, value in reversed(origin.headers)}
+    run = head.get("ce_run", "")
+    if head.get("ce_type") != Type.FRAME or not RUN_PATTERN.fullmatch(run):
+        return None
     try:
-        head = _headers(origin)
-        stream, run = _stream(origin.key), head.get("ce_run", "")
+        stream = _stream(origin.key)
         sequence = _number(head, "ce_sequence", Reason.BAD_SEQUENCE)
     except RefusedError:
-        return None
-    if head["ce_type"] != Type.FRAME or not RUN_PATTERN.fullmatch(run):
         return None
     first = head.get("ce_firstsample", "")
     first_sample = int(first) if first.isascii() and first.isdigit() and len(first) <= len(str(MAX_NUMBER)) else 0

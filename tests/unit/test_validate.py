@@ -198,3 +198,13 @@ def test_trace_context_goes_along() -> None:
     parent: Headers = [("traceparent", b"00-" + b"1" * 32 + b"-" + b"2" * 16 + b"-01")]
     (event,) = one(accept(headers_of(frame(), [*parent]), TOOLS))
     assert ("traceparent", parent[0][1]) in event.headers()
+
+
+@pytest.mark.parametrize(
+    "name", ["10,000 headers", "headers not UTF-8", "version 2", "no first sample", "another tenant"]
+)
+def test_a_frame_whose_run_and_sequence_can_be_read_leaves_a_gap_whatever_is_wrong(name: str) -> None:
+    result = accept(REFUSED[name][0], TOOLS)
+    assert isinstance(result, Refusal)
+    assert result.gap is not None
+    assert (result.gap.run, result.gap.sequence) == (RUN, 3)
