@@ -65,7 +65,12 @@ def redact_options(options: RunOptions, tools: Tools) -> RunOptions:
     kept = tuple(
         term for term in options.vocabulary if clear(term) == term and visible(f"{term} ", policy, tools.redactor)
     )
-    metadata = {clear(name): clear(value) for name, value in options.metadata.items()}
+    metadata: dict[str, str] = {}
+    for name, value in options.metadata.items():
+        masked = clear(name)
+        # Two names that mask alike stay two: nothing that a caller sent is lost.
+        same = sum(other == masked or other.startswith(f"{masked} (") for other in metadata)
+        metadata[f"{masked} ({same + 1})" if same else masked] = clear(value)
     return options.model_copy(update={"redaction": policy, "vocabulary": kept, "metadata": metadata})
 
 

@@ -175,6 +175,12 @@ def test_ways_to_write_a_format(content_type: str) -> None:
     assert parse_format(content_type).rate == 16000
 
 
+def test_metadata_whose_names_mask_alike_stays_apart() -> None:
+    (event,) = one(accept(started({"options": {"metadata": {"123456": "a", "654321": "b", "111111": "c"}}}), TOOLS))
+    found = StreamStarted.model_validate_json(event.body).options.metadata
+    assert found == {"[NUMBER]": "a", "[NUMBER] (2)": "b", "[NUMBER] (3)": "c"}
+
+
 def test_an_empty_policy_removes_nothing() -> None:
     options = {"metadata": {"caller": "123456"}, "redaction": []}
     (event,) = one(accept(started({"options": options}), TOOLS))
