@@ -20,7 +20,8 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.settings import Settings
 from kaption.domain.outputs import Latency
-from kaption_gpu.memory import Draft, LaneMemory, Source
+from kaption_gpu.lane_data import Draft, Source
+from kaption_gpu.memory import LaneMemory
 from kaption_gpu.opening import LaneLostError, open_lane
 from kaption_gpu.ports import Objects, ObjectUnavailableError, Sessions, SnapshotUnreadableError, StoreAwayError
 from kaption_gpu.records import Incoming, RefusedError, parse

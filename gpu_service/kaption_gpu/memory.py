@@ -4,7 +4,6 @@ A pure state machine: no I/O, no clock. Replaying the log from the committed off
 nothing is written twice: a record that a snapshot covers, or that was dead-lettered, is not taken again.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final as Const
@@ -13,9 +12,9 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.domain.decoding import Decoded, Window
 from kaption.domain.outputs import DeadLetter, Durable, Latency, Output, RunKey
+from kaption_gpu.lane_data import Draft, DraftStats, Saved, SavedLane, Shown, Source, lane_value
 from kaption_gpu.ports import LaneSession, Sessions, Wanted
 from kaption_gpu.records import (
-    TOPIC_OF,
     Incoming,
     Message,
     SnapshotMarks,
@@ -31,61 +30,6 @@ from kaption_schemas.topics import Type
 
 #: A repeat of `ended` is a no-op, also when its run is closed (DESIGN 2).
 _REPEATABLE: Const = Type.ENDED
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The partition that a lane is for."""
-
-    latency: Latency
-    partition: int
-
-    @property
-    def topic(self) -> str:
-        """The audio topic's name on the broker."""
-        return TOPIC_OF[self.latency].name
-
-    def __str__(self) -> str:
-        return f"{self.topic}/{self.partition}"
-
-
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """A snapshot as it was read from the state topic."""
-
-    key: RunKey
-    marks: SnapshotMarks
-    value: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class SavedLane:
-    """All that the state topic says of a lane. ``dead`` are dead-lettered offsets and why."""
-
-    snapshots: tuple[Saved, ...] = ()
-    dead: dict[int, Reason] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class DraftStats:
-    """What a transaction holds, for the metrics.
-
-    ``latencies``: of each spoken final of a live run, the seconds from the end of its speech until now, and its language.
-    """
-
-    dead_letters: tuple[Reason, ...] = ()
-    audio_seconds: float = 0.0
-    latencies: tuple[tuple[float, str | None], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A transaction to be: ``messages``, the input offset that goes with them, and the objects to delete after it."""
-
-    messages: tuple[Message, ...]
-    offset: int
-    finished: tuple[tuple[str, str], ...]
-    stats: DraftStats
 
 
 @dataclass(slots=True)
@@ -127,6 +71,7 @@ class LaneMemory:
         self.epoch = epoch
         self.record_ms = 0
         self.partials: list[Message] = []
+        self.shown: list[Shown] = []
         self._sessions = sessions
         self._silence_ms = silence_ms
         self._entries: dict[RunKey, _Entry] = {}
@@ -176,7 +121,7 @@ class LaneMemory:
         audio = incoming.audio
         if audio.kind is Type.CHUNK:
             entry.anchor = (audio.first_sample + audio.samples, audio.rate, audio.received_ms)
-        self._collect(entry, entry.session.feed(audio))
+        self._collect(entry, entry.session.feed(audio), record.timestamp)
 
     def take_unavailable(self, record: ConsumerRecord, incoming: Incoming) -> None:
         """Take a batch chunk whose bytes cannot be read: the record is dead-lettered, the session gets a gap."""
@@ -199,7 +144,7 @@ class LaneMemory:
     def tick(self, now_ms: int) -> None:
         """Let every session see the time: that of the last record, or the wall clock at the partition's end."""
         for entry in list(self._entries.values()):
-            self._collect(entry, entry.session.tick(now_ms))
+            self._collect(entry, entry.session.tick(now_ms), now_ms)
 
     # What is decoded
 
@@ -223,7 +168,7 @@ class LaneMemory:
         """Hand a result to its session; one for a run that has closed meanwhile is dropped."""
         if entry := self._entries.get(key):
             entry.touched = True
-            self._collect(entry, entry.session.apply(window_id, decoded, now_ms))
+            self._collect(entry, entry.session.apply(window_id, decoded, now_ms), now_ms)
 
     # What goes out
 
@@ -313,16 +258,17 @@ class LaneMemory:
             return
         entry.superseded = entry.touched = True
         entry.session.close(Reason.SUPERSEDED, now_ms)
-        self._collect(entry, entry.session.tick(now_ms))
+        self._collect(entry, entry.session.tick(now_ms), now_ms)
 
     def _refuse(self, record: ConsumerRecord, reason: Reason) -> None:
         if record.offset not in self._dead and all(known.offset != record.offset for known, _ in self._refused):
             self._refused.append((record, reason))
 
-    def _collect(self, entry: _Entry, outputs: Sequence[Output]) -> None:
+    def _collect(self, entry: _Entry, outputs: Sequence[Output], now_ms: int) -> None:
         for output in outputs:
             if isinstance(output, PartialTranscript):
                 self.partials.append(partial_message(output, entry.trace, split=_split(entry)))
+                self._note_shown(entry, output, now_ms)
             else:
                 entry.pending.append(output)
                 entry.touched = True
@@ -342,14 +288,21 @@ class LaneMemory:
                 continue
             messages.append(durable_message(output, entry.trace, split=_split(entry)))
             if isinstance(output, FinalTranscript):
-                finals.append((output, self._lateness(entry, output, now_ms)))
+                finals.append((output, self._lateness(entry, output.speech_end_sample / output.rate, now_ms)))
         return finals
 
-    def _lateness(self, entry: _Entry, final: FinalTranscript, now_ms: int) -> float | None:
+    def _lateness(self, entry: _Entry, second: float, now_ms: int) -> float | None:
+        """Seconds since the broker had the audio at ``second`` of a live run."""
         if entry.anchor is None or self.source.latency is not Latency.LIVE:
             return None
         end, rate, received_ms = entry.anchor
-        return (now_ms - received_ms) / 1000 + (end - final.speech_end_sample) / rate
+        return (now_ms - received_ms) / 1000 + end / rate - second
+
+    def _note_shown(self, entry: _Entry, partial: PartialTranscript, now_ms: int) -> None:
+        late = self._lateness(entry, partial.end_ms / 1000, now_ms)
+        if late is not None:
+            first = self._lateness(entry, partial.start_ms / 1000, now_ms) if partial.revision == 1 else None
+            self.shown.append(Shown(late, first, partial.language))
 
     def _saves(self, entry: _Entry, now_ms: int) -> bool:
         """Whether the entry's snapshot goes into this transaction."""
@@ -392,15 +345,3 @@ class LaneMemory:
 
 def _split(entry: _Entry) -> bool:
     return entry.session.options.channels == "split"
-
-
-def lane_value(dead: dict[int, Reason]) -> bytes:
-    """The body of a lane's own record."""
-    return json.dumps({"dead_lettered": {str(at): reason.value for at, reason in dead.items()}}).encode()
-
-
-def read_lane_value(value: bytes) -> dict[int, Reason]:
-    """Dead-lettered offsets of a lane's own record. Raises ``ValueError`` or ``KeyError`` when it is none."""
-    codes = {reason.value: reason for reason in Reason}
-    content = json.loads(value)
-    return {int(at): codes[code] for at, code in content.get("dead_lettered", {}).items()}

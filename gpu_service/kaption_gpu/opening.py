@@ -17,7 +17,8 @@ from aiokafka.structs import ConsumerRecord
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption.domain.outputs import Latency, RunKey
-from kaption_gpu.memory import LaneMemory, Saved, SavedLane, Source, read_lane_value
+from kaption_gpu.lane_data import Saved, SavedLane, Source, read_lane_value
+from kaption_gpu.memory import LaneMemory
 from kaption_gpu.ports import Sessions, SnapshotUnreadableError
 from kaption_gpu.records import read_marks
 from kaption_gpu.transactions import NO_TRACING, LaneWriter, Tracing

@@ -9,7 +9,7 @@ from kaption.adapters.telemetry import Telemetry, inject
 from kaption.domain.decoding import SAMPLE_RATE, ModelInfo
 from kaption.domain.plan import Backlog
 from kaption_gpu.lane import LaneStats
-from kaption_gpu.memory import Draft, Source
+from kaption_gpu.lane_data import Draft, Shown, Source
 from kaption_gpu.records import Message
 from kaption_gpu.transactions import PartialsStats
 from kaption_gpu.worker import BatchStats, Sinks
@@ -51,7 +51,7 @@ class PoolMetrics:
 
     def sinks(self) -> Sinks:
         """What the worker is given."""
-        return Sinks(decoded=self.decoded, committed=self.committed, state=self.state)
+        return Sinks(decoded=self.decoded, shown=self.shown, committed=self.committed, state=self.state)
 
     def decoded(self, stats: BatchStats) -> None:
         """A batch was decoded."""
@@ -63,6 +63,19 @@ class PoolMetrics:
         audio = len(batch.windows) * batch.padded / SAMPLE_RATE
         record(names.REAL_TIME_FACTOR, stats.seconds / audio, model=self._model)
         self._busy += stats.seconds
+        for result in stats.results:
+            if result.suppressed:
+                record(names.HALLUCINATION_SUPPRESSED, 1, model=self._model, reason=str(result.suppressed))
+            if result.fallback:
+                record(names.FALLBACK, 1, model=self._model, reason=str(result.fallback))
+
+    def shown(self, source: Source, shown: Shown) -> None:
+        """A partial was made."""
+        record = self._telemetry.record
+        record(names.END_TO_END_LATENCY, max(shown.late_s, 0.0), model=self._model, topic=source.topic)
+        if shown.first_s is not None:
+            labels = {"model": self._model, "language": shown.language or "unknown"}
+            record(names.TIME_TO_FIRST_PARTIAL, max(shown.first_s, 0.0), **labels)
 
     def committed(self, source: Source, draft: Draft) -> None:
         """A transaction was committed."""

@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError
 
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
-from kaption_gpu.memory import Draft, Source, lane_value
+from kaption_gpu.lane_data import Draft, Source, lane_value
 from kaption_gpu.records import Message, claim_message, lane_message
 from kaption_schemas.headers import Headers
 from kaption_schemas.topics import MIB

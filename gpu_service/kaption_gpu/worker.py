@@ -20,12 +20,13 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from kaption.adapters.kafka import security
 from kaption.adapters.members import client_id, remove_dead
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Backend
+from kaption.domain.decoding import Backend, Decoded
 from kaption.domain.outputs import RunKey
 from kaption.domain.plan import Backlog, Batch, Candidate, Planner, backlog
 from kaption_gpu.executor import Execution, Executors
 from kaption_gpu.lane import Lane, LaneParts, LaneStats, now_ms
-from kaption_gpu.memory import Draft, LaneMemory, Source
+from kaption_gpu.lane_data import Draft, Shown, Source
+from kaption_gpu.memory import LaneMemory
 from kaption_gpu.opening import source_of
 from kaption_gpu.ports import Objects, Sessions
 from kaption_gpu.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
@@ -48,9 +49,10 @@ class StuckError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BatchStats:
-    """One batch that was decoded, and the seconds that it took on the device."""
+    """One batch that was decoded, what came of it, and the seconds that it took on the device."""
 
     batch: Batch
+    results: tuple[Decoded, ...]
     seconds: float
 
 
@@ -59,6 +61,7 @@ class Sinks:
     """Where statistics go, as data; telemetry renders them."""
 
     decoded: Callable[[BatchStats], None] = lambda _: None
+    shown: Callable[[Source, Shown], None] = lambda _source, _shown: None
     committed: Callable[[Source, Draft], None] = lambda _source, _draft: None
     state: Callable[[Backlog, PartialsStats, tuple[LaneStats, ...]], None] = lambda _backlog, _partials, _lanes: None
 
@@ -319,7 +322,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         for candidate, decoded in zip(batch.windows, execution.results, strict=True):
             memory, key = _owner(candidate)
             memory.apply(key, candidate.window, decoded, now)
-        self._parts.sinks.decoded(BatchStats(batch, execution.seconds))
+        self._parts.sinks.decoded(BatchStats(batch, tuple(execution.results), execution.seconds))
         self._wake.set()
 
     def _publish_partials(self) -> None:
@@ -328,6 +331,9 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 for message in lane.memory.partials:
                     self._partials.offer(message, lane.source.partition)
                 lane.memory.partials.clear()
+                for shown in lane.memory.shown:
+                    self._parts.sinks.shown(lane.source, shown)
+                lane.memory.shown.clear()
 
     # Watch
 

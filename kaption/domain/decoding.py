@@ -70,7 +70,7 @@ class DecodedWord:
 class Decoded:
     """What a window says. ``words`` is empty unless word times were asked for; ``text`` is stripped.
 
-    ``suppressed`` names the guard that emptied ``text``, if one did.
+    ``suppressed`` names the guard that emptied ``text``, ``fallback`` the one that asked for a second try, if one did.
     """
 
     text: str
@@ -80,6 +80,7 @@ class Decoded:
     compression_ratio: float
     words: tuple[DecodedWord, ...] = ()
     suppressed: str | None = None
+    fallback: str | None = None
 
 
 class VoiceDetector(Protocol):

@@ -62,7 +62,7 @@ class Publication:
 
     def partial(self, track: Track, decoded: Decoded, epoch: int) -> PartialTranscript | None:
         """The open segment's next revision; None when it shows nothing new."""
-        state, key, rate = track.open, self.facts.key, self.facts.rate
+        state, key = track.open, self.facts.key
         state.agreement.update(decoded.text)
         agreed = " ".join(state.agreement.stable)
         stable = self._visible(agreed)
@@ -76,7 +76,7 @@ class Publication:
         state.shown, state.stable, state.revision = text, stable, state.revision + 1
         return PartialTranscript(
             tenant=key.tenant, stream=key.stream, run=key.run, channel=self.facts.channel, segment=track.next_index,
-            epoch=epoch, revision=state.revision, start_ms=_ms(track.range_start, rate),
+            epoch=epoch, revision=state.revision, start_ms=_ms(track.speech_start or 0, SAMPLE_RATE),
             end_ms=_ms(state.decoded_to, SAMPLE_RATE), text=text, stable=len(stable), language=decoded.language,
         )  # fmt: skip
 

@@ -17,7 +17,7 @@ from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption.domain.outputs import Latency
 from kaption_gpu.executor import Executors
-from kaption_gpu.memory import Source
+from kaption_gpu.lane_data import Source
 from kaption_gpu.records import TOPIC_OF
 from kaption_gpu.transactions import LaneWriter, TransactionFailedError
 from kaption_gpu.worker import StuckError, Worker, WorkerParts

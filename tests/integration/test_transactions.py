@@ -10,7 +10,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption.domain.outputs import Latency
-from kaption_gpu.memory import Draft, DraftStats, Source
+from kaption_gpu.lane_data import Draft, DraftStats, Source
 from kaption_gpu.records import Message
 from kaption_gpu.transactions import LaneWriter, TransactionFailedError
 from kaption_schemas.topics import FINAL

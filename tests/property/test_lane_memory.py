@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaption.domain.outputs import Latency, RunKey
-from kaption_gpu.memory import LaneMemory, Saved, SavedLane, Source, read_lane_value
+from kaption_gpu.lane_data import Saved, SavedLane, Source, read_lane_value
+from kaption_gpu.memory import LaneMemory
 from kaption_gpu.records import RefusedError, parse, read_marks
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.records import StreamEnded

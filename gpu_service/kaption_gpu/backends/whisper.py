@@ -68,6 +68,7 @@ class _Draft:
     quality: guards.Quality
     doubt: guards.Guard | None
     rest: float | None = None
+    fallback: guards.Guard | None = None
 
 
 class WhisperBackend(Generic[F]):
@@ -137,7 +138,7 @@ class WhisperBackend(Generic[F]):
         doubtful = [job for job in jobs if job.window.kind is Kind.FINAL and drafts[job.row].doubt]
         again = [other for job in doubtful if (other := self._second_try(job))]
         for row, draft in self._generate(again, features).items():
-            drafts[row] = max(drafts[row], draft, key=_rank)
+            drafts[row] = replace(max(drafts[row], draft, key=_rank), fallback=drafts[row].doubt)
         return {job.row: self._continued(job, drafts[job.row]) for job in jobs}
 
     def _continued(self, job: _Job, draft: _Draft) -> _Draft:
@@ -267,7 +268,7 @@ def _joined(job: _Job, first: _Draft, rest: _Draft) -> _Draft:
         min(first.quality.no_speech_prob, rest.quality.no_speech_prob),
         guards.compression_ratio(text),
     )
-    return _Draft(tokens, text, quality, first.doubt or rest.doubt)
+    return _Draft(tokens, text, quality, first.doubt or rest.doubt, fallback=first.fallback or rest.fallback)
 
 
 def _suppressed(job: _Job, draft: _Draft) -> guards.Guard | None:
@@ -283,4 +284,5 @@ def _decoded(job: _Job, draft: _Draft, fired: guards.Guard | None, words: tuple[
         compression_ratio=draft.quality.compression_ratio,
         words=words,
         suppressed=fired,
+        fallback=draft.fallback,
     )

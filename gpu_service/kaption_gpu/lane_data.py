@@ -1,0 +1,84 @@
+"""What goes between a lane's parts, as data: where it reads, what was saved of it, what it writes and what it measured."""
+
+import json
+from dataclasses import dataclass, field
+
+from kaption.domain.outputs import Latency, RunKey
+from kaption_gpu.records import TOPIC_OF, Message, SnapshotMarks
+from kaption_schemas.reasons import Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The partition that a lane is for."""
+
+    latency: Latency
+    partition: int
+
+    @property
+    def topic(self) -> str:
+        """The audio topic's name on the broker."""
+        return TOPIC_OF[self.latency].name
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A snapshot as it was read from the state topic."""
+
+    key: RunKey
+    marks: SnapshotMarks
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SavedLane:
+    """All that the state topic says of a lane. ``dead`` are dead-lettered offsets and why."""
+
+    snapshots: tuple[Saved, ...] = ()
+    dead: dict[int, Reason] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DraftStats:
+    """What a transaction holds, for the metrics.
+
+    ``latencies``: of each spoken final of a live run, the seconds from the end of its speech until now, and its language.
+    """
+
+    dead_letters: tuple[Reason, ...] = ()
+    audio_seconds: float = 0.0
+    latencies: tuple[tuple[float, str | None], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A partial, for the metrics: seconds since its newest audio, and, if it is a segment's first, since its speech began."""
+
+    late_s: float
+    first_s: float | None
+    language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A transaction to be: ``messages``, the input offset that goes with them, and the objects to delete after it."""
+
+    messages: tuple[Message, ...]
+    offset: int
+    finished: tuple[tuple[str, str], ...]
+    stats: DraftStats
+
+
+def lane_value(dead: dict[int, Reason]) -> bytes:
+    """The body of a lane's own record."""
+    return json.dumps({"dead_lettered": {str(at): reason.value for at, reason in dead.items()}}).encode()
+
+
+def read_lane_value(value: bytes) -> dict[int, Reason]:
+    """Dead-lettered offsets of a lane's own record. Raises ``ValueError`` or ``KeyError`` when it is none."""
+    codes = {reason.value: reason for reason in Reason}
+    content = json.loads(value)
+    return {int(at): codes[code] for at, code in content.get("dead_lettered", {}).items()}
