@@ -51,6 +51,7 @@ class DraftStats:
     dead_letters: tuple[Reason, ...] = ()
     audio_seconds: float = 0.0
     latencies: tuple[tuple[float, str | None], ...] = ()
+    repeats: int = 0
 
 
 @dataclass(frozen=True, slots=True)

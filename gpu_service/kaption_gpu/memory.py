@@ -25,7 +25,7 @@ from kaption_gpu.records import (
     snapshot_message,
 )
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
 from kaption_schemas.topics import Type
 
 #: A repeat of `ended` is a no-op, also when its run is closed (DESIGN 2).
@@ -197,9 +197,11 @@ class LaneMemory:
         letters, self._refused = self._refused, []
         finished: list[tuple[str, str]] = []
         spoken: list[tuple[FinalTranscript, float | None]] = []
+        repeats = 0
         for key, entry in sorted(self._entries.items(), key=lambda item: item[1].began):
             if self._blocked(key, entry):
                 continue
+            repeats += sum(o.repeats for o in entry.pending if isinstance(o, StreamCompleted) and not o.channel)
             spoken += self._draft_outputs(entry, messages, letters, now_ms)
             if self._saves(entry, now_ms):
                 messages.append(self._save(key, entry, now_ms))
@@ -215,6 +217,7 @@ class LaneMemory:
             tuple(reason for _, reason in letters),
             sum((final.end_sample - final.start_sample) / final.rate for final, _ in spoken),
             tuple((late, final.language) for final, late in spoken if late is not None and not final.silent),
+            repeats,
         )
         return Draft(tuple(messages), offset, tuple(finished), stats)
 

@@ -86,6 +86,8 @@ class PoolMetrics:
         if stats.audio_seconds:
             labels = {"model": self._model, "topic": source.topic}
             record(names.AUDIO_SECONDS, stats.audio_seconds, **labels)
+        if stats.repeats:
+            record(names.REPEATS, stats.repeats, topic=source.topic)
         for seconds, language in stats.latencies:
             record(names.FINAL_LATENCY, max(seconds, 0.0), model=self._model, language=language or "unknown")
 

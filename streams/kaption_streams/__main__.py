@@ -13,6 +13,7 @@ from kaption.adapters.logs import configure
 from kaption.adapters.members import remove_dead
 from kaption.adapters.s3 import StoreError
 from kaption.adapters.settings import Settings
+from kaption.adapters.telemetry import Telemetry
 from kaption_streams.app import make_app
 from kaption_streams.files import FileDoor
 from kaption_streams.live import FrontDoor, StagedDoor
@@ -36,8 +37,9 @@ async def run(settings: Settings, name: str) -> int:
     if name == "live" and settings.stages == "staged":
         make_door = StagedDoor
     app = make_app(settings, group)
-    door = make_door(app, settings)
-    health = Health()
+    telemetry = Telemetry(settings, name)
+    door = make_door(app, settings, telemetry)
+    health = Health(telemetry.prometheus)
     await health.start(settings, name)
     await door.start()
     # What was killed here before would be waited for; on the embedded broker for ever.
@@ -56,6 +58,7 @@ async def run(settings: Settings, name: str) -> int:
     with suppress(TimeoutError):
         await asyncio.wait_for(_stop(app, door, drain=not failed), _STOP_SECONDS)
     await health.stop()
+    await asyncio.to_thread(telemetry.shutdown)
     return 1 if failed else 0
 
 

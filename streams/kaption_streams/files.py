@@ -16,13 +16,14 @@ import faust
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.s3 import ObjectStore, StoreError
 from kaption.adapters.settings import Settings
+from kaption.adapters.telemetry import DEAD_LETTERS, RECORDS, Telemetry
 from kaption.domain.batch import Normalised, batch_records
 from kaption.domain.events import Origin, Refusal, RefusedError, dead_letter_headers
 from kaption.domain.objects import ObjectRun, place_of, read_objects
 from kaption.domain.pcm import FrameFormat
 from kaption.domain.stages import Tools, redact_options
 from kaption_schemas.reasons import Reason
-from kaption_schemas.topics import BATCH, DLQ, OBJECTS, topic_name
+from kaption_schemas.topics import BATCH, DLQ, OBJECTS, Type, topic_name
 from kaption_streams.app import Output, input_topic, origin_of
 from kaption_streams.normalise import Normaliser, StoppedError
 
@@ -39,9 +40,11 @@ _STAGE = "files"
 class FileDoor:
     """The file agent behind Faust. ``failed`` gets the error that ends the process."""
 
-    def __init__(self, app: faust.App, settings: Settings) -> None:
+    def __init__(self, app: faust.App, settings: Settings, telemetry: Telemetry) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._settings = settings
+        self._telemetry = telemetry
+        self._group = f"{settings.group}.files"
         self._output = Output(settings)
         self._store = ObjectStore(settings)
         self._stopping = threading.Event()
@@ -95,7 +98,10 @@ class FileDoor:
             try:
                 if isinstance(want, Reason):
                     raise RefusedError(want)
-                await self._transcribe(want)
+                with self._telemetry.span(
+                    "process", origin.topic, parent=origin.headers, partition=origin.partition, group=self._group
+                ):
+                    await self._transcribe(want)
             except RefusedError as error:
                 await self._dead_letter(origin, error.reason)
 
@@ -104,6 +110,7 @@ class FileDoor:
         audio: Normalised = await self._patiently(self._normalise, run)
         key = f"{run.tenant}/{run.stream}".encode()
         records = batch_records(run, options, audio)
+        self._telemetry.record(RECORDS, len(records), topic=BATCH.name, type=Type.CHUNK.value)
         await asyncio.gather(*[await self._output.send(BATCH.name, key, body, list(head)) for body, head in records])
         log.info("normalised", extra={"run": run.run, "seconds": audio.samples // audio.rate})
 
@@ -120,6 +127,7 @@ class FileDoor:
         return await asyncio.to_thread(work, *arguments)
 
     async def _dead_letter(self, origin: Origin, reason: Reason) -> None:
+        self._telemetry.record(DEAD_LETTERS, reason=reason.value)
         headers = dead_letter_headers(origin, Refusal(reason, _STAGE), origin.timestamp_ms)
         log.info("refused", extra={"reason": str(reason), "topic": origin.topic, "offset": origin.offset})
         await (await self._output.send(topic_name(DLQ, origin.tenant), origin.key, origin.value, headers))

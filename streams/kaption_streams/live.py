@@ -5,6 +5,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,9 +14,11 @@ import faust
 from kaption.adapters.frames import FrameDecoder
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
+from kaption.adapters.telemetry import DEAD_LETTERS, RECORDS, STAGE_DURATION, Telemetry
 from kaption.domain.events import Event, Origin, Refusal, dead_letter_headers
 from kaption.domain.relay import event_of, is_relayed, original, relayed
 from kaption.domain.stages import Tools, accept, check, chunk, clear
+from kaption_schemas.headers import TRACE
 from kaption_schemas.topics import ACCEPTED, DLQ, EVENTS, LIVE, REDACTED, Topic, topic_name
 from kaption_streams.app import Output, input_topic, origin_of
 from kaption_streams.window import Window
@@ -29,8 +32,10 @@ Deliveries = list[Awaitable[Any]]
 class Door:
     """What agents share: a producer, dead letters, and the order of acknowledgements. ``failed`` ends the process."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._telemetry = telemetry
+        self._group = f"{settings.group}.streams"
         self._output = Output(settings)
         self._decoder = FrameDecoder()
         self._tools = Tools(PresidioRedactor(), settings.redaction, self._decoder)
@@ -50,7 +55,7 @@ class Door:
         await self._output.stop()
         self._decoder.close()
 
-    def _agent(self, source: Any, topic: Topic, work: Callable[[Origin], Awaitable[Deliveries]]) -> None:
+    def _agent(self, source: Any, topic: Topic, stage: str, work: Callable[[Origin], Awaitable[Deliveries]]) -> None:
         """Attach one agent to ``source``; ``work`` sends what an input makes and returns the deliveries."""
         app, channel = source
         window = Window(self._fail)
@@ -59,18 +64,35 @@ class Door:
         async def agent(stream: Any) -> None:  # Faust ships no types
             async for event in stream.noack().events():
                 try:
-                    await window.add(await work(origin_of(event, topic)), event.ack)
+                    await window.add(await self._measured(origin_of(event, topic), stage, work), event.ack)
                 except Exception as error:  # noqa: BLE001  # the process's edge: Faust would ack the event and go on
                     self._fail(error)
                     return
 
         app.agent(channel, name=topic.name, concurrency=1)(agent)
 
+    async def _measured(
+        self, origin: Origin, stage: str, work: Callable[[Origin], Awaitable[Deliveries]]
+    ) -> Deliveries:
+        """Do ``work``, with its time taken, and within the publisher's trace if it has one."""
+        begin = time.perf_counter()
+        if any(name == TRACE[0] for name, _ in origin.headers):
+            place = {"partition": origin.partition, "group": self._group}
+            with self._telemetry.span("process", origin.topic, parent=origin.headers, **place):  # type: ignore[arg-type]
+                deliveries = await work(origin)
+        else:
+            deliveries = await work(origin)
+        self._telemetry.record(STAGE_DURATION, time.perf_counter() - begin, stage=stage)
+        return deliveries
+
     async def _forward(self, topic: Topic, events: list[Event]) -> Deliveries:
+        for event in events:
+            self._telemetry.record(RECORDS, topic=topic.name, type=event.kind.value)
         return [await self._output.send(topic.name, e.key, e.body, list(e.headers())) for e in events]
 
     async def _refuse(self, origin: Origin, refusal: Refusal, topic: Topic) -> Deliveries:
         """Dead-letter ``origin``, and put the gap that it leaves on ``topic``."""
+        self._telemetry.record(DEAD_LETTERS, reason=refusal.reason.value)
         headers = dead_letter_headers(origin, refusal, origin.timestamp_ms)
         log.info("refused", extra={"reason": str(refusal.reason), "topic": origin.topic, "offset": origin.offset})
         letter = await self._output.send(topic_name(DLQ, origin.tenant), origin.key, origin.value, headers)
@@ -84,9 +106,9 @@ class Door:
 class FrontDoor(Door):
     """The three stages in one agent (``fused``): one hop, one copy of the audio."""
 
-    def __init__(self, app: faust.App, settings: Settings) -> None:
-        super().__init__(settings)
-        self._agent((app, input_topic(app, settings, EVENTS)), EVENTS, self._accept)
+    def __init__(self, app: faust.App, settings: Settings, telemetry: Telemetry) -> None:
+        super().__init__(settings, telemetry)
+        self._agent((app, input_topic(app, settings, EVENTS)), EVENTS, "fused", self._accept)
 
     async def _accept(self, origin: Origin) -> Deliveries:
         result = accept(origin, self._tools)
@@ -98,10 +120,14 @@ class FrontDoor(Door):
 class StagedDoor(Door):
     """Each stage an agent on a topic of its own (``staged``)."""
 
-    def __init__(self, app: faust.App, settings: Settings) -> None:
-        super().__init__(settings)
-        for topic, work in ((EVENTS, self._validate), (ACCEPTED, self._redact), (REDACTED, self._chunk)):
-            self._agent((app, input_topic(app, settings, topic)), topic, work)
+    def __init__(self, app: faust.App, settings: Settings, telemetry: Telemetry) -> None:
+        super().__init__(settings, telemetry)
+        for topic, stage, work in (
+            (EVENTS, "validate", self._validate),
+            (ACCEPTED, "redact", self._redact),
+            (REDACTED, "chunk", self._chunk),
+        ):
+            self._agent((app, input_topic(app, settings, topic)), topic, stage, work)
 
     async def _validate(self, origin: Origin) -> Deliveries:
         refusal = check(origin)

@@ -10,7 +10,7 @@ from kaption.adapters.settings import Settings
 from kaption_schemas.headers import event_headers
 from kaption_schemas.topics import Type
 from tests.support.brokers import Broker
-from tests.support.pipeline import Record, agent, bodies, committed, frames, pipeline, publish, reasons
+from tests.support.pipeline import Record, agent, bodies, committed, frames, metrics, pipeline, publish, reasons
 from tests.support.pool import SPEECH, ready, speech
 from tests.support.topics import create_topics
 from tests.support.wer import wer
@@ -61,7 +61,7 @@ async def test_a_good_run_is_the_same_beside_hostile_ones(
 ) -> None:
     settings = make_settings(kafka, redaction=())
     await create_topics(settings)
-    async with pipeline(settings, tmp_path):
+    async with pipeline(settings, tmp_path) as (front, pool):
         await publish(settings, good())
         alone = bodies(await committed(settings, 1), Type.FINAL, "good")
         other = [
@@ -69,6 +69,11 @@ async def test_a_good_run_is_the_same_beside_hostile_ones(
         ]
         await asyncio.gather(publish(settings, other), publish(settings, hostile()))
         records = await committed(settings, 3)
+        measured = {child: await asyncio.to_thread(metrics, child) for child in (front, pool)}
+    assert 'asr_dlq_total{reason="odd_bytes"} 1.0' in measured[front]
+    assert 'kaption_records_total{topic="audio.live.v1",type="kaption.audio.chunk"}' in measured[front]
+    for name in ("asr_time_to_first_partial_seconds", "asr_end_to_end_latency_seconds", "asr_final_latency_seconds"):
+        assert f"{name}_count{{" in measured[pool]
     beside = [b for b in bodies(records, Type.FINAL, "good") if b["run"] == OTHER]
     assert [(b["start_sample"], b["end_sample"], b["text"]) for b in beside] == [
         (b["start_sample"], b["end_sample"], b["text"]) for b in alone

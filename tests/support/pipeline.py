@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import urllib.request
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -112,3 +113,10 @@ def reasons(records: Sequence[ConsumerRecord]) -> list[str]:
     """The reason codes of the dead letters, sorted."""
     heads = [text_headers(record.headers) for record in records]
     return sorted(head["errors.reason"] for head in heads if "errors.reason" in head)
+
+
+def metrics(child: Child) -> str:
+    """A process's metrics as Prometheus reads them."""
+    url = f"http://127.0.0.1:{child.env['KAPTION_HTTP_PORT']}/metrics"
+    with urllib.request.urlopen(url, timeout=5) as response:  # a fixed http URL on loopback
+        return bytes(response.read()).decode()
