@@ -94,10 +94,15 @@ async def crash(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-async def read(settings: Settings, topic: str, enough: Callable[[list[ConsumerRecord]], bool]) -> list[ConsumerRecord]:
+async def read(
+    settings: Settings,
+    topic: str,
+    enough: Callable[[list[ConsumerRecord]], bool],
+    isolation: str = "read_committed",
+) -> list[ConsumerRecord]:
     """Everything committed on ``topic``, until it is ``enough``, and for half a second more."""
     consumer = AIOKafkaConsumer(
-        **security(settings), isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False
+        **security(settings), isolation_level=isolation, auto_offset_reset="earliest", enable_auto_commit=False
     )
     await consumer.start()
     records: list[ConsumerRecord] = []
@@ -121,9 +126,7 @@ def completed(*runs: str) -> Callable[[list[ConsumerRecord]], bool]:
     """Whether these runs have ended."""
 
     def enough(records: list[ConsumerRecord]) -> bool:
-        done = {
-            json.loads(r.value)["run"] for r in records if text_headers(r.headers)["ce_type"] == str(Type.COMPLETED)
-        }
+        done = {json.loads(r.value)["run"] for r in records if text_headers(r.headers).get("ce_type") == Type.COMPLETED}
         return done >= set(runs)
 
     return enough
@@ -254,7 +257,7 @@ from aiokafka import AIOKafkaProducer
 
 async def main(bootstrap, topic, ids):
     for lane, id in enumerate(ids):
-        producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=id)
+        producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=id, transaction_timeout_ms=15000)
         await producer.start()
         await producer.begin_transaction()
         await producer.send_and_wait(topic, b"{}", key=b"s", partition=lane, headers=[("ce_id", b"orphan")])
@@ -279,6 +282,9 @@ async def test_a_transaction_that_was_left_open_is_aborted_and_never_seen(settin
         for number in range(10):
             await out.chunk("s", RUNS[0], number, 1)
         await out.end("s", RUNS[0], 9)
+        # The embedded broker tells a reader of an aborted transaction again behind its end, so that it skips what the
+        # producer commits later; one that begins at the start, once all is there, reads it as it should be.
+        await read(settings, FINAL.name, completed(RUNS[0]), isolation="read_uncommitted")
         records = await read(settings, FINAL.name, completed(RUNS[0]))
     assert "orphan" not in {text_headers(r.headers)["ce_id"] for r in records}
 

@@ -1,11 +1,13 @@
 """A lane's transaction is whole or nothing, also where aiokafka would commit it with a hole (HAZARDS, aiokafka 1)."""
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import MessageSizeTooLargeError
 
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
@@ -31,6 +33,7 @@ async def test_a_send_that_fails_fails_the_transaction(
         await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, FINAL.name, {"max.message.bytes": "2000"})])
     finally:
         await admin.close()
+    await until_refused(settings)
     writer = LaneWriter(settings, Source(Latency.LIVE, 0))
     await writer.start()
     small, large = (Message(FINAL.name, b"call", b"x" * size, []) for size in (10, 5000))
@@ -51,6 +54,22 @@ async def test_a_send_that_fails_fails_the_transaction(
     finally:
         await consumer.stop()
     assert seen == [b"after"], "a reader of committed records sees none of the failed transaction"
+
+
+async def until_refused(settings: Settings) -> None:
+    """Wait until the topic's new limit is in force: the broker applies it some time after it has said yes."""
+    producer = AIOKafkaProducer(**security(settings), enable_idempotence=False)
+    await producer.start()
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await producer.send_and_wait(FINAL.name, b"x" * 5000, partition=1)
+                except MessageSizeTooLargeError:
+                    return
+                await asyncio.sleep(0.1)
+    finally:
+        await producer.stop()
 
 
 async def _until(consumer: AIOKafkaConsumer, last: bytes):  # type: ignore[no-untyped-def]  # aiokafka ships no types
