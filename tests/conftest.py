@@ -137,6 +137,18 @@ async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Embed
     running.stop()
 
 
+@pytest.fixture(
+    params=[
+        pytest.param("apache_kafka", marks=pytest.mark.apache, id="apache"),
+        pytest.param("apache_cluster", marks=[pytest.mark.apache, pytest.mark.long], id="cluster"),
+    ]
+)
+def durable_kafka(request: pytest.FixtureRequest) -> Broker:
+    """A broker that survives SIGKILL: one node of Apache Kafka, and three in ``make test-all``."""
+    broker: Broker = request.getfixturevalue(request.param)
+    return broker
+
+
 @pytest.fixture
 def make_settings(tmp_path: Path) -> MakeSettings:
     """``make_settings(broker, field=value)``: settings with a group of the test's own, so that offsets start from nothing.
