@@ -44,7 +44,7 @@ generate: setup ## write the schemas, asyncapi.yaml and docs/operations.md anew
 
 lock: $(UV) ## resolve the dependencies anew
 	@$(UV) $(COMPILE) --group dev --extra streams --extra gpu --extra embedded --extra demo -o requirements.lock
-	@$(UV) $(COMPILE) --group dev --extra gpu --extra embedded --extra torch -o requirements-torch.lock
+	@$(UV) $(COMPILE) --group dev --extra streams --extra gpu --extra embedded --extra demo --extra torch -o requirements-torch.lock
 
 $(UV):
 	@python3 -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv 2> .cache/uv.log
