@@ -24,7 +24,7 @@ _DOORS: dict[str, tuple[str, type[FrontDoor | StagedDoor | FileDoor]]] = {
     "live": ("streams", FrontDoor),
     "files": ("files", FileDoor),
 }
-_WATCH_SECONDS = 0.2
+_WATCH_SECONDS = 0.5
 _STOP_SECONDS = 10.0
 
 
@@ -46,10 +46,11 @@ async def run(settings: Settings, name: str) -> int:
     await remove_dead(settings, f"{settings.group}.{group}")
     await app.start()
     # A crash of Faust's own (its consumer's thread, a commit) ends its services and nothing else: it must be looked for.
+    stopping = asyncio.create_task(stop.wait())
     while not (stop.is_set() or door.failed.done() or app.crashed):
         health.ready = bool(app.consumer.assignment())
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _WATCH_SECONDS)
+        await asyncio.wait((stopping, door.failed), timeout=_WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
     health.ready = False
     failed = door.failed.done() or app.crashed
     if failed:
