@@ -1,5 +1,6 @@
 """Publishing: live streams as frames, and objects in the store by their key. The contract is plain Kafka (docs/kafka.md)."""
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
@@ -177,6 +178,7 @@ class Publisher:
         self._producer: Any = None
         self._pending: deque[Awaitable[Any]] = deque()
         self._known: set[str] = set()
+        self._gave_up = False
 
     async def __aenter__(self) -> Self:
         """Connect.
@@ -203,6 +205,9 @@ class Publisher:
                 await self.flush()
         finally:
             self._pending.clear()
+            if self._gave_up:
+                # An idempotent producer never lets a record go, and its stop would wait for that for ever.
+                await producer._sender.close()
             await producer.stop()
 
     def stream(
@@ -303,23 +308,28 @@ class Publisher:
         )  # fmt: skip
         with self._telemetry.span("send", name) if self._telemetry else nullcontext():
             try:
-                sent = await self._producer.send(name, body, key=stream.encode(), headers=inject(head))
-            except KafkaError as error:
-                raise PublishError(_message(name, error)) from error
+                async with asyncio.timeout(self._settings.delivery_seconds):
+                    sent = await self._producer.send(name, body, key=stream.encode(), headers=inject(head))
+            except (KafkaError, TimeoutError) as error:
+                raise self._given_up(name, error) from error
         self._pending.append(sent)
         if len(self._pending) > _IN_FLIGHT:
             await self._oldest()
 
     async def _oldest(self) -> None:
+        oldest = asyncio.ensure_future(self._pending.popleft())
         try:
-            await self._pending.popleft()
-        except KafkaError as error:
-            self._pending.clear()
-            raise PublishError(_message("a record", error)) from error
+            # Not cancelled when the time is over: the producer would trip over its own future.
+            await asyncio.wait_for(asyncio.shield(oldest), self._settings.delivery_seconds)
+        except (KafkaError, TimeoutError) as error:
+            raise self._given_up("a record", error) from error
 
-
-def _message(what: str, error: KafkaError) -> str:
-    return f"the brokers did not take {what}: {type(error).__name__}"
+    def _given_up(self, what: str, error: KafkaError | TimeoutError) -> PublishError:
+        self._pending.clear()
+        self._gave_up = True
+        if isinstance(error, TimeoutError):
+            return PublishError(f"the brokers did not take {what} within {self._settings.delivery_seconds:g} s")
+        return PublishError(f"the brokers did not take {what}: {type(error).__name__}")
 
 
 def _checked(stream: str) -> str:

@@ -39,6 +39,9 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("kafka_home", "kaption_kafka_home"),
         description="Apache Kafka 4 for `kaption up --kafka apache`; the variable KAFKA_HOME is read as well.",
     )
+    delivery_seconds: Annotated[float, Field(gt=0)] = Field(
+        120, description="A publisher gives up on a record that the brokers have not taken for this long."
+    )
     group: str = Field("kaption", description="Prefix of consumer groups and transactional ids.")
     partitions: Annotated[int, Field(ge=1, le=512)] = Field(
         8, description="Partitions of every topic, 4-8 times the largest pool. Never changed on a running system."

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from kaption import Publisher, Transcripts
 from kaption.adapters.settings import Settings
 from kaption.domain.reader import Transcript
+from kaption.publisher import PublishError
 from kaption_schemas.headers import text_headers
 from kaption_schemas.records import MediaObject, RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import EVENTS, OBJECTS, topic_name
@@ -124,6 +125,24 @@ async def test_a_run_without_audio_and_one_that_breaks_are_ended(settings: Setti
     assert [StreamEnded.model_validate_json(record.value) for record in ends] == [
         StreamEnded(last_sequence=-1), StreamEnded(last_sequence=0, reason="aborted"),
     ]  # fmt: skip
+
+
+async def publish_and_kill(settings: Settings, broker: EmbeddedBroker) -> None:
+    async with Publisher(settings) as publisher, publisher.stream("call") as run:
+        await publisher.flush()
+        broker.kill()
+        while True:
+            await run.send(bytes(3200))
+            await asyncio.sleep(0.01)
+
+
+async def test_a_broker_that_takes_nothing_ends_the_publisher_in_bounded_time(
+    settings: Settings, fresh_kafka: EmbeddedBroker
+) -> None:
+    impatient = settings.model_copy(update={"delivery_seconds": 1.0})
+    async with asyncio.timeout(30):
+        with pytest.raises(PublishError, match=r"did not take .* within 1 s"):
+            await publish_and_kill(impatient, fresh_kafka)
 
 
 async def test_an_object_goes_to_the_tenants_topic(settings: Settings) -> None:
