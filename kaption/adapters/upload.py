@@ -59,7 +59,7 @@ def upload(settings: Settings, tenant: str, path: Path, name: str, moved: Callab
             if refused
             else "start it (`kaption up` starts one), or set KAPTION_S3"
         )
-        raise UploadError(f"{error} at {settings.s3}: {remedy}", refused=refused) from None
+        raise UploadError(f"{error}: {remedy}", refused=refused) from None
     finally:
         store.close()
     return MediaObject(

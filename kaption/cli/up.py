@@ -19,7 +19,7 @@ from kaption.adapters.embedded_kafka import LOOPBACK, TRYING_OUT, BrokerError, f
 from kaption.adapters.processes import ChildFailedError, ChildSpec, Supervisor
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import RESTARTS, Telemetry
-from kaption.cli import pipeline
+from kaption.cli import pipeline, watch
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import broker
 
@@ -176,9 +176,14 @@ async def _run(plan: Plan) -> None:
     telemetry = Telemetry(plan.settings, "up")
     supervisor = Supervisor(say, restarted=lambda name: telemetry.record(RESTARTS, process=name.partition("-")[0]))
     urls = {service.spec.name: service.url for service in plan.services}
-    aggregate = Aggregate(lambda: _statuses(supervisor, urls), telemetry.prometheus)
+    brought = _brought(plan)
+    aggregate = Aggregate(
+        lambda: _statuses(supervisor, urls) | {n: b.status for n, b in brought.items()}, telemetry.prometheus
+    )
     stop = _on_signals(supervisor)
     work = asyncio.create_task(_work(plan, supervisor, aggregate))
+    watches = [asyncio.create_task(watch.disk(plan.settings.data, say))]
+    watches += [asyncio.create_task(one.watch(say)) for one in brought.values()]
     try:
         await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
         if work.done():
@@ -186,12 +191,23 @@ async def _run(plan: Plan) -> None:
     except ChildFailedError as error:
         raise Failed(Exit.GAVE_UP, str(error)) from None
     finally:
-        work.cancel()
-        await asyncio.gather(work, return_exceptions=True)
+        for task in (work, *watches):
+            task.cancel()
+        await asyncio.gather(work, *watches, return_exceptions=True)
         aggregate.ready = False
         await _stop(plan, supervisor)
         await aggregate.stop()
         telemetry.shutdown()
+
+
+def _brought(plan: Plan) -> dict[str, watch.Brought]:
+    """What the user runs, by the name that it has where ``kaption up`` runs it."""
+    out = {}
+    if plan.broker is None:
+        out[pipeline.BROKER] = watch.broker(plan.settings)
+    if plan.store is None:
+        out[pipeline.STORE] = watch.store(plan.settings)
+    return out
 
 
 async def _work(plan: Plan, supervisor: Supervisor, aggregate: Aggregate) -> None:

@@ -3,11 +3,13 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ import pytest
 
 from kaption.adapters.embedded_kafka import free_port
 from kaption.cli.main import unsupported
+from tests.support.brokers import ApacheNode
+from tests.support.processes import Child
+from tests.support.store import EmbeddedStore
 from tests.support.up import group_of, kaption, start_up
 
 
@@ -114,6 +119,109 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     done = run("up", "--data", str(tmp_path / "file" / "data"))
     assert done.returncode == 73
     assert "--data" in done.stderr
+
+
+@contextmanager
+def small_disk(folder: Path, mib: int) -> Iterator[list[str]]:
+    """What to put before a command so that ``folder`` is a disk of its own for it, made without root."""
+    unshare = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody but root make a disk (unshare --map-root-user --mount)")
+    yield [*unshare, "sh", "-c", f'mount -t tmpfs -o size={mib}m tmpfs "$0" && exec "$@"', str(folder)]
+
+
+def test_a_disk_with_too_little_room_is_named(tmp_path: Path) -> None:
+    with small_disk(tmp_path, 100) as before:
+        done = subprocess.run(
+            [*before, *kaption("up", "--data", str(tmp_path / "data"))],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 73
+    assert f"the disk of {tmp_path}/data has " in done.stderr
+    assert "MiB left and 512 are needed: free some room, or choose another folder with --data" in done.stderr
+
+
+def fill(file: Path) -> None:
+    with suppress(OSError), file.open("wb", buffering=0) as out:
+        while out.write(bytes(1 << 20)):
+            pass
+
+
+async def test_a_disk_that_runs_full_is_said_and_what_stopped_goes_on(tmp_path: Path) -> None:
+    (disk := tmp_path / "disk").mkdir()
+    with small_disk(disk, 600) as before:
+        command = [*before, *kaption("up", "--data", str(disk / "data"), "--kafka-port", "0", "--http-port", "0")]
+        child = Child(command, tmp_path / "up.log")
+        child.spawn()
+        try:
+            await said(child, "ready kafka=", 120)
+            # The disk is seen through its process alone.
+            ballast = Path(f"/proc/{child.pid}/root{disk}/ballast")
+            await asyncio.to_thread(fill, ballast)
+            await said(
+                child,
+                f"the disk of {disk}/data has 0 MiB left; nothing is accepted once it is full: free some room",
+                30,
+            )
+            await asyncio.to_thread(ballast.unlink)
+            await said(child, f"the disk of {disk}/data has room again", 30)
+            http = re.search(r"http=(\S+)", child.output(100_000))
+            assert http is not None
+            await until_ready(http[1], state=True, seconds=60)
+        finally:
+            child.stop(60)
+
+
+async def said(child: Child, line: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while line not in child.output(100_000):
+        assert child.running, child.output()
+        assert time.monotonic() < end, child.output()
+        await asyncio.sleep(0.1)
+
+
+async def test_a_broker_and_a_store_of_ones_own_that_go_away_are_said_and_come_back(
+    tmp_path: Path, apache_home: Path
+) -> None:
+    for name in ("kafka", "s3", "up"):
+        (tmp_path / name).mkdir()
+    broker, store = ApacheNode(apache_home, tmp_path / "kafka"), EmbeddedStore(tmp_path / "s3")
+    try:
+        await asyncio.gather(broker.start(), store.start())
+        arguments = ("--kafka", broker.bootstrap, "--s3", store.fields["s3"], "--http-port", "0")
+        up = await start_up(tmp_path / "up", arguments)
+        try:
+            store.stop()
+            broker.kill()
+            waits = "does not answer; what was accepted waits for it: start it again"
+            await said(up.child, f"the object store at {up.s3} {waits}", 40)
+            await said(up.child, f"the broker at {up.kafka} {waits}", 40)
+            processes = (await ready(up.http))["processes"]
+            assert (processes["kafka"], processes["s3"]) == (False, False)
+            await asyncio.gather(broker.start(), store.start())
+            await said(up.child, f"the object store at {up.s3} answers again", 40)
+            await said(up.child, f"the broker at {up.kafka} answers again", 40)
+            await until_ready(up.http, state=True, seconds=60)
+        finally:
+            up.child.stop(60)
+    finally:
+        broker.stop()
+        store.stop()
+
+
+def test_a_store_that_refuses_the_keys_is_named(tmp_path: Path, store: EmbeddedStore) -> None:
+    wrong = {"KAPTION_S3_SECRET_KEY": "marzipan"}
+    done = run("up", "--data", str(tmp_path), "--kafka-port", "0", "--s3", store.fields["s3"], env=wrong)
+    assert done.returncode == 77
+    assert f"the object store at {store.fields['s3']} answered AccessDenied: check KAPTION_S3_ACCESS_KEY" in done.stderr
+    asked = run("doctor", "--json", "--s3", store.fields["s3"], env=wrong)
+    checks = {check["name"]: check for check in json.loads(asked.stdout)["checks"]}
+    assert checks["store"]["ok"] is False
+    assert "KAPTION_S3_SECRET_KEY" in checks["store"]["remedy"]
+    assert "marzipan" not in done.stderr + asked.stdout + asked.stderr
 
 
 def test_apache_without_its_home_says_so(tmp_path: Path) -> None:

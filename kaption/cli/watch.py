@@ -1,0 +1,83 @@
+"""What ``kaption up`` leans on and does not run: the disk, and a broker or object store that the user brought.
+
+Each is looked at now and then. What goes away is said once, with what to do, and again when it is back; nothing is ended,
+since agents and pool wait and go on by themselves.
+"""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final as Const
+
+from aiokafka.errors import KafkaError
+
+from kaption.adapters import embedded_s3
+from kaption.adapters.aggregate import Status
+from kaption.adapters.embedded_kafka import answers
+from kaption.adapters.settings import Settings
+
+_LOW_FREE_BYTES: Const = 128 << 20
+_SECONDS: Const = 5.0
+#: Asked in vain so often before it is said: one lost packet is not worth a line.
+_MISSES: Const = 2
+
+
+async def disk(data: Path, say: Callable[[str], None]) -> None:
+    """For ever: say when the disk of ``data`` runs full, and when it has room again. A broker that can't write ends there."""
+    low = False
+    while True:
+        free = shutil.disk_usage(data).free
+        if not low and free < _LOW_FREE_BYTES:
+            low = True
+            say(f"the disk of {data} has {free >> 20} MiB left; nothing is accepted once it is full: free some room")
+        elif low and free > 2 * _LOW_FREE_BYTES:
+            low = False
+            say(f"the disk of {data} has room again")
+        await asyncio.sleep(_SECONDS)
+
+
+class Brought:
+    """A broker or a store that somebody else runs, as readiness has it. ``here`` asks whether it answers."""
+
+    def __init__(self, what: str, here: Callable[[], Awaitable[bool]]) -> None:
+        self.status = Status(running=True, ready=True, restarts=0, url=None)
+        self._what = what
+        self._here = here
+
+    async def watch(self, say: Callable[[str], None]) -> None:
+        """For ever: ask, and say what changed."""
+        misses = 0
+        while True:
+            await asyncio.sleep(_SECONDS)
+            if await self._here():
+                if misses >= _MISSES:
+                    say(f"{self._what} answers again")
+                misses = 0
+            else:
+                misses += 1
+                if misses == _MISSES:
+                    say(f"{self._what} does not answer; what was accepted waits for it: start it again")
+            here = misses < _MISSES
+            self.status = Status(running=here, ready=here, restarts=0, url=None)
+
+
+def broker(settings: Settings) -> Brought:
+    """The user's Kafka."""
+
+    async def here() -> bool:
+        try:
+            return await answers(settings)
+        except KafkaError:
+            return False
+
+    return Brought(f"the broker at {settings.kafka}", here)
+
+
+def store(settings: Settings) -> Brought:
+    """The user's object store."""
+
+    async def here() -> bool:
+        return await embedded_s3.answers(settings)
+
+    return Brought(f"the object store at {settings.s3}", here)
