@@ -318,6 +318,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     def _apply(self, batch: Batch, execution: Execution) -> None:
         self._planner.spent(batch, execution.seconds)
+        log.debug("A batch was decoded", extra={"windows": len(batch.windows), "seconds": round(execution.seconds, 3)})
         now = now_ms()
         for candidate, decoded in zip(batch.windows, execution.results, strict=True):
             memory, key = _owner(candidate)

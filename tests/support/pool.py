@@ -51,6 +51,7 @@ def worker(settings: Settings, log: Path, port: int = 0) -> Child:
         "KAPTION_PARTITIONS": str(settings.partitions),
         "KAPTION_TENANTS": ",".join(settings.tenants),
         "KAPTION_SESSION_TIMEOUT_MS": str(settings.session_timeout_ms),
+        "KAPTION_LOG_LEVEL": settings.log_level,
         "KAPTION_HTTP_PORT": str(port or free_port()),
         "KAPTION_EXECUTORS": "1",
         "OMP_NUM_THREADS": "1",
