@@ -1,6 +1,6 @@
 """Live streams in real time through the whole pipeline, by a plain client; and the same speech as files.
 
-    .venv/bin/python -m bench.live [--streams 4] [--count 10] [--seconds 60] [--files]
+    .venv/bin/python -m bench.live [--streams 4] [--count 10] [--seconds 60] [--files] [--kafka cluster]
 
 `kaption up` on a private node of Apache Kafka (KAFKA_HOME or ../shared/kafka), everything on this machine. Latency of a
 word: from its end in real time to the first record that shows it (shown), or that has it in a stable part or a final
@@ -15,6 +15,8 @@ import os
 import tempfile
 import time
 import wave
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -34,9 +36,9 @@ from kaption.transcripts import parse
 from kaption_schemas.headers import event_headers
 from kaption_schemas.records import FinalTranscript, PartialTranscript, RunOptions, StreamCompleted, StreamStarted
 from kaption_schemas.topics import EVENTS, FINAL, PARTIAL, Type
-from tests.support.brokers import kafka_home
+from tests.support.brokers import ApacheCluster, kafka_home
 from tests.support.pipeline import frames
-from tests.support.up import start_up
+from tests.support.up import Up, start_up
 from tests.support.wer import wer
 
 RATE = 16000
@@ -203,6 +205,30 @@ async def beside(settings: Settings, stretches: list[Spoken], heard: list[Heard]
     watching.cancel()
 
 
+@asynccontextmanager
+async def started(kafka: str) -> AsyncIterator[Up]:
+    """The pipeline on a broker of the kind ``kafka``; ``cluster`` is three nodes with replication 3, which it does not run itself."""
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = None
+        home = kafka_home()
+        if kafka == "cluster":
+            if home is None:
+                raise SystemExit("set KAFKA_HOME: --kafka cluster runs three nodes of Apache Kafka")
+            cluster = ApacheCluster(home, Path(folder))
+            await cluster.start()
+            os.environ["KAPTION_REPLICATION"] = str(cluster.replication)
+        address = ("--kafka", cluster.bootstrap) if cluster else ("--kafka", kafka, "--kafka-port", "0")
+        try:
+            up = await start_up(Path(folder), (*address, "--http-port", "0"))
+            try:
+                yield up
+            finally:
+                up.child.stop(60)
+        finally:
+            if cluster:
+                cluster.stop()
+
+
 async def main() -> None:
     """Offline first, alone on the machine; then the pipeline."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -211,7 +237,7 @@ async def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--files", action="store_true", help="the same speech as files, too")
     parser.add_argument("--beside", type=float, default=0, help="again beside a file of so many hours")
-    parser.add_argument("--kafka", default="apache")
+    parser.add_argument("--kafka", default="apache", help="embedded, apache, or cluster: three nodes")
     arguments = parser.parse_args()
     home = kafka_home()
     if home is not None:
@@ -219,17 +245,12 @@ async def main() -> None:
     stretches = joined(arguments.count, arguments.seconds)
     heard = offline(stretches)
     print(f"offline: WER {100 * wer([s.text for s in stretches], [h.text for h in heard]):.2f} %", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        ports = ("--kafka-port", "0", "--http-port", "0")
-        up = await start_up(Path(folder), ("--kafka", arguments.kafka, *ports))
-        try:
-            await live(up.settings(), stretches, heard, arguments.streams)
-            if arguments.beside:
-                await beside(up.settings(), stretches, heard, arguments.streams, arguments.beside)
-            if arguments.files:
-                await files(up.settings(), stretches)
-        finally:
-            up.child.stop(60)
+    async with started(arguments.kafka) as up:
+        await live(up.settings(), stretches, heard, arguments.streams)
+        if arguments.beside:
+            await beside(up.settings(), stretches, heard, arguments.streams, arguments.beside)
+        if arguments.files:
+            await files(up.settings(), stretches)
 
 
 if __name__ == "__main__":
