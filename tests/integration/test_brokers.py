@@ -11,7 +11,7 @@ from tests.support.topics import create_topics, wipe_topics
 
 
 async def send(bootstrap: str, topic: str) -> None:
-    async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
+    async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all") as producer:
         await producer.send_and_wait(topic, b"value", key=b"key", partition=0)
 
 

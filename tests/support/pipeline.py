@@ -67,7 +67,7 @@ async def publish(
     settings: Settings, records: Sequence[Record], *, tenant: str = "default", per_second: float = 40
 ) -> None:
     """Send records at a pace, awaiting each."""
-    producer = AIOKafkaProducer(**security(settings))
+    producer = AIOKafkaProducer(**security(settings), acks="all")
     await producer.start()
     try:
         for key, value, headers in records:
