@@ -41,25 +41,28 @@ class Brought:
     """A broker or a store that somebody else runs, as readiness has it. ``here`` asks whether it answers."""
 
     def __init__(self, what: str, here: Callable[[], Awaitable[bool]]) -> None:
-        self.status = Status(running=True, ready=True, restarts=0, url=None)
         self._what = what
         self._here = here
+        self._misses = 0
+
+    @property
+    def status(self) -> Status:
+        """Here, until it was asked in vain too often."""
+        here = self._misses < _MISSES
+        return Status(running=here, ready=here, restarts=0, url=None)
 
     async def watch(self, say: Callable[[str], None]) -> None:
         """For ever: ask, and say what changed."""
-        misses = 0
         while True:
             await asyncio.sleep(_SECONDS)
             if await self._here():
-                if misses >= _MISSES:
+                if self._misses >= _MISSES:
                     say(f"{self._what} answers again")
-                misses = 0
+                self._misses = 0
             else:
-                misses += 1
-                if misses == _MISSES:
+                self._misses += 1
+                if self._misses == _MISSES:
                     say(f"{self._what} does not answer; what was accepted waits for it: start it again")
-            here = misses < _MISSES
-            self.status = Status(running=here, ready=here, restarts=0, url=None)
 
 
 def broker(settings: Settings) -> Brought:

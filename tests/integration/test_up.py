@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -121,24 +121,23 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert "--data" in done.stderr
 
 
-@contextmanager
-def small_disk(folder: Path, mib: int) -> Iterator[list[str]]:
+def small_disk(folder: Path, mib: int) -> list[str]:
     """What to put before a command so that ``folder`` is a disk of its own for it, made without root."""
     unshare = ["unshare", "--map-root-user", "--mount"]
     if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine lets nobody but root make a disk (unshare --map-root-user --mount)")
-    yield [*unshare, "sh", "-c", f'mount -t tmpfs -o size={mib}m tmpfs "$0" && exec "$@"', str(folder)]
+    return [*unshare, "sh", "-c", f'mount -t tmpfs -o size={mib}m tmpfs "$0" && exec "$@"', str(folder)]
 
 
 def test_a_disk_with_too_little_room_is_named(tmp_path: Path) -> None:
-    with small_disk(tmp_path, 100) as before:
-        done = subprocess.run(
-            [*before, *kaption("up", "--data", str(tmp_path / "data"))],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+    before = small_disk(tmp_path, 100)
+    done = subprocess.run(
+        [*before, *kaption("up", "--data", str(tmp_path / "data"))],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert done.returncode == 73
     assert f"the disk of {tmp_path}/data has " in done.stderr
     assert "MiB left and 512 are needed: free some room, or choose another folder with --data" in done.stderr
@@ -152,27 +151,27 @@ def fill(file: Path) -> None:
 
 async def test_a_disk_that_runs_full_is_said_and_what_stopped_goes_on(tmp_path: Path) -> None:
     (disk := tmp_path / "disk").mkdir()
-    with small_disk(disk, 600) as before:
-        command = [*before, *kaption("up", "--data", str(disk / "data"), "--kafka-port", "0", "--http-port", "0")]
-        child = Child(command, tmp_path / "up.log")
-        child.spawn()
-        try:
-            await said(child, "ready kafka=", 120)
-            # The disk is seen through its process alone.
-            ballast = Path(f"/proc/{child.pid}/root{disk}/ballast")
-            await asyncio.to_thread(fill, ballast)
-            await said(
-                child,
-                f"the disk of {disk}/data has 0 MiB left; nothing is accepted once it is full: free some room",
-                30,
-            )
-            await asyncio.to_thread(ballast.unlink)
-            await said(child, f"the disk of {disk}/data has room again", 30)
-            http = re.search(r"http=(\S+)", child.output(100_000))
-            assert http is not None
-            await until_ready(http[1], state=True, seconds=60)
-        finally:
-            child.stop(60)
+    before = small_disk(disk, 600)
+    command = [*before, *kaption("up", "--data", str(disk / "data"), "--kafka-port", "0", "--http-port", "0")]
+    child = Child(command, tmp_path / "up.log")
+    child.spawn()
+    try:
+        await said(child, "ready kafka=", 120)
+        # The disk is seen through its process alone.
+        ballast = Path(f"/proc/{child.pid}/root{disk}/ballast")
+        await asyncio.to_thread(fill, ballast)
+        await said(
+            child,
+            f"the disk of {disk}/data has 0 MiB left; nothing is accepted once it is full: free some room",
+            30,
+        )
+        await asyncio.to_thread(ballast.unlink)
+        await said(child, f"the disk of {disk}/data has room again", 30)
+        http = re.search(r"http=(\S+)", child.output(100_000))
+        assert http is not None
+        await until_ready(http[1], state=True, seconds=60)
+    finally:
+        child.stop(60)
 
 
 async def said(child: Child, line: str, seconds: float) -> None:
