@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 
 from kaption.adapters.embedded_kafka import free_port
 from kaption.adapters.kafka import security
-from kaption.adapters.settings import Settings
+from kaption.adapters.settings import Settings, child_environment
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.records import AudioFormat, RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import LIVE, Type
@@ -45,13 +45,7 @@ def speech(name: str, seconds: float) -> tuple[npt.NDArray[np.int16], int]:
 
 def worker(settings: Settings, log: Path, port: int = 0) -> Child:
     """A pool worker, not started; its port for health is in ``KAPTION_HTTP_PORT`` of its environment."""
-    env = {
-        "KAPTION_KAFKA": settings.kafka,
-        "KAPTION_GROUP": settings.group,
-        "KAPTION_PARTITIONS": str(settings.partitions),
-        "KAPTION_TENANTS": ",".join(settings.tenants),
-        "KAPTION_SESSION_TIMEOUT_MS": str(settings.session_timeout_ms),
-        "KAPTION_LOG_LEVEL": settings.log_level,
+    env = child_environment(settings) | {
         "KAPTION_HTTP_PORT": str(port or free_port()),
         "KAPTION_EXECUTORS": "1",
         "OMP_NUM_THREADS": "1",
