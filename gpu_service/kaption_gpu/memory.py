@@ -28,8 +28,8 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
 from kaption_schemas.topics import Type
 
-#: A repeat of `ended` is a no-op, also when its run is closed (DESIGN 2).
-_REPEATABLE: Const = Type.ENDED
+#: No dead letter when their run is closed: a repeat of `ended` is a no-op, a gap stands for a frame that has its own.
+_UNTOLD: Const = frozenset({Type.ENDED, Type.GAP})
 
 
 @dataclass(slots=True)
@@ -61,10 +61,19 @@ class LaneMemory:
         position: Offset of the next record.
         epoch: The claim's offset.
         silence_ms: Silence is committed this often.
+        lost: The log does not hold every record since the last commit.
     """
 
     def __init__(
-        self, source: Source, sessions: Sessions, saved: SavedLane, *, position: int, epoch: int, silence_ms: int
+        self,
+        source: Source,
+        sessions: Sessions,
+        saved: SavedLane,
+        *,
+        position: int,
+        epoch: int,
+        silence_ms: int,
+        lost: bool = False,
     ) -> None:
         self.source = source
         self.position = position
@@ -82,6 +91,8 @@ class LaneMemory:
         self._committed_ms: int | None = None
         for item in saved.snapshots:
             self._restore(item)
+        for entry in self._entries.values() if lost else ():
+            entry.session.note_loss()
         for key, entry in self._entries.items():
             # The record that superseded it lies before the position and is not read again.
             if any(k[:2] == key[:2] and entry.began < e.began < position for k, e in self._entries.items()):
@@ -238,7 +249,7 @@ class LaneMemory:
         """The entry that takes the record, made if its run is new; None when the run is closed."""
         key = incoming.audio.key
         if (settled := self._closed.get(key)) is not None:
-            if record.offset >= settled and incoming.audio.kind is not _REPEATABLE:
+            if record.offset >= settled and incoming.audio.kind not in _UNTOLD:
                 self._refuse(record, Reason.RUN_CLOSED)
             return None
         entry = self._entries.get(key)
@@ -251,7 +262,7 @@ class LaneMemory:
             if other_key[:2] == key[:2] and other.began < entry.began:
                 self._supersede(other, record.timestamp)
         if (entry.session.closed or entry.superseded) and record.offset >= entry.covered:
-            if incoming.audio.kind is not _REPEATABLE:
+            if incoming.audio.kind not in _UNTOLD:
                 self._refuse(record, Reason.RUN_CLOSED)
             return None
         return entry

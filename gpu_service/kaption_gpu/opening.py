@@ -37,9 +37,10 @@ class LaneLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a lane starts reading. ``truncated`` when the committed offset lies beyond the log."""
+    """Where a lane starts reading. ``lost``: the log lacks records since the last commit; ``truncated``: it ends before."""
 
     position: int
+    lost: bool = False
     truncated: bool = False
 
 
@@ -77,6 +78,7 @@ async def open_lane(
             position=place.position,
             epoch=epoch,
             silence_ms=round(settings.silence_commit_seconds * 1000),
+            lost=place.lost,
         )
     except BaseException:
         await writer.stop()
@@ -102,7 +104,7 @@ async def _place(consumer: AIOKafkaConsumer, tp: TopicPartition, *, out_of_range
             "reason": Reason.RETENTION.value,
         },
     )
-    return Place(first, truncated=committed >= first)
+    return Place(first, lost=True, truncated=committed >= first)
 
 
 def _clamp(item: Saved, position: int) -> Saved:

@@ -59,6 +59,9 @@ class LaneSession(Protocol):
     def close(self, reason: Reason, now_ms: int) -> None:
         """Finish what is open; the outputs come through ``wants``, ``apply`` and ``tick``."""
 
+    def note_loss(self) -> None:
+        """The log lost records since the session was saved: the next gap is theirs."""
+
     def wants(self, now_ms: int) -> Sequence[Wanted]:
         """What is not in flight and should be decoded."""
 

@@ -59,6 +59,7 @@ class FrameOrder:
     def __init__(self, next_sequence: int = 0, seen: dict[int, bytes] | None = None) -> None:
         self.next = next_sequence
         self.repeats = 0
+        self._loss = Reason.LOST
         self._seen = dict(seen or {})
         self._waiting: dict[int, AudioRecord] = {}
         self._fresh = not self._seen and next_sequence == 0
@@ -85,6 +86,10 @@ class FrameOrder:
     def forget(self, before: int) -> None:
         """Frames up to ``before`` are final: keep the digests of the last 128 only."""
         self._seen = {n: d for n, d in self._seen.items() if n >= before - _REMEMBERED}
+
+    def note_loss(self) -> None:
+        """The log no longer holds all that came before the next frame: what is missing there, retention took."""
+        self._loss = Reason.RETENTION
 
     def push(self, record: AudioRecord) -> list[Step]:
         """Take a chunk, or the gap that a refused frame left."""
@@ -137,7 +142,7 @@ class FrameOrder:
     def _give_up(self, last: int) -> list[Step]:
         steps: list[Step] = []
         if last >= self.next:
-            steps.append(Missing(self.next, last, Reason.LOST))
+            steps.append(Missing(self.next, last, self._loss))
             # Only as many as are remembered anyway: a declared gap may span thousands.
             self._seen |= dict.fromkeys(range(max(self.next, last - _REMEMBERED), last + 1), _MISSING)
             self.next = last + 1
@@ -146,7 +151,7 @@ class FrameOrder:
     def _ready(self) -> list[Step]:
         steps: list[Step] = []
         while (record := self._waiting.pop(self.next, None)) is not None:
-            self._fresh = False
+            self._fresh, self._loss = False, Reason.LOST
             if record.kind is Type.GAP:
                 self._seen[self.next] = _MISSING
                 steps.append(Missing(self.next, self.next, REASONS[record.body.decode()]))

@@ -2,22 +2,24 @@
 
 ``feed(record)``, ``wants(now)``, ``begin(window)``, ``apply(result)``: whatever the slicing, repetition or redelivery of
 its records, a run gives the same finals. Where a segment ends is decided in ``segmenter``; order and losses in
-``ordering``; what may be published of a text in ``publication``; what a restart needs in ``snapshots``.
+``ordering``; what is decoded when in ``windows``; what may be published of a text in ``publication``; what a restart
+needs in ``snapshots``.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from kaption.domain.decoding import SAMPLE_RATE, Audio, Decoded, DecodeOptions, Kind, Window, window_length
+from kaption.domain.decoding import SAMPLE_RATE, Decoded, Window
 from kaption.domain.ledger import Item, Ledger
 from kaption.domain.ordering import Frame, FrameOrder, Missing, Refused, Step
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
 from kaption.domain.publication import Publication, RunFacts
 from kaption.domain.run import Ports, Progress, SessionConfig, Wanted
 from kaption.domain.snapshots import RunState, load_track, save_track
-from kaption.domain.track import Checkpoint, Segment, Track, seconds
+from kaption.domain.track import Checkpoint, Segment, Track
+from kaption.domain.windows import Windows
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import MAX_CHANNELS, Gap, RunOptions, StreamCompleted, StreamEnded, StreamStarted
+from kaption_schemas.records import Gap, RunOptions, StreamCompleted, StreamEnded, StreamStarted
 from kaption_schemas.topics import Type
 
 #: Silence that a publisher left out is fed in pieces of this many seconds, so that an hour needs no gigabyte.
@@ -47,7 +49,7 @@ class Session:
         self.ports = ports
         self.ledger = Ledger()
         self._due: list[Output] = []
-        self._in_flight: dict[int, Segment | int] = {}
+        self._windows = Windows(latency, config)
 
     # -- records in ------------------------------------------------------------------------------------------------
 
@@ -59,7 +61,9 @@ class Session:
         self.progress.last_ms = max(self.progress.last_ms, record.timestamp_ms)
         if self.closed or self.progress.closing:
             repeat = record.kind is Type.ENDED and self.progress.ended is not None
-            return out if repeat or replayed else [*out, DeadLetter(record.offset, Reason.RUN_CLOSED)]
+            # The frame that a gap stands for has a dead letter of its own.
+            silent = repeat or replayed or record.kind is Type.GAP
+            return out if silent else [*out, DeadLetter(record.offset, Reason.RUN_CLOSED)]
         self.progress.idle_cut = False
         handle = {Type.STARTED: self._on_started, Type.ENDED: self._on_ended}.get(record.kind, self._on_audio)
         repeats = self.order.repeats
@@ -92,49 +96,30 @@ class Session:
         if not self.closed and not self.progress.closing:
             self._end(reason, now_ms)
 
+    def note_loss(self) -> None:
+        """The log lost records since the snapshot that this session was restored from."""
+        self.order.note_loss()
+
     # -- windows out, results in -----------------------------------------------------------------------------------
 
     def wants(self, now_ms: int) -> list[Wanted]:
         """What could be decoded now and is not in flight: finals in order, and the newest partial of each channel."""
-        busy = set(map(id, (s for s in self._in_flight.values() if isinstance(s, Segment))))
-        out = []
-        for channel, track in enumerate(self.tracks):
-            for segment in self._decodable(track):
-                if id(segment) not in busy:
-                    wanted = seconds(len(segment.audio))
-                    window_id = self._id(channel, segment.index)
-                    out.append(Wanted(window_id, Kind.FINAL, wanted, (now_ms - segment.since_ms) / 1000))
-            partial = self._partial(channel, track)
-            if partial is not None and self.latency is Latency.LIVE:
-                out.append(partial)
-        return out
+        return self._windows.wants(self.tracks, now_ms)
 
     def begin(self, window_id: int) -> Window:
         """Copy a wanted window's audio out and count it as in flight."""
-        channel, index, kind = self._split_id(window_id)
-        track = self.tracks[channel]
-        if kind is Kind.PARTIAL:
-            audio = track.open_audio()
-            self._in_flight[window_id] = track.next_index
-            track.open.decoded_to = track.position
-        else:
-            segment = next(s for s in track.segments if s.index == index)
-            self._in_flight[window_id] = segment
-            audio = segment.audio
-        return Window(
-            window_id, kind, audio, window_length(len(audio)), self._decode_options(channel, index, kind, audio)
-        )
+        return self._windows.begin(window_id, self.tracks, self.publications, self.options)
 
     def abandon(self, window_id: int) -> None:
         """A window's batch failed: it is wanted again."""
-        self._in_flight.pop(window_id, None)
+        self._windows.abandon(window_id)
 
     def apply(self, window_id: int, decoded: Decoded, now_ms: int) -> list[Output]:  # noqa: ARG002  # the pool's port
         """Take a result; one that came too late for its segment changes nothing."""
-        what = self._in_flight.pop(window_id, None)
-        if what is None:
+        ended = self._windows.end(window_id)
+        if ended is None:
             return []
-        channel = self._split_id(window_id)[0]
+        channel, what = ended
         if isinstance(what, Segment):
             what.decoded = decoded
             return self._advance()
@@ -350,50 +335,6 @@ class Session:
                 )
             )  # fmt: skip
         return out
-
-    # -- windows ---------------------------------------------------------------------------------------------------
-
-    def _decodable(self, track: Track) -> list[Segment]:
-        """Segments that wait for a decode: one by one where each is prompted by the one before."""
-        waiting = [s for s in track.segments if s.decoded is None and len(s.audio)]
-        return waiting[:1] if self._prompted else waiting
-
-    @property
-    def _prompted(self) -> bool:
-        """A file's windows are decoded side by side, so none can wait for another's text."""
-        return self.latency is Latency.LIVE and self.config.prompt_seconds > 0
-
-    def _partial(self, channel: int, track: Track) -> Wanted | None:
-        start = track.speech_start
-        window_id = self._id(channel, None)
-        if start is None or window_id in self._in_flight:
-            return None
-        fresh = seconds(track.position - max(track.open.decoded_to, start))
-        if fresh < self.config.partial_step:
-            return None
-        return Wanted(window_id, Kind.PARTIAL, seconds(track.position - start), fresh - self.config.partial_step)
-
-    def _decode_options(self, channel: int, index: int, kind: Kind, audio: Audio) -> DecodeOptions:
-        language = None if self.options.language == "auto" else self.options.language
-        final = kind is Kind.FINAL
-        prompt = ""
-        if self._prompted:
-            prompt = self.publications[channel].prompt(self.tracks[channel], index)
-        return DecodeOptions(
-            language=language, task=self.options.task, prompt=prompt, vocabulary=self.options.vocabulary,
-            beam_size=self.config.beam_size if final else 1, word_times=final,
-            max_tokens=10 + int(6 * seconds(len(audio))),
-        )  # fmt: skip
-
-    def _id(self, channel: int, index: int | None) -> int:
-        """A window's id: two channels at most, and 0 in place of an index is the open segment's partial."""
-        return channel + MAX_CHANNELS * (0 if index is None else index + 1)
-
-    def _split_id(self, window_id: int) -> tuple[int, int, Kind]:
-        rest, channel = divmod(window_id, MAX_CHANNELS)
-        if rest == 0:
-            return channel, self.tracks[channel].next_index, Kind.PARTIAL
-        return channel, rest - 1, Kind.FINAL
 
     # -- snapshots -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka import security
@@ -249,6 +250,33 @@ async def test_a_log_that_lost_what_was_committed_is_begun_anew(settings: Settin
             await out.chunk("s", RUNS[0], number, 1)
         await out.end("s", RUNS[0], 9)
         await read(settings, FINAL.name, completed(RUNS[0]))
+
+
+@pytest.mark.apache
+async def test_what_retention_took_before_it_was_read_is_a_gap(
+    apache_kafka: Broker, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(apache_kafka, partitions=1)
+    await create_topics(settings)
+    run = RUNS[0]
+    async with publisher(settings) as out:
+        async with working(settings):
+            for number in range(15):
+                await out.chunk("s", run, number, 1)
+            await read(settings, FINAL.name, lambda found: len(found) == 1)
+        for number in range(15, 40):
+            await out.chunk("s", run, number, 1)
+        admin = AIOKafkaAdminClient(**security(settings))
+        await admin.start()
+        try:
+            await admin.delete_records({TopicPartition(LIVE.name, 0): RecordsToDelete(before_offset=30)})
+        finally:
+            await admin.close()
+        async with working(settings):
+            await out.end("s", run, 39)
+            found = await read(settings, FINAL.name, completed(run))
+    [gap] = [json.loads(r.value) for r in found if text_headers(r.headers)["ce_type"] == Type.GAP]
+    assert (gap["reason"], gap["first_sequence"], gap["last_sequence"]) == ("retention", 10, 29)
 
 
 LEAVES_OPEN = """

@@ -38,6 +38,7 @@ class CountingSession:
         self.options = RunOptions()
         self.epoch = 0
         self.closed = False
+        self.lost = False
         self.segment = 0
         self.revision = 0
         self.next_sequence = 0
@@ -53,16 +54,25 @@ class CountingSession:
             return self._finish()
         if record.kind is Type.STARTED or record.sequence < self.next_sequence:
             return []
-        self.next_sequence = record.sequence + 1
+        missed, self.next_sequence = record.sequence - self.next_sequence, record.sequence + 1
         if record.kind is Type.GAP:
             return [Gap.model_validate_json(record.body)]
         if np.frombuffer(record.body, "<i2")[0] == REFUSED:
             return [DeadLetter(record.offset, Reason.LATE)]
         self.chunks.append((record.offset, record.sequence, record.body))
-        return []
+        return [self._gap(record.sequence - missed, record.sequence - 1)] if missed and self.lost else []
+
+    def _gap(self, first: int, last: int) -> Gap:
+        return Gap(
+            tenant=self.key.tenant, stream=self.key.stream, run=self.key.run, reason=Reason.RETENTION,
+            first_sequence=first, last_sequence=last, first_sample=0, samples=0,
+        )  # fmt: skip
 
     def tick(self, now_ms: int) -> list[Output]:
         return self._finish()
+
+    def note_loss(self) -> None:
+        self.lost = True
 
     def close(self, reason: Reason, now_ms: int) -> None:
         self.closing = self.closing or (reason, -1)

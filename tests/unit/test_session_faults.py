@@ -234,6 +234,29 @@ def test_restoring_a_closed_run_refuses_everything() -> None:
     assert reasons(again.feed(replace(stream()[3], offset=999))) == [Reason.RUN_CLOSED]
 
 
+def test_what_the_log_lost_is_a_gap_of_its_own_reason() -> None:
+    whole = number(stream())
+    run = session()
+    out = play(run, whole[:30])
+    assert finals(out)
+    again = Session.restore(run.snapshot(), run.config, run.ports)
+    again.note_loss()
+    out = play(again, [*whole[33:36], *whole[38:]])
+    out += again.tick(START_MS + 60_000) + decode_all(again, START_MS + 60_000)
+    [retention, lost] = gaps(out)
+    assert (retention[1], retention[4]) == (32, Reason.RETENTION)
+    assert (lost[0], lost[1], lost[4]) == (36, 37, Reason.LOST)
+
+
+def test_a_gap_of_a_closed_run_is_told_by_its_own_dead_letter() -> None:
+    whole = stream()
+    run = session()
+    play(run, whole)
+    body = Gap(run=KEY.run, first_sequence=99, last_sequence=99, first_sample=0, samples=0, reason=Reason.ODD_BYTES)
+    gap = replace(whole[15], offset=999, kind=Type.GAP, body=body.model_dump_json().encode(), samples=0)
+    assert run.feed(gap) == []
+
+
 def test_a_refusal_that_comes_to_light_at_the_end_is_not_lost() -> None:
     whole = stream()
     back = replace(whole[20], first_sample=0)

@@ -1,0 +1,101 @@
+"""What a run's tracks want decoded: which windows, with which options, and which of them are in flight.
+
+Finals in order, and the newest partial of each channel. How a window is cut out of the audio is decided here alone.
+"""
+
+from collections.abc import Sequence
+
+from kaption.domain.decoding import Audio, DecodeOptions, Kind, Window, window_length
+from kaption.domain.outputs import Latency
+from kaption.domain.publication import Publication
+from kaption.domain.run import SessionConfig, Wanted
+from kaption.domain.track import Segment, Track, seconds
+from kaption_schemas.records import MAX_CHANNELS, RunOptions
+
+
+class Windows:
+    """The windows of one run; ``tracks`` are its channels in order."""
+
+    def __init__(self, latency: Latency, config: SessionConfig) -> None:
+        self._live = latency is Latency.LIVE
+        self._config = config
+        self._in_flight: dict[int, Segment | int] = {}
+
+    def wants(self, tracks: Sequence[Track], now_ms: int) -> list[Wanted]:
+        """What could be decoded now and is not in flight."""
+        busy = {id(segment) for segment in self._in_flight.values() if isinstance(segment, Segment)}
+        out: list[Wanted] = []
+        for channel, track in enumerate(tracks):
+            for segment in self._decodable(track):
+                if id(segment) not in busy:
+                    window_id, late = _id(channel, segment.index), (now_ms - segment.since_ms) / 1000
+                    out.append(Wanted(window_id, Kind.FINAL, seconds(len(segment.audio)), late))
+            partial = self._partial(channel, track) if self._live else None
+            if partial is not None:
+                out.append(partial)
+        return out
+
+    def begin(
+        self, window_id: int, tracks: Sequence[Track], publications: Sequence[Publication], options: RunOptions
+    ) -> Window:
+        """Copy a wanted window's audio out and count it as in flight."""
+        channel, index = _split_id(window_id)
+        track = tracks[channel]
+        if index is None:
+            kind, index, audio = Kind.PARTIAL, track.next_index, track.open_audio()
+            self._in_flight[window_id] = index
+            track.open.decoded_to = track.position
+        else:
+            segment = next(s for s in track.segments if s.index == index)
+            self._in_flight[window_id] = segment
+            kind, audio = Kind.FINAL, segment.audio
+        prompt = publications[channel].prompt(track, index) if self._prompted else ""
+        chosen = self._decode_options(options, kind, audio, prompt)
+        return Window(window_id, kind, audio, window_length(len(audio)), chosen)
+
+    def abandon(self, window_id: int) -> None:
+        """A window's batch failed: it is wanted again."""
+        self._in_flight.pop(window_id, None)
+
+    def end(self, window_id: int) -> tuple[int, Segment | int] | None:
+        """A window has come back: its channel, and its segment or, for a partial, the open segment's index then."""
+        what = self._in_flight.pop(window_id, None)
+        return None if what is None else (_split_id(window_id)[0], what)
+
+    @property
+    def _prompted(self) -> bool:
+        """A file's windows are decoded side by side, so none can wait for another's text."""
+        return self._live and self._config.prompt_seconds > 0
+
+    def _decodable(self, track: Track) -> list[Segment]:
+        """Segments that wait for a decode: one by one where each is prompted by the one before."""
+        waiting = [s for s in track.segments if s.decoded is None and len(s.audio)]
+        return waiting[:1] if self._prompted else waiting
+
+    def _partial(self, channel: int, track: Track) -> Wanted | None:
+        start, window_id = track.speech_start, _id(channel, None)
+        if start is None or window_id in self._in_flight:
+            return None
+        fresh = seconds(track.position - max(track.open.decoded_to, start))
+        if fresh < self._config.partial_step:
+            return None
+        return Wanted(window_id, Kind.PARTIAL, seconds(track.position - start), fresh - self._config.partial_step)
+
+    def _decode_options(self, options: RunOptions, kind: Kind, audio: Audio, prompt: str) -> DecodeOptions:
+        final = kind is Kind.FINAL
+        return DecodeOptions(
+            language=None if options.language == "auto" else options.language, task=options.task, prompt=prompt,
+            vocabulary=options.vocabulary, beam_size=self._config.beam_size if final else 1, word_times=final,
+            max_tokens=10 + int(6 * seconds(len(audio))),
+        )  # fmt: skip
+
+
+def _id(channel: int, index: int | None) -> int:
+    """A window's id: two channels at most, and 0 in place of an index is the open segment's partial."""
+    return channel + MAX_CHANNELS * (0 if index is None else index + 1)
+
+
+def _split_id(window_id: int) -> tuple[int, int | None]:
+    """A window's channel, and its segment's index; None for a partial."""
+    rest, channel = divmod(window_id, MAX_CHANNELS)
+    return channel, rest - 1 if rest else None
