@@ -2,7 +2,10 @@
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+
+from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters import telemetry as names
 from kaption.adapters.telemetry import Telemetry, inject
@@ -22,6 +25,14 @@ class PoolTracing:
     def __init__(self, telemetry: Telemetry, group: str) -> None:
         self._telemetry = telemetry
         self._group = group
+
+    def poll(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
+        """A span that links to each traced record; none where nobody traces."""
+        traced = [record.headers for record in records if any(name in TRACE for name, _ in record.headers)]
+        if traced:
+            place = {"partition": source.partition, "group": self._group, "count": len(records)}
+            with self._telemetry.span("poll", source.topic, links=traced, **place):  # type: ignore[arg-type]  # as named
+                pass
 
     def commit(self, source: Source, count: int) -> AbstractContextManager[object]:
         """A span around a transaction of ``count`` records."""

@@ -7,6 +7,7 @@ by a bounded queue that sheds its oldest and never holds finals up.
 import asyncio
 import contextlib
 from collections import deque
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final as Const
@@ -14,6 +15,7 @@ from typing import Protocol
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
@@ -36,7 +38,10 @@ class TransactionFailedError(Exception):
 
 
 class Tracing(Protocol):
-    """Spans of what a lane writes."""
+    """Spans of what a lane reads and writes."""
+
+    def poll(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
+        """Note that ``records`` were read together."""
 
     def commit(self, source: Source, count: int) -> AbstractContextManager[object]:
         """A span around a transaction of ``count`` records."""
@@ -47,6 +52,9 @@ class Tracing(Protocol):
 
 class NoTracing:
     """Leaves every record's trace as it came."""
+
+    def poll(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
+        """No span."""
 
     def commit(self, source: Source, count: int) -> AbstractContextManager[object]:  # noqa: ARG002  # the port's signature
         """No span."""

@@ -245,6 +245,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
     def _offer(self, records: dict[TopicPartition, list[Any]]) -> None:
         for tp, batch in records.items():
             if lane := self.lanes.get(tp):
+                self._parts.tracing.poll(lane.source, batch)
                 lane.offer(batch)
                 lane.pump()
 
