@@ -26,10 +26,11 @@ def is_relayed(origin: Origin) -> bool:
 
 def original(record: Origin) -> Origin:
     """The publisher's record as it was read, from what ``relayed`` made of it."""
-    head = text_headers(record.headers)
+    # The last two are ours, whatever the publisher called its own.
+    kept, added = record.headers[: -len(_ADDED)], record.headers[-len(_ADDED) :]
+    head = text_headers(added)
     topic, partition, offset = head[_ORIGIN].rsplit("/", 2)
     tenant, _, stream = (record.key or b"").decode().partition("/")
-    kept = tuple((name, value) for name, value in record.headers if name not in _ADDED)
     return Origin(
         tenant, topic, int(partition), int(offset), int(head[_RECEIVED]), stream.encode(), record.value, kept
     )  # fmt: skip
