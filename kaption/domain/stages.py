@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from kaption.domain.events import Event, Origin, Refusal, RefusedError, gap_for
 from kaption.domain.masking import visible
 from kaption.domain.open_suffix import RECOGNISED
-from kaption.domain.pcm import FrameFormat, parse_format, silence, to_s16
+from kaption.domain.pcm import CONTAINERS, FrameFormat, parse_format, silence, to_s16
 from kaption.domain.redaction import TextRedactor, mask
 from kaption.domain.validate import check_length, parse_body, readable, validate
 from kaption_schemas.headers import pcm_type
@@ -20,6 +20,7 @@ from kaption_schemas.topics import Type
 #: Decodes a self-contained frame to PCM s16le of the stated format. Raises ``RefusedError`` (``UNDECODABLE``).
 DecodeFrame = Callable[[bytes, FrameFormat], bytes]
 
+_CONTAINERS = tuple(kind.encode() for kind in CONTAINERS)
 EVENT_TYPES = (Type.STARTED, Type.FRAME, Type.ENDED)
 
 
@@ -31,6 +32,12 @@ class Tools:
     redaction: tuple[str, ...]
     decode: DecodeFrame
     entities: frozenset[str] = RECOGNISED
+
+
+def needs_decoding(origin: Origin) -> bool:
+    """Whether the record claims to be a frame in a container, whose bytes a decoder has to read."""
+    content = next((value or b"" for name, value in origin.headers if name == "content-type"), b"")
+    return content.lstrip().lower().startswith(_CONTAINERS)
 
 
 def redact(event: Event, tools: Tools) -> list[Event]:

@@ -5,8 +5,10 @@ import logging
 import signal
 import sys
 from contextlib import suppress
+from typing import Any
 
 from aiokafka.errors import KafkaError
+from faust.types import TP
 
 from kaption.adapters.health import Health
 from kaption.adapters.logs import configure
@@ -17,6 +19,7 @@ from kaption.adapters.telemetry import Telemetry
 from kaption_streams.app import make_app
 from kaption_streams.files import FileDoor
 from kaption_streams.live import FrontDoor, StagedDoor
+from kaption_streams.progress import Place, Progress, places
 
 log = logging.getLogger("kaption_streams")
 #: Each agent's consumer group, after the settings' prefix, and what it runs.
@@ -47,20 +50,35 @@ async def run(settings: Settings, name: str) -> int:
     await app.start()
     # A crash of Faust's own (its consumer's thread, a commit) ends its services and nothing else: it must be looked for.
     stopping = asyncio.create_task(stop.wait())
-    while not (stop.is_set() or door.failed.done() or app.crashed):
+    watching = asyncio.create_task(_watch(app, door, Progress(settings.hang_seconds), settings.hang_seconds / 10))
+    ends = (stopping, door.failed, watching)
+    while not (any(end.done() for end in ends) or app.crashed):
         health.ready = bool(app.consumer.assignment())
-        await asyncio.wait((stopping, door.failed), timeout=_WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
+        await asyncio.wait(ends, timeout=_WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     health.ready = False
-    failed = door.failed.done() or app.crashed
+    failures = [end.exception() for end in (door.failed, watching) if end.done()]
+    failed = bool(failures) or app.crashed
+    for task in (stopping, watching):
+        task.cancel()
     if failed:
-        error = door.failed.exception() if door.failed.done() else app.crash_reason
+        error = failures[0] if failures else app.crash_reason
         log.error("stopping", extra={"error": type(error).__name__})
     with suppress(TimeoutError):
         await asyncio.wait_for(_stop(app, door, drain=not failed), _STOP_SECONDS)
     await health.stop()
     await asyncio.to_thread(telemetry.shutdown)
     return 1 if failed else 0
+
+
+async def _watch(app: Any, door: FrontDoor | StagedDoor | FileDoor, progress: Progress, every: float) -> None:
+    """Look whether the agent gets on. Raises ``StuckError``."""
+    known: dict[TP, Place] = {}
+    while True:
+        await asyncio.sleep(every)
+        # A consumer that does not even answer stands where it stood.
+        with suppress(TimeoutError):
+            known = await asyncio.wait_for(places(app.consumer), every)
+        progress.look(door.standing(known))
 
 
 async def _stop(app: object, door: FrontDoor | StagedDoor | FileDoor, *, drain: bool) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import faust
+from faust.types import TP
 
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.s3 import ObjectStore, StoreError
@@ -26,6 +27,7 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import BATCH, DLQ, OBJECTS, Type, topic_name
 from kaption_streams.app import Output, input_topic, origin_of
 from kaption_streams.normalise import Normaliser, StoppedError
+from kaption_streams.progress import Place, Standing
 
 log = logging.getLogger(__name__)
 
@@ -51,9 +53,14 @@ class FileDoor:
         self._normalise = Normaliser(settings, self._store, self._stopping)
         self._tools = Tools(PresidioRedactor(), settings.redaction, _no_frames)
         self._busy = asyncio.Lock()
+        self._taken = 0
         self._sweeper: asyncio.Task[None] | None = None
         app.conf.broker_max_poll_interval = float(_POLL_SECONDS)
         app.agent(input_topic(app, settings, OBJECTS), name="file-door", concurrency=1)(self._work)
+
+    def standing(self, places: dict[TP, Place]) -> Standing:
+        """Where the agent stands; one that works on an object, which may take long, has its own limits there."""
+        return Standing({} if self._busy.locked() else places, 0, self._taken)
 
     async def start(self) -> None:
         """Connect, and see that the work bucket is there; before the app starts. Raises ``StoreError``."""
@@ -80,6 +87,7 @@ class FileDoor:
         async for event in stream.noack().events():
             try:
                 async with self._busy:
+                    self._taken += 1
                     await self._one(origin_of(event, OBJECTS))
             except StoppedError:
                 return

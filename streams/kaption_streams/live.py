@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import faust
+from faust.types import TP
 
 from kaption.adapters.frames import FrameDecoder
 from kaption.adapters.presidio import PresidioRedactor
@@ -17,10 +18,11 @@ from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import DEAD_LETTERS, RECORDS, STAGE_DURATION, Telemetry
 from kaption.domain.events import Event, Origin, Refusal, dead_letter_headers
 from kaption.domain.relay import event_of, is_relayed, original, relayed
-from kaption.domain.stages import Tools, accept, check, chunk, clear
+from kaption.domain.stages import Tools, accept, check, chunk, clear, needs_decoding
 from kaption_schemas.headers import TRACE
 from kaption_schemas.topics import ACCEPTED, DLQ, EVENTS, LIVE, REDACTED, Topic, topic_name
 from kaption_streams.app import Output, input_topic, origin_of
+from kaption_streams.progress import Place, Standing
 from kaption_streams.window import Window
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,11 @@ class Door:
         self._decoder = FrameDecoder()
         self._tools = Tools(PresidioRedactor(), settings.redaction, self._decoder)
         self._windows: list[Window] = []
+        self._taken = 0
+
+    def standing(self, places: dict[TP, Place]) -> Standing:
+        """Where the agents stand, at these places of their inputs."""
+        return Standing(places, sum(map(len, self._windows)), self._taken)
 
     async def start(self) -> None:
         """Connect the producer; before the app starts."""
@@ -76,6 +83,7 @@ class Door:
     ) -> Deliveries:
         """Do ``work``, with its time taken, and within the publisher's trace if it has one."""
         begin = time.perf_counter()
+        self._taken += 1
         if any(name == TRACE[0] for name, _ in origin.headers):
             place = {"partition": origin.partition, "group": self._group}
             with self._telemetry.span("process", origin.topic, parent=origin.headers, **place):  # type: ignore[arg-type]
@@ -111,7 +119,7 @@ class FrontDoor(Door):
         self._agent((app, input_topic(app, settings, EVENTS)), EVENTS, "fused", self._accept)
 
     async def _accept(self, origin: Origin) -> Deliveries:
-        result = accept(origin, self._tools)
+        result = await _off_loop(origin, accept, self._tools)
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, LIVE)
         return await self._forward(LIVE, result)
@@ -140,10 +148,22 @@ class StagedDoor(Door):
         if not is_relayed(record):
             return await self._forward(REDACTED, [event_of(record)])
         origin = original(record)
-        result = clear(origin, self._tools)
+        result = await _off_loop(origin, clear, self._tools)
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, REDACTED)
         return await self._forward(REDACTED, result)
 
     async def _chunk(self, record: Origin) -> Deliveries:
         return await self._forward(LIVE, chunk(event_of(record)))
+
+
+async def _off_loop(
+    origin: Origin, stages: Callable[[Origin, Tools], list[Event] | Refusal], tools: Tools
+) -> list[Event] | Refusal:
+    """Run ``stages``; in a thread where a frame must be decoded, since its bytes may keep the decoder for seconds.
+
+    The next input waits all the same, as its order demands; the process's heartbeats and deliveries do not.
+    """
+    if needs_decoding(origin):
+        return await asyncio.to_thread(stages, origin, tools)
+    return stages(origin, tools)
