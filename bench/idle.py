@@ -10,28 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from bench.processes import shares, usages
 from tests.support.brokers import kafka_home
-from tests.support.up import group_of, start_up
-
-_TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def used(pid: int) -> tuple[float, float]:
-    """Processor seconds and resident MiB of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    seconds = (int(fields[11]) + int(fields[12])) / _TICKS
-    return seconds, int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
-
-
-def name(pid: int) -> str:
-    """The end of a process's command line, enough to tell it from its siblings."""
-    words = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").split()
-    return " ".join(Path(word).name for word in words)[:72]
-
-
-def below(pid: int) -> list[int]:
-    """``pid`` and every process under it."""
-    return [pid, *(deeper for child in group_of(pid) for deeper in below(child))]
+from tests.support.up import start_up
 
 
 async def main() -> None:
@@ -49,17 +30,16 @@ async def main() -> None:
         print(f"ready after {time.monotonic() - begin:.1f} s (goal < 20)", flush=True)
         try:
             await asyncio.sleep(15)
-            pids = below(up.child.pid)
-            before = {pid: used(pid)[0] for pid in pids}
+            before = usages(up.child.pid)
             await asyncio.sleep(arguments.seconds)
-            after = {pid: used(pid) for pid in pids}
-            shares = {pid: 100 * (after[pid][0] - before[pid]) / arguments.seconds for pid in pids}
-            for pid in pids:
-                print(f"{shares[pid]:5.1f} % {after[pid][1]:6.0f} MiB  {name(pid)}")
+            after = usages(up.child.pid)
+            used = shares(before, after, arguments.seconds)
+            for pid, share in used.items():
+                print(f"{100 * share:5.1f} % {after[pid].resident:6.0f} MiB  {after[pid].name}")
         finally:
             up.child.stop(60)
-    resident = sum(memory for _, memory in after.values())
-    print(f"idle: {sum(shares.values()):.1f} % of a core (goal < 5), {resident:.0f} MiB (goal < 1536)")
+    resident = sum(after[pid].resident for pid in used)
+    print(f"idle: {100 * sum(used.values()):.1f} % of a core (goal < 5), {resident:.0f} MiB (goal < 1536)")
 
 
 if __name__ == "__main__":

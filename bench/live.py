@@ -4,7 +4,8 @@
 
 `kaption up` on a private node of Apache Kafka (KAFKA_HOME or ../shared/kafka), everything on this machine. Latency of a
 word: from its end in real time to the first record that shows it (shown), or that has it in a stable part or a final
-(committed), by the broker's clock. Words and their ends are the offline pass's; the first ten seconds are left out.
+(committed), by the broker's clock; of a final: from the end of its last word. Words and their ends are the offline
+pass's; the first half of each stream is left out.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from minio import Minio
 from ulid import ULID
 
+from bench.processes import shares, usages
 from bench.speech import Heard, Spoken, joined, offline
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
@@ -43,8 +45,6 @@ from tests.support.wer import wer
 
 RATE = 16000
 FRAME = 0.1
-#: The model is warm, but caches and connections are not.
-LEFT_OUT = 10.0
 
 
 @dataclass(slots=True)
@@ -93,8 +93,11 @@ async def watch(settings: Settings, streams: dict[str, Watched]) -> None:
                         watched.done.set()
 
 
-def latencies(watched: Watched, heard: Heard) -> tuple[list[float], list[float]]:
-    """Seconds from each word's end until it was shown, and until it was committed."""
+def latencies(watched: Watched, heard: Heard, begin: float) -> tuple[list[float], list[float], list[float]]:
+    """Seconds from each word's end until it was shown, and until it was committed; from each final's last word until it came.
+
+    Words that end before second ``begin`` are left out.
+    """
     shown: dict[int, float] = {}
     committed: dict[int, float] = {}
     records = [(at, p.start_ms, p.end_ms, p.text, p.text[: p.stable]) for at, p in watched.partials]
@@ -109,8 +112,13 @@ def latencies(watched: Watched, heard: Heard) -> tuple[list[float], list[float]]
             for block in matcher.get_matching_blocks():
                 for i in near[block.a : block.a + block.size]:
                     seen.setdefault(i, (at - watched.began) / 1000 - heard.words[i][1])
-    late = {i for i, (_, ends) in enumerate(heard.words) if ends >= LEFT_OUT}
-    return [v for i, v in shown.items() if i in late], [v for i, v in committed.items() if i in late]
+    late = {i for i, (_, ends) in enumerate(heard.words) if ends >= begin}
+    finals: list[float] = []
+    for at, final in watched.finals:
+        ends = [end for _, end in heard.words if final.start_ms / 1000 <= end <= final.end_ms / 1000]
+        if ends and ends[-1] >= begin:
+            finals.append((at - watched.began) / 1000 - ends[-1])
+    return [v for i, v in shown.items() if i in late], [v for i, v in committed.items() if i in late], finals
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -118,12 +126,12 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
 
 
-async def live(
-    settings: Settings, stretches: list[Spoken], heard: list[Heard], at_once: int, name: str = "live"
-) -> None:
+async def live(up: Up, stretches: list[Spoken], heard: list[Heard], at_once: int, name: str = "live") -> None:
     """Play the stretches, ``at_once`` at a time, and print what came of them."""
+    settings = up.settings()
     streams = {f"{name}-{n}": Watched() for n in range(len(stretches))}
     watching = asyncio.create_task(watch(settings, streams))
+    begin, before = time.monotonic(), usages(up.child.pid)
     async with AIOKafkaProducer(**security(settings)) as producer:
         names = list(streams)
         for first in range(0, len(names), at_once):
@@ -133,19 +141,26 @@ async def live(
             )
             async with asyncio.timeout(120):
                 await asyncio.gather(*(streams[names[n]].done.wait() for n in batch))
+    used = shares(before, after := usages(up.child.pid), time.monotonic() - begin)
     watching.cancel()
-    shown: list[float] = []
-    committed: list[float] = []
-    for stream, pass_ in zip(names, heard, strict=True):
-        more = latencies(streams[stream], pass_)
+    shown, committed, finals = list[float](), list[float](), list[float]()
+    for stream, stretch, pass_ in zip(names, stretches, heard, strict=True):
+        more = latencies(streams[stream], pass_, len(stretch.pcm) / RATE / 2)
         shown += more[0]
         committed += more[1]
+        finals += more[2]
     said = [" ".join(f.text for _, f in streams[stream].finals) for stream in names]
     words = sum(len(s.text.split()) for s in stretches)
     print(f"live, {at_once} at a time: {len(stretches)} streams, {words} words")
     print(f"  shown     p50 {percentile(shown, 0.5):.2f} s, p95 {percentile(shown, 0.95):.2f} s ({len(shown)} words)")
     print(f"  committed p50 {percentile(committed, 0.5):.2f} s, p95 {percentile(committed, 0.95):.2f} s")
-    print(f"  WER {100 * wer([s.text for s in stretches], said):.2f} %", flush=True)
+    print(f"  finals    p50 {percentile(finals, 0.5):.2f} s, p95 {percentile(finals, 0.95):.2f} s")
+    revisions = sum(len(streams[stream].partials) for stream in names)
+    print(f"  WER {100 * wer([s.text for s in stretches], said):.2f} %, {revisions / words:.2f} partials a word")
+    print(
+        "  " + ", ".join(f"{share:.2f} {after[pid].name.split()[-1]}" for pid, share in used.items() if share >= 0.01)
+    )
+    print(f"  {sum(used.values()):.2f} cores", flush=True)
 
 
 async def put(settings: Settings, name: str, pcm: npt.NDArray[np.int16]) -> str:
@@ -187,10 +202,11 @@ async def files(settings: Settings, stretches: list[Spoken]) -> None:
     print(f"  WER {100 * wer([s.text for s in stretches], said):.2f} %", flush=True)
 
 
-async def beside(settings: Settings, stretches: list[Spoken], heard: list[Heard], at_once: int, hours: float) -> None:
+async def beside(up: Up, stretches: list[Spoken], heard: list[Heard], at_once: int, hours: float) -> None:
     """The live streams again, while one long file is decoded."""
     whole = np.concatenate([s.pcm for s in stretches])
     long = np.tile(whole, (math.ceil(hours * 3600 * RATE / len(whole)), 1))
+    settings = up.settings()
     film = {"film": Watched()}
     watching = asyncio.create_task(watch(settings, film))
     async with Publisher(settings) as publisher:
@@ -199,7 +215,7 @@ async def beside(settings: Settings, stretches: list[Spoken], heard: list[Heard]
     async with asyncio.timeout(300):
         await film["film"].first.wait()
     print(f"beside a file of {len(long) / RATE / 3600:.1f} h, in progress:")
-    await live(settings, stretches, heard, at_once, "beside")
+    await live(up, stretches, heard, at_once, "beside")
     done = film["film"].finals[-1][1].end_ms / 1000
     print(f"  the file has got to {done:.0f} s{' and is finished' if film['film'].done.is_set() else ''}", flush=True)
     watching.cancel()
@@ -246,9 +262,9 @@ async def main() -> None:
     heard = offline(stretches)
     print(f"offline: WER {100 * wer([s.text for s in stretches], [h.text for h in heard]):.2f} %", flush=True)
     async with started(arguments.kafka) as up:
-        await live(up.settings(), stretches, heard, arguments.streams)
+        await live(up, stretches, heard, arguments.streams)
         if arguments.beside:
-            await beside(up.settings(), stretches, heard, arguments.streams, arguments.beside)
+            await beside(up, stretches, heard, arguments.streams, arguments.beside)
         if arguments.files:
             await files(up.settings(), stretches)
 

@@ -1,12 +1,24 @@
 """Executing plans: each executor is one thread with one batch in flight. The model releases the GIL while it computes."""
 
 import asyncio
+import os
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Final as Const
 
 from kaption.domain.decoding import Backend, Decoded, Window
+
+#: Niceness of the executors' threads. Whoever hands them work (this process's loop, agents, a broker beside it) needs
+#: little, but needs it at once: with equal shares records wait behind batches, and whole seconds of them pile up.
+_NICE: Const = 10
+
+
+def _step_back() -> None:
+    """Let every other thread of the machine go before the calling one. Linux keeps niceness by thread."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +34,7 @@ class Executors:
 
     def __init__(self, backend: Backend, count: int) -> None:
         self._backend = backend
-        self._threads = [ThreadPoolExecutor(1, thread_name_prefix=f"executor-{n}") for n in range(count)]
+        self._threads = [ThreadPoolExecutor(1, f"executor-{n}", _step_back) for n in range(count)]
         self._idle = list(range(count))
         self._since: dict[int, float] = {}
 
