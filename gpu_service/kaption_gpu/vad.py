@@ -39,18 +39,23 @@ class SileroDetector:
         self._c: npt.NDArray[np.float32] = np.zeros(_STATE_SHAPE, np.float32)
         self._context: Audio = np.zeros(CONTEXT, np.float32)
 
-    def __call__(self, frame: Audio) -> float:
-        """The probability that ``frame`` holds speech.
+    def __call__(self, frames: Audio) -> list[float]:
+        """The probability of speech in each of ``frames``: one run of the network, which is bit-equal to a run a frame.
 
         Args:
-            frame: Shape (512,), float32, the frame after the one of the last call.
+            frames: Shape (n * 512,), float32, the frames after those of the last call.
 
         Raises:
-            ValueError: The frame has another shape.
+            ValueError: The frames have another shape.
         """
-        if frame.shape != (VAD_FRAME,):
-            raise ValueError(f"a frame has shape ({VAD_FRAME},), not {frame.shape}")
-        samples = np.concatenate([self._context, frame], dtype=np.float32)[None]
-        probability, self._h, self._c = self._session.run(None, {"input": samples, "h": self._h, "c": self._c})
-        self._context = frame[-CONTEXT:].astype(np.float32)
-        return float(probability.reshape(()))
+        count, rest = divmod(frames.size, VAD_FRAME)
+        if frames.ndim != 1 or rest or not count:
+            raise ValueError(f"frames have shape (n * {VAD_FRAME},), not {frames.shape}")
+        samples = np.empty((count, CONTEXT + VAD_FRAME), np.float32)
+        samples[:, CONTEXT:] = frames.reshape(count, VAD_FRAME)
+        samples[0, :CONTEXT] = self._context
+        samples[1:, :CONTEXT] = samples[:-1, -CONTEXT:]
+        found, self._h, self._c = self._session.run(None, {"input": samples, "h": self._h, "c": self._c})
+        self._context = samples[-1, -CONTEXT:]
+        probabilities: list[float] = found.reshape(count).tolist()
+        return probabilities

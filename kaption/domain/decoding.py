@@ -84,10 +84,10 @@ class Decoded:
 
 
 class VoiceDetector(Protocol):
-    """Speech probability of consecutive frames of one stream, one frame a call, so that slicing changes nothing."""
+    """Speech probability of consecutive frames of one stream; how many a call takes changes no bit of them."""
 
-    def __call__(self, frame: Audio) -> float:
-        """The probability that ``frame`` (shape (512,), float32) holds speech; frames must be given in order."""
+    def __call__(self, frames: Audio) -> list[float]:
+        """For each of ``frames``, shape (n * 512,), float32, the probability that it holds speech; frames go in order."""
 
     def reset(self) -> None:
         """Forget the frames so far: the next one is a stream's first."""

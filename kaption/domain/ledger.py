@@ -1,6 +1,7 @@
 """Which records of a run are not covered by finals yet, where a replay would begin, and which gaps are still to be told."""
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 from kaption.domain.ordering import Missing
 
@@ -56,6 +57,10 @@ class Ledger:
 
     def settle(self, sequence: int | None) -> list[Item]:
         """Forget what lies before ``sequence`` (everything when None), and return the gaps among it."""
-        over = [item for item in self._items if sequence is None or item.sequence < sequence]
-        self._items = self._items[len(over) :]
+        if sequence is None:
+            over, self._items = self._items, []
+        else:
+            over = list(takewhile(lambda item: item.sequence < sequence, self._items))
+            if over:
+                self._items = self._items[len(over) :]
         return [item for item in over if item.gap]

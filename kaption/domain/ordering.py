@@ -85,7 +85,9 @@ class FrameOrder:
 
     def forget(self, before: int) -> None:
         """Frames up to ``before`` are final: keep the digests of the last 128 only."""
-        self._seen = {n: d for n, d in self._seen.items() if n >= before - _REMEMBERED}
+        # In their order, oldest first; this runs with every frame.
+        while self._seen and (oldest := next(iter(self._seen))) < before - _REMEMBERED:
+            del self._seen[oldest]
 
     def note_loss(self) -> None:
         """The log no longer holds all that came before the next frame: what is missing there, retention took."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import soxr
 
 from kaption.domain.decoding import SAMPLE_RATE, Audio
+from kaption.domain.samples import Samples
 
 Pcm = npt.NDArray[np.int16]
 
@@ -30,8 +31,7 @@ class Resampler:
         self._block = rate * 40 // 1000
         self._side = 0 if rate == SAMPLE_RATE else rate * 20 // 1000
         self._next = start // BLOCK
-        self._base = self.need(start)
-        self._source = np.zeros(0, np.int16)
+        self._source = Samples(np.int16, self.need(start))
 
     def need(self, position: int) -> int:
         """The first source sample that resampling from 16 kHz position ``position`` on needs."""
@@ -45,21 +45,23 @@ class Resampler:
     @property
     def end(self) -> int:
         """The source position after the last sample that went in."""
-        return self._base + len(self._source)
+        return self._source.end
 
     def held(self, start: int, end: int) -> Pcm:
         """Source samples ``[start, end)``, as far as they are still here."""
-        return self._source[max(0, start - self._base) : max(0, end - self._base)].copy()
+        return self._source.slice(start, end).copy()
 
     def feed(self, pcm: Pcm, first: int) -> Audio:
         """Take source samples from ``first`` on (what is known already is skipped) and return whole blocks at 16 kHz."""
         if first < self.end:
             pcm = pcm[self.end - first :]
-        self._source = np.concatenate([self._source, pcm])
-        out = []
-        while (self._next + 1) * self._block + self._side <= self.end:
-            out.append(self._one())
-        return np.concatenate(out) if out else np.zeros(0, np.float32)
+        self._source.append(pcm)
+        ready = (self.end - self._side) // self._block - self._next
+        if ready <= 0:
+            return np.zeros(0, np.float32)
+        if not self._side:
+            return self._same(ready)
+        return np.concatenate([self._one() for _ in range(ready)])
 
     def flush(self) -> Audio:
         """The rest, as if silence followed."""
@@ -68,24 +70,25 @@ class Resampler:
             return np.zeros(0, np.float32)
         end = self.end
         out = self.feed(np.zeros(self._block + self._side, np.int16), end)
-        self._source = self._source[: end - self._base]
+        self._source.cut(end)
         return out
 
     def forget(self, before: int) -> None:
         """Drop source samples before ``before``, but never what the next block needs."""
-        keep = min(before, self.need(self.position))
-        if keep > self._base:
-            self._source = self._source[keep - self._base :]
-            self._base = keep
+        self._source.drop(min(before, self.need(self.position)))
+
+    def _same(self, blocks: int) -> Audio:
+        """``blocks`` blocks of a source that is at 16 kHz already."""
+        first = self._next * self._block
+        self._next += blocks
+        return self._source.slice(first, first + blocks * self._block).astype(np.float32) / np.float32(32768)
 
     def _one(self) -> Audio:
         first = self._next * self._block
         self._next += 1
         start, end = first - self._side, first + self._block + self._side
         left = np.zeros(max(0, -start), np.int16)
-        piece = np.concatenate([left, self._source[max(0, start) - self._base : end - self._base]])
+        piece = np.concatenate([left, self._source.slice(max(0, start), end)])
         audio = piece.astype(np.float32) / np.float32(32768)
-        if not self._side:
-            return audio
         done = np.asarray(soxr.resample(audio, self.rate, SAMPLE_RATE), np.float32)
         return done[_SIDE : _SIDE + BLOCK]

@@ -58,10 +58,33 @@ class Segmenter:
         """Where the open segment's speech begins, with some audio before it; None in silence."""
         return self._speech
 
-    def feed(self, frame: Audio) -> Cut | None:
-        """Take one frame, shape (512,). A cut may lie before the frame: what follows it must be fed again."""
-        # Digital silence, such as what a publisher left out, needs no detector: an hour of it would take 18 s.
-        probability = self._detector(frame) if self._speech is not None or frame.any() else 0.0
+    def feed(self, frames: Audio) -> Cut | None:
+        """Take frames, shape (n * 512,), up to the first cut; ``position`` tells how many were taken.
+
+        What lies behind a cut must be fed again: a cut at the hard limit lies before the frames that led to it.
+        """
+        at, probabilities = 0, list[float]()
+        while at < len(frames):
+            if not probabilities:
+                probabilities = self._listen(frames[at:])
+            cut = self._step(frames[at : at + VAD_FRAME], probabilities.pop(0))
+            if cut is not None:
+                return cut
+            at += VAD_FRAME
+        return None
+
+    def _listen(self, frames: Audio) -> list[float]:
+        """Probabilities of the first of ``frames``, one at least.
+
+        Digital silence, such as what a publisher left out, needs no detector: an hour of it would take 18 s.
+        """
+        if self._speech is not None:
+            return self._detector(frames)
+        loud: list[bool] = np.any(frames.reshape(-1, VAD_FRAME), axis=1).tolist()
+        alike = next((n for n, one in enumerate(loud) if one != loud[0]), len(loud))
+        return self._detector(frames[: alike * VAD_FRAME]) if loud[0] else [0.0] * alike
+
+    def _step(self, frame: Audio, probability: float) -> Cut | None:
         self._levels.append(float(np.dot(frame, frame)))
         begin, self.position = self.position, self.position + VAD_FRAME
         rules = self._rules

@@ -11,6 +11,7 @@ import numpy as np
 from kaption.domain.agreement import Agreement
 from kaption.domain.decoding import SAMPLE_RATE, VAD_FRAME, Audio, Decoded, VoiceDetector
 from kaption.domain.resample import Pcm, Resampler, to_source
+from kaption.domain.samples import Samples
 from kaption.domain.segmenter import Cut, Segmenter, SegmentRules
 
 MakeDetector = Callable[[], VoiceDetector]
@@ -67,8 +68,7 @@ class Track:
         self.range_start = to_source(start, rate)
         self._resampler = Resampler(rate, start=start)
         self._segmenter = Segmenter(make_detector, rules, start)
-        self._audio = np.zeros(0, np.float32)
-        self._audio_start = start
+        self._audio = Samples(np.float32, start)
         self._skip = start - self._resampler.position
         self.checkpoint = Checkpoint(start, np.zeros(0, np.int16), self._resampler.end, self._resampler.end, 0)
 
@@ -101,7 +101,7 @@ class Track:
     def finish(self, end: int, now_ms: int, mark: Mark) -> None:
         """The run ends at source sample ``end``: the rest becomes the last segment, silent if nothing was said."""
         self._take(self._resampler.flush(), now_ms, mark)
-        left = len(self._audio) - (self._segmenter.position - self._audio_start)
+        left = self._audio.end - self._segmenter.position
         if left > 0:
             padding = np.zeros(-left % VAD_FRAME, np.float32)
             self._take(padding, now_ms, mark)
@@ -122,26 +122,26 @@ class Track:
         start = self._segmenter.speech_start
         if start is None:
             return np.zeros(0, np.float32)
-        return self._audio[start - self._audio_start : self._segmenter.position - self._audio_start].copy()
+        return self._audio.slice(start, self._segmenter.position).copy()
 
     def _take(self, audio: Audio, now_ms: int, mark: Mark) -> None:
         if self._skip:
             dropped = min(self._skip, len(audio))
             audio, self._skip = audio[dropped:], self._skip - dropped
-        self._audio = np.concatenate([self._audio, audio])
-        while (at := self._segmenter.position - self._audio_start) + VAD_FRAME <= len(self._audio):
-            cut = self._segmenter.feed(self._audio[at : at + VAD_FRAME])
+        self._audio.append(audio)
+        while (frames := (self._audio.end - self._segmenter.position) // VAD_FRAME) > 0:
+            at = self._segmenter.position
+            cut = self._segmenter.feed(self._audio.slice(at, at + frames * VAD_FRAME))
             if cut is not None:
                 self._apply(cut, now_ms, mark)
 
     def _apply(self, cut: Cut, now_ms: int, mark: Mark) -> None:
         checkpoint = self._checkpoint(cut.end, mark)
         if cut.start is not None:
-            audio = self._audio[cut.start - self._audio_start : cut.end - self._audio_start].copy()
+            audio = self._audio.slice(cut.start, cut.end).copy()
             speech = to_source(cut.start, self.rate)
             self._append(speech, to_source(cut.end, self.rate), audio, now_ms, checkpoint)
-        self._audio = self._audio[cut.end - self._audio_start :]
-        self._audio_start = cut.end
+        self._audio.drop(cut.end)
         self.open = OpenSegment(decoded_to=cut.end)
         self.checkpoint = checkpoint
         # A cut at the hard limit lies before what was fed; nothing earlier than it is needed again.

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from kaption.domain.decoding import Audio, Decoded, DecodedWord, ModelInfo, Window
+from kaption.domain.decoding import VAD_FRAME, Audio, Decoded, DecodedWord, ModelInfo, Window
 from kaption.domain.redaction import Match
 
 MODEL = ModelInfo("fake", "0" * 64, "fake", frozenset({"en"}), frozenset({"transcribe"}))
@@ -16,7 +16,10 @@ class EnergyDetector:
     def __init__(self) -> None:
         self.level = 0.0
 
-    def __call__(self, frame: Audio) -> float:
+    def __call__(self, frames: Audio) -> list[float]:
+        return [self._hear(frame) for frame in frames.reshape(-1, VAD_FRAME)]
+
+    def _hear(self, frame: Audio) -> float:
         loud = float(np.sqrt(np.mean(frame**2)) > 0.01)
         self.level = 0.8 * self.level + 0.2 * loud
         return self.level

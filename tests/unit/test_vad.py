@@ -10,7 +10,7 @@ from tests.support.asterisk import prompt, require_prompts
 
 def _probabilities(detector: SileroDetector, audio: Audio) -> list[float]:
     frames = audio[: audio.size // VAD_FRAME * VAD_FRAME].reshape(-1, VAD_FRAME)
-    return [detector(frame) for frame in frames]
+    return [detector(frame)[0] for frame in frames]
 
 
 def _speech() -> Audio:
@@ -30,7 +30,7 @@ def test_streams_share_no_state_and_reset_forgets() -> None:
     noise = np.random.default_rng(0).normal(0, 0.1, speech.size).astype(np.float32)
     mixed = []
     for at in range(0, speech.size - VAD_FRAME + 1, VAD_FRAME):
-        mixed.append(one(speech[at : at + VAD_FRAME]))
+        mixed += one(speech[at : at + VAD_FRAME])
         two(noise[at : at + VAD_FRAME])
     assert mixed == alone
     assert _probabilities(one, speech) != alone
@@ -38,6 +38,17 @@ def test_streams_share_no_state_and_reset_forgets() -> None:
     assert _probabilities(one, speech) == alone
 
 
-def test_other_frames_are_refused() -> None:
+@pytest.mark.parametrize("count", [2, 3, 31])
+def test_frames_together_are_as_frames_alone(count: int) -> None:
+    speech = _speech()
+    detector, together = SileroDetector(), list[float]()
+    for at in range(0, speech.size // VAD_FRAME * VAD_FRAME, count * VAD_FRAME):
+        piece = speech[at : at + count * VAD_FRAME]
+        together += detector(piece[: piece.size // VAD_FRAME * VAD_FRAME])
+    assert together == _probabilities(SileroDetector(), speech)
+
+
+@pytest.mark.parametrize("samples", [0, 256])
+def test_other_frames_are_refused(samples: int) -> None:
     with pytest.raises(ValueError, match="shape"):
-        SileroDetector()(np.zeros(256, np.float32))
+        SileroDetector()(np.zeros(samples, np.float32))

@@ -1,0 +1,58 @@
+"""A run of samples that grows at its end and is dropped from its front, without copying what lies between."""
+
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+S = TypeVar("S", np.int16, np.float32)
+_ROOM = 1 << 14
+
+
+class Samples(Generic[S]):
+    """Samples from position ``start`` to ``end`` of a stream. Slices are views: copy what must outlive the next call."""
+
+    def __init__(self, dtype: type[S], start: int = 0) -> None:
+        self.start = start
+        self._data: npt.NDArray[S] = np.zeros(_ROOM, dtype)
+        self._first = 0
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    @property
+    def end(self) -> int:
+        """The position after the last sample."""
+        return self.start + self._size
+
+    def append(self, more: npt.NDArray[S]) -> None:
+        """Add samples at ``end``."""
+        if self._first + self._size + len(more) > len(self._data):
+            self._make_room(len(more))
+        at = self._first + self._size
+        self._data[at : at + len(more)] = more
+        self._size += len(more)
+
+    def slice(self, start: int, end: int) -> npt.NDArray[S]:
+        """The samples ``[start, end)`` by position, as far as they are here."""
+        first = min(max(start - self.start, 0), self._size)
+        last = min(max(end - self.start, first), self._size)
+        return self._data[self._first + first : self._first + last]
+
+    def drop(self, before: int) -> None:
+        """Forget the samples before position ``before``."""
+        gone = min(max(before - self.start, 0), self._size)
+        self.start += gone
+        self._first += gone
+        self._size -= gone
+
+    def cut(self, end: int) -> None:
+        """Forget the samples from position ``end`` on."""
+        self._size = min(max(end - self.start, 0), self._size)
+
+    def _make_room(self, more: int) -> None:
+        """Move what is here to the front of an array with twice the room it needs."""
+        data = np.zeros(2 * (self._size + more), self._data.dtype)
+        data[: self._size] = self._data[self._first : self._first + self._size]
+        self._data, self._first = data, 0
