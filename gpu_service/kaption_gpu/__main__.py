@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 
 from kaption.adapters import logs
 from kaption.adapters.health import Health
@@ -17,6 +18,7 @@ from kaption.domain.run import Ports, SessionConfig
 from kaption.domain.session import Session
 from kaption.domain.snapshots import SnapshotError
 from kaption_gpu.backends import make_backend
+from kaption_gpu.executor import load
 from kaption_gpu.objects import StoreObjects
 from kaption_gpu.ports import SnapshotUnreadableError
 from kaption_gpu.statistics import PoolMetrics, PoolTracing
@@ -68,8 +70,7 @@ async def serve(settings: Settings) -> None:
     health = Health(telemetry.prometheus)
     await health.start(settings, NAME)
     try:
-        backend = await asyncio.to_thread(make_backend, settings)
-        await asyncio.to_thread(backend.warm_up)
+        backend = await load(partial(make_backend, settings))
         ports = Ports(SileroDetector, PresidioRedactor(), backend.info)
         metrics = PoolMetrics(telemetry, backend.info, settings.executors)
         sessions = RealSessions(session_config(settings), ports)

@@ -4,7 +4,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final as Const
@@ -17,8 +17,20 @@ _NICE: Const = 10
 
 
 def _step_back() -> None:
-    """Let every other thread of the machine go before the calling one. Linux keeps niceness by thread."""
+    """Let every other thread of the machine go before the calling one, and those that it starts. Linux keeps it by thread."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+
+
+async def load(make: Callable[[], Backend]) -> Backend:
+    """Make a backend and warm it up, in a thread that steps back: runtimes compute in threads that they start here."""
+
+    def work() -> Backend:
+        backend = make()
+        backend.warm_up()
+        return backend
+
+    with ThreadPoolExecutor(1, "load", _step_back) as thread:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,7 +81,11 @@ class Settings(BaseSettings):
     # Pool
     model: str = Field("tiny.en", description="Model alias: tiny.en or base.")
     models: Path | None = Field(None, description="Folder with <alias>/model.bin; unset: the weights' packages.")
-    backend: str = Field("faster-whisper", description="faster-whisper or openai-whisper.")
+    backend: str = Field(
+        "auto",
+        description="faster-whisper, openvino (its encoder before CTranslate2's decoder), auto: the faster of these two "
+        "on this machine; or openai-whisper.",
+    )
     workers: Annotated[int, Field(ge=1)] = Field(1, description="Pool workers that `kaption up` starts.")
     executors: Annotated[int, Field(ge=1)] = Field(2, description="Batches in flight a worker, one thread each.")
     batch_size: Annotated[int, Field(ge=1)] = Field(8, description="Most windows in one batch.")

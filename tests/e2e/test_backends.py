@@ -50,7 +50,12 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(
-    params=["faster-whisper", pytest.param("openai-whisper", marks=[pytest.mark.torch, TORCH, OLD_ARRAYS, OPEN_FILE])]
+    params=[
+        "faster-whisper",
+        "openvino",
+        "openvino-int8",
+        pytest.param("openai-whisper", marks=[pytest.mark.torch, TORCH, OLD_ARRAYS, OPEN_FILE]),
+    ]
 )
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -7,6 +7,8 @@ from kaption.domain.decoding import Backend
 
 #: Backend name -> the module whose ``load(settings)`` makes it; imported on choice, since each brings a runtime.
 MODULES = {
+    "auto": "kaption_gpu.backends.pairs",
+    "openvino": "kaption_gpu.backends.pairs",
     "faster-whisper": "kaption_gpu.backends.faster_whisper",
     "openai-whisper": "kaption_gpu.backends.openai_whisper",
 }

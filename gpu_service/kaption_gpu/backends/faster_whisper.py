@@ -14,7 +14,7 @@ from faster_whisper import WhisperModel
 from kaption.adapters.settings import Settings
 from kaption_gpu.backends.runtime import TIME_STEP, Hypothesis, Mel, TokenTimes
 from kaption_gpu.backends.whisper import WhisperBackend
-from kaption_gpu.weights import find_weights
+from kaption_gpu.weights import Weights, find_weights
 
 #: Positions of Whisper's decoder.
 MAX_LENGTH = 448
@@ -96,6 +96,11 @@ def _token_times(result: Any, count: int) -> TokenTimes | None:
     return TokenTimes(starts, np.asarray(result.text_token_probs, dtype=np.float64))
 
 
+def load_model(weights: Weights, executors: int) -> WhisperModel:
+    """The weights in int8, for ``executors`` batches in flight, each on one thread."""
+    return WhisperModel(str(weights.folder), device="cpu", compute_type="int8", cpu_threads=1, num_workers=executors)
+
+
 def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
     """Load ``settings.model`` for ``settings.executors`` batches in flight, each on one thread.
 
@@ -103,9 +108,7 @@ def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
         WeightsError: There are no weights for the alias.
     """
     weights = find_weights(settings)
-    model = WhisperModel(
-        str(weights.folder), device="cpu", compute_type="int8", cpu_threads=1, num_workers=settings.executors
-    )
+    model = load_model(weights, settings.executors)
     return WhisperBackend(
         CTranslate2Runtime(model.model), model.hf_tokenizer, model.feature_extractor, weights, "faster-whisper"
     )
