@@ -121,6 +121,19 @@ def latencies(watched: Watched, heard: Heard, begin: float) -> tuple[list[float]
     return [v for i, v in shown.items() if i in late], [v for i, v in committed.items() if i in late], finals
 
 
+def changed(watched: Watched) -> tuple[int, int]:
+    """Words that were stable in a segment's last partial, and how many of them its final says otherwise."""
+    last = {p.segment: p for _, p in watched.partials}
+    stable = lost = 0
+    for _, final in watched.finals:
+        partial = last.get(final.segment)
+        if partial is not None:
+            before, after = ([plain(w) for w in t.split()] for t in (partial.text[: partial.stable], final.text))
+            blocks = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
+            stable, lost = stable + len(before), lost + len(before) - sum(block.size for block in blocks)
+    return stable, lost
+
+
 def percentile(values: list[float], share: float) -> float:
     """The value that ``share`` of ``values`` do not exceed."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
@@ -155,6 +168,8 @@ async def live(up: Up, stretches: list[Spoken], heard: list[Heard], at_once: int
     print(f"  shown     p50 {percentile(shown, 0.5):.2f} s, p95 {percentile(shown, 0.95):.2f} s ({len(shown)} words)")
     print(f"  committed p50 {percentile(committed, 0.5):.2f} s, p95 {percentile(committed, 0.95):.2f} s")
     print(f"  finals    p50 {percentile(finals, 0.5):.2f} s, p95 {percentile(finals, 0.95):.2f} s")
+    stable, lost = (sum(n) for n in zip(*(changed(streams[stream]) for stream in names), strict=True))
+    print(f"  {stable} stable words, of which finals changed {100 * lost / max(1, stable):.1f} %")
     revisions = sum(len(streams[stream].partials) for stream in names)
     print(f"  WER {100 * wer([s.text for s in stretches], said):.2f} %, {revisions / words:.2f} partials a word")
     print(

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,9 +12,12 @@ from typing import Final as Const
 
 from kaption.domain.decoding import Backend, Decoded, Window
 
-#: Niceness of the executors' threads. Whoever hands them work (this process's loop, agents, a broker beside it) needs
-#: little, but needs it at once: with equal shares records wait behind batches, and whole seconds of them pile up.
+#: Niceness of the runtimes' own threads. Whoever hands them work (this process's loop, agents, a broker beside it) needs
+#: little, but needs it at once: with equal shares records wait behind batches, and whole seconds of them pile up. The
+#: executors' threads keep theirs: one that waits for a core with Python's lock in its hands would stop the loop.
 _NICE: Const = 10
+#: Seconds after which a thread hands Python's lock on; the loop asks for it thousands of times a second.
+_SWITCH_SECONDS: Const = 0.0005
 
 
 def _step_back() -> None:
@@ -29,6 +33,7 @@ async def load(make: Callable[[], Backend]) -> Backend:
         backend.warm_up()
         return backend
 
+    sys.setswitchinterval(_SWITCH_SECONDS)
     with ThreadPoolExecutor(1, "load", _step_back) as thread:
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
@@ -46,7 +51,7 @@ class Executors:
 
     def __init__(self, backend: Backend, count: int) -> None:
         self._backend = backend
-        self._threads = [ThreadPoolExecutor(1, f"executor-{n}", _step_back) for n in range(count)]
+        self._threads = [ThreadPoolExecutor(1, f"executor-{n}") for n in range(count)]
         self._idle = list(range(count))
         self._since: dict[int, float] = {}
 

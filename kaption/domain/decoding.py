@@ -116,14 +116,15 @@ class Backend(Protocol):
         """Decode ``batch``; results in its order. A final's text must not depend on its company (promise 4)."""
 
 
-#: Window lengths in seconds. Few, since every new shape costs a runtime something; 8 s is the floor below which Whisper
-#: repeats itself (DESIGN, engine facts).
-WINDOW_SECONDS = (8, 12, 16, 20, 24, 30)
+#: Window lengths in seconds. Few, since every new shape costs a runtime something.
+WINDOW_SECONDS = (6, 8, 10, 12, 14, 18, 24, 30)
+#: The floor below which Whisper repeats itself (DESIGN, engine facts); a partial that does is soon replaced.
+FLOOR_SECONDS = {Kind.FINAL: 8, Kind.PARTIAL: 6}
 
 
-def window_length(samples: int) -> int:
+def window_length(samples: int, kind: Kind = Kind.FINAL) -> int:
     """Padded length in samples for ``samples`` of audio: the first of ``WINDOW_SECONDS`` with 2 s to spare, else 30 s."""
     for seconds in WINDOW_SECONDS:
-        if samples + 2 * SAMPLE_RATE <= seconds * SAMPLE_RATE:
+        if seconds >= FLOOR_SECONDS[kind] and samples + 2 * SAMPLE_RATE <= seconds * SAMPLE_RATE:
             return seconds * SAMPLE_RATE
     return WINDOW_SECONDS[-1] * SAMPLE_RATE

@@ -15,6 +15,8 @@ from kaption.domain.outputs import Latency
 QUANTUM: Const = 0.5
 #: The least share of the device's time that files get while they wait.
 BATCH_SHARE: Const = 0.1
+#: Device seconds of a batch of live windows at most: whoever comes next waits for it.
+LONGEST_BATCH: Const = 0.5
 #: Windows of files in one batch while live windows come, and for how many plans after the last one.
 FILES_BESIDE_LIVE: Const = 1
 _LIVE_PLANS: Const = 50
@@ -44,7 +46,7 @@ class Candidate:
     @property
     def padded(self) -> int:
         """The window's padded length in samples, as the session will give it."""
-        return window_length(round(self.seconds * SAMPLE_RATE))
+        return window_length(round(self.seconds * SAMPLE_RATE), self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ class Planner:
         lead = self._lead_class(waiting)
         first = self._take(self._turn_of(sorted({c.tenant for c in lead})), lead)
         chosen = [first]
-        size = self._room(first, waiting)
+        size = min(self._room(first, waiting), self._fitting(first))
         fits = [c for c in waiting if c is not first and c.kind is first.kind and c.padded == first.padded]
         # Only of the same class: on a processor each further window makes a live caption later.
         rest = [c for c in fits if c.latency is first.latency]
@@ -131,6 +133,10 @@ class Planner:
         live = any(c.latency is Latency.LIVE for c in waiting)
         self._live_plans = _LIVE_PLANS if live else max(0, self._live_plans - 1)
         return FILES_BESIDE_LIVE if self._live_plans and first.latency is Latency.BATCH else self._size
+
+    def _fitting(self, first: Candidate) -> int:
+        """How many windows of ``first``'s kind and length take no longer than a batch may, which nothing can interrupt."""
+        return max(1, round(LONGEST_BATCH / self._estimate(first))) if first.latency is Latency.LIVE else self._size
 
     def _lead_class(self, waiting: Sequence[Candidate]) -> list[Candidate]:
         """The windows that the batch's first is taken from: of one latency class and one kind."""
@@ -181,6 +187,9 @@ class Planner:
         credit = self._batch_credit + BATCH_SHARE * total - files
         self._batch_credit = min(max(credit, -_CREDIT_LIMIT), _CREDIT_LIMIT)
 
+    def estimate(self, kind: Kind, padded: int) -> float:
+        """Device seconds that a window of ``padded`` samples will likely take."""
+        return self._cost[kind] * padded / SAMPLE_RATE
+
     def _estimate(self, candidate: Candidate) -> float:
-        """Device seconds that ``candidate`` will likely take."""
-        return self._cost[candidate.kind] * candidate.padded / SAMPLE_RATE
+        return self.estimate(candidate.kind, candidate.padded)

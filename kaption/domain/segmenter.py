@@ -51,12 +51,18 @@ class Segmenter:
         self._speech: int | None = None
         self._voiced = 0
         self._quiet = 0
+        self._heard = origin
         self._restart(origin)
 
     @property
     def speech_start(self) -> int | None:
         """Where the open segment's speech begins, with some audio before it; None in silence."""
         return self._speech
+
+    @property
+    def heard(self) -> int:
+        """The end of the last frame that held speech."""
+        return self._heard
 
     def feed(self, frames: Audio) -> Cut | None:
         """Take frames, shape (n * 512,), up to the first cut; ``position`` tells how many were taken.
@@ -95,6 +101,7 @@ class Segmenter:
         if probability >= (rules.onset if self._quiet else rules.offset):
             self._voiced += 1
             self._quiet = 0
+            self._heard = self.position
         else:
             self._quiet += 1
         if self._quiet >= rules.pause:
@@ -121,7 +128,7 @@ class Segmenter:
         return Cut(start, end)
 
     def _restart(self, origin: int) -> None:
-        self.origin = self.position = origin
+        self.origin = self.position = self._heard = origin
         self._detector.reset()
         self._levels.clear()
         self._speech = None

@@ -83,6 +83,11 @@ class Track:
         return self._segmenter.position
 
     @property
+    def heard(self) -> int:
+        """The 16 kHz position behind the open segment's last speech."""
+        return self._segmenter.heard
+
+    @property
     def speech_start(self) -> int | None:
         """Where the open segment's speech begins, 16 kHz; None in silence."""
         return self._segmenter.speech_start

@@ -51,7 +51,7 @@ class Windows:
             kind, audio = Kind.FINAL, segment.audio
         prompt = publications[channel].prompt(track, index) if self._prompted else ""
         chosen = self._decode_options(options, kind, audio, prompt)
-        return Window(window_id, kind, audio, window_length(len(audio)), chosen)
+        return Window(window_id, kind, audio, window_length(len(audio), kind), chosen)
 
     def abandon(self, window_id: int) -> None:
         """A window's batch failed: it is wanted again."""
@@ -76,7 +76,8 @@ class Windows:
         start, window_id = track.speech_start, _id(channel, None)
         if start is None or window_id in self._in_flight:
             return None
-        fresh = seconds(track.position - max(track.open.decoded_to, start))
+        # In a pause nothing new is said, and if it lasts the final is near: a partial would tell nothing.
+        fresh = seconds(track.heard - max(track.open.decoded_to, start))
         if fresh < self._config.partial_step:
             return None
         return Wanted(window_id, Kind.PARTIAL, seconds(track.position - start), fresh - self._config.partial_step)

@@ -1,0 +1,167 @@
+"""The pool's scheduling on virtual time: real sessions, detector and planner, a decoder that only takes time.
+
+    .venv/bin/python -m bench.simulate [--streams 16] [--seconds 60] [--cores 1.2]
+
+Minutes of many streams in seconds, without the machine's noise, so that an idea about what to decode when can be tried. A
+decode says the words that the offline pass heard in its window, and takes what ``Costs`` says. Nothing here is a figure of the
+product: compare two runs of this.
+"""
+
+import argparse
+import heapq
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Final as Const
+
+from bench.live import FRAME, RATE, Watched, latencies, percentile
+from bench.speech import Heard, joined, offline
+from kaption.domain.decoding import SAMPLE_RATE, Decoded, Kind, ModelInfo
+from kaption.domain.outputs import AudioRecord, Latency, Output, RunKey
+from kaption.domain.plan import Batch, Candidate, Planner
+from kaption.domain.redaction import Match
+from kaption.domain.run import Ports, SessionConfig
+from kaption.domain.session import Session
+from kaption_gpu.vad import SileroDetector
+from kaption_schemas.records import FinalTranscript, PartialTranscript
+from kaption_schemas.topics import Type
+
+BEGIN_MS: Const = 1_000_000
+MODEL: Const = ModelInfo("simulated", "sha256:0", "none", frozenset({"en"}))
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """Milliseconds on one thread of the machine of bench/README.md: encoder a second of window, decoder's steps."""
+
+    encode: float = 3.7
+    first: float = 0.65
+    step: float = 3.5
+    item_step: float = 0.85
+    words: float = 14.0
+    tokens: float = 3.5
+
+    def of(self, batch: Batch) -> float:
+        """Seconds that ``batch`` takes."""
+        many, padded = len(batch.windows), batch.padded / SAMPLE_RATE
+        tokens = 4 + self.tokens * max(candidate.seconds for candidate in batch.windows)
+        took = many * padded * (self.encode + self.first) + tokens * (self.step + self.item_step * many)
+        return (took + (many * self.words if batch.kind is Kind.FINAL else 0)) / 1000
+
+
+class NoRedaction:
+    """Nothing is redacted."""
+
+    def find(self, text: str, entities: tuple[str, ...]) -> tuple[Match, ...]:  # noqa: ARG002  # the port's signature
+        """Nothing."""
+        return ()
+
+    def open_suffix(self, text: str, entities: tuple[str, ...]) -> int:  # noqa: ARG002  # the port's signature
+        """All of it may be shown."""
+        return len(text)
+
+
+@dataclass(slots=True)
+class Stream:
+    """One run, and what came of it."""
+
+    session: Session
+    heard: Heard
+    watched: Watched = field(default_factory=lambda: Watched(began=BEGIN_MS))
+    spans: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    def take(self, outputs: list[Output], now_ms: int) -> None:
+        """Note transcripts as a reader would."""
+        for output in outputs:
+            if isinstance(output, PartialTranscript):
+                self.watched.partials.append((now_ms, output))
+            elif isinstance(output, FinalTranscript):
+                self.watched.finals.append((now_ms, output))
+
+    def begin(self, window_id: int) -> None:
+        """Note what a window covers."""
+        track = self.session.tracks[0]
+        waiting = {id(s): (s.speech / RATE, s.end / RATE) for s in track.segments}
+        before = (track.speech_start or 0) / RATE, track.position / RATE
+        window = self.session.begin(window_id)
+        found = next((waiting[id(s)] for s in track.segments if s.audio is window.audio), before)
+        self.spans[window_id] = found
+
+    def decoded(self, window_id: int) -> Decoded:
+        """What a perfect model would say."""
+        start, end = self.spans.pop(window_id)
+        return Decoded(" ".join(w for w, at in self.heard.words if start < at <= end), "en", -0.2, 0.01, 1.2)
+
+
+def simulate(streams: list[Stream], pcm: list[bytes], planner: Planner, costs: Costs, speed: float) -> dict[Kind, int]:
+    """Play all streams in real time on two executors of ``speed``; how many windows of each kind were decoded."""
+    size, order = round(FRAME * RATE), count()
+    events: list[tuple[float, int, str, object]] = []
+    for number, audio in enumerate(pcm):
+        for sequence in range(len(audio) // (2 * size)):
+            late = (sequence + 1) * FRAME + FRAME * number / len(pcm) + 0.02
+            heapq.heappush(events, (late, next(order), "frame", (number, sequence)))
+    free, done = 2, dict.fromkeys(Kind, 0)
+    while events:
+        now, _, kind, what = heapq.heappop(events)
+        now_ms = BEGIN_MS + round(now * 1000)
+        if kind == "frame":
+            number, sequence = what  # type: ignore[misc]  # as pushed
+            stream, at = streams[number], sequence * size
+            body = pcm[number][2 * at : 2 * (at + size)]
+            record = AudioRecord(
+                Type.CHUNK, stream.session.key, sequence, now_ms, now_ms, sequence, at, size, RATE, 1, body
+            )
+            stream.take(list(stream.session.feed(record)), now_ms)
+        else:
+            batch: Batch = what  # type: ignore[assignment]  # as pushed
+            free += 1
+            planner.spent(batch, costs.of(batch) / speed)
+            for candidate in batch.windows:
+                stream = streams[candidate.owner]  # type: ignore[index]  # the stream's number
+                result = stream.decoded(candidate.window)
+                stream.take(list(stream.session.apply(candidate.window, result, now_ms)), now_ms)
+                done[candidate.kind] += 1
+        while free:
+            waiting = [
+                Candidate(n, w.window_id, "default", Latency.LIVE, w.kind, w.seconds, w.overdue_s)
+                for n, stream in enumerate(streams)
+                for w in stream.session.wants(now_ms)
+            ]
+            chosen = planner.next(waiting)
+            if chosen is None:
+                break
+            free -= 1
+            for candidate in chosen.windows:
+                streams[candidate.owner].begin(candidate.window)  # type: ignore[index]  # the stream's number
+            heapq.heappush(events, (now + costs.of(chosen) / speed, next(order), "done", chosen))
+    return done
+
+
+def main() -> None:
+    """Simulate and print what bench.live prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--cores", type=float, default=1.2, help="what is left of the two for the executors")
+    parser.add_argument("--batch", type=int, default=8)
+    arguments = parser.parse_args()
+    stretches = joined(arguments.streams, arguments.seconds)
+    heard = offline(stretches)
+    ports = Ports(SileroDetector, NoRedaction(), MODEL)
+    streams = [
+        Stream(Session(RunKey("default", f"s{n}", f"run{n}"), Latency.LIVE, SessionConfig(), ports), words)
+        for n, words in enumerate(heard)
+    ]
+    pcm = [stretch.pcm[:, 0].tobytes() for stretch in stretches]
+    done = simulate(streams, pcm, Planner(arguments.batch), Costs(), arguments.cores / 2)
+    shown, committed, finals = list[float](), list[float](), list[float]()
+    for stream, stretch in zip(streams, stretches, strict=True):
+        more = latencies(stream.watched, stream.heard, len(stretch.pcm) / RATE / 2)
+        shown, committed, finals = shown + more[0], committed + more[1], finals + more[2]
+    for name, values in (("shown", shown), ("committed", committed), ("finals", finals)):
+        print(f"  {name:9} p50 {percentile(values, 0.5):.2f} s, p95 {percentile(values, 0.95):.2f} s ({len(values)})")
+    print(f"  decoded: {done[Kind.FINAL]} finals, {done[Kind.PARTIAL]} partials")
+
+
+if __name__ == "__main__":
+    main()
