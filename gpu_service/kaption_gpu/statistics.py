@@ -59,6 +59,7 @@ class PoolMetrics:
         self._since = time.monotonic()
         self._partials = PartialsStats(0, 0, 0)
         telemetry.record(names.MODEL_INFO, 1, alias=model.alias, digest=model.digest)
+        telemetry.record(names.BACKEND_INFO, 1, backend=model.backend)
 
     def sinks(self) -> Sinks:
         """What the worker is given."""

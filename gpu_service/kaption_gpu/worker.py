@@ -110,7 +110,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             heartbeat_interval_ms=max(settings.session_timeout_ms // 5, 200),
             # A paused partition keeps what was fetched (HAZARDS, aiokafka 8).
             max_partition_fetch_bytes=2 * MIB + 64 * 1024,
-            fetch_max_wait_ms=100,
+            fetch_max_wait_ms=60,
+            fetch_min_bytes=16 * 1024,
         )
 
     # Life

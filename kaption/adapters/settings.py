@@ -83,8 +83,8 @@ class Settings(BaseSettings):
     models: Path | None = Field(None, description="Folder with <alias>/model.bin; unset: the weights' packages.")
     backend: str = Field(
         "auto",
-        description="faster-whisper, openvino (its encoder before CTranslate2's decoder), auto: the faster of these two "
-        "on this machine; or openai-whisper.",
+        description="faster-whisper; openvino or openvino-int8: its encoder before CTranslate2's decoder; auto: the "
+        "fastest of these on this machine; openai-whisper.",
     )
     workers: Annotated[int, Field(ge=1)] = Field(1, description="Pool workers that `kaption up` starts.")
     executors: Annotated[int, Field(ge=1)] = Field(2, description="Batches in flight a worker, one thread each.")

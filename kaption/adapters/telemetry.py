@@ -90,6 +90,7 @@ HALLUCINATION_SUPPRESSED: Const = Metric(
 )
 DEAD_LETTERS: Const = Metric("asr_dlq_total", "counter", "Dead letters by reason code.", ("reason",))
 MODEL_INFO: Const = Metric("asr_model_info", "gauge", "1 for each model that is loaded.", ("alias", "digest"))
+BACKEND_INFO: Const = Metric("kaption_backend_info", "gauge", "1 for the encoder and decoder in use.", ("backend",))
 DEVICE_BUSY: Const = Metric("asr_device_busy_ratio", "gauge", "Share of time that the device computes: scale on this.")
 OVERDUE: Const = Metric("asr_overdue_seconds", "gauge", "Audio in windows past their deadline: scale on this.")
 SESSIONS: Const = Metric("asr_sessions", "gauge", "Open sessions.", ("topic",))
@@ -119,6 +120,7 @@ METRICS: Const = (
     HALLUCINATION_SUPPRESSED,
     DEAD_LETTERS,
     MODEL_INFO,
+    BACKEND_INFO,
     DEVICE_BUSY,
     OVERDUE,
     SESSIONS,

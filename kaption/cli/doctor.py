@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError
 
 from kaption.adapters import embedded_s3, topics
 from kaption.adapters.embedded_kafka import answers
+from kaption.adapters.encoder_choice import known_choices
 from kaption.adapters.settings import Settings
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import away, quiet, refused
@@ -95,6 +96,16 @@ async def check_model(settings: Settings) -> Finding:
     return Finding("model", ok=True, what=f"weights of {settings.model} are installed")
 
 
+async def check_backend(settings: Settings) -> Finding:
+    """What computes: as set, or as a worker measured here."""
+    if settings.backend != "auto":
+        return Finding("backend", ok=True, what=f"{settings.backend}, as set")
+    for choice in known_choices(settings):
+        took = ", ".join(f"{name} {ms:.0f} ms" for name, ms in sorted(choice.milliseconds.items(), key=lambda x: x[1]))
+        return Finding("backend", ok=True, what=f"{choice.name}, the fastest here to encode 8 s: {took}")
+    return Finding("backend", ok=None, what="not chosen yet: a worker measures at its first start")
+
+
 async def check_clock(settings: Settings) -> Finding:
     """This machine's clock and the store's agree. Kafka tells nobody its time; the store does, in every answer."""
     try:
@@ -117,6 +128,7 @@ _CHECKS: tuple[Callable[[Settings], Awaitable[Finding]], ...] = (
     check_topics,
     check_store,
     check_model,
+    check_backend,
     check_clock,
 )
 

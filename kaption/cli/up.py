@@ -64,7 +64,11 @@ def say(line: str) -> None:
 @click.option("--stages", type=click.Choice(["fused", "staged"]), help="Stages in one agent or each by itself.")
 @click.option("--workers", type=click.IntRange(1), help="Pool workers [KAPTION_WORKERS].")
 @click.option("--model", metavar="ALIAS", help="tiny.en or base [KAPTION_MODEL].")
-@click.option("--backend", metavar="NAME", help="auto, faster-whisper, openvino or openai-whisper [KAPTION_BACKEND].")
+@click.option(
+    "--backend",
+    metavar="NAME",
+    help="auto, faster-whisper, openvino, openvino-int8 or openai-whisper [KAPTION_BACKEND].",
+)
 def command(
     *,
     data: Path | None,

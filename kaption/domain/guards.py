@@ -25,6 +25,9 @@ LOOP_TOKENS = 12
 #: Without a closing timestamp two rounds are enough: the model lost count of time and says an utterance twice.
 UNCLOSED_ROUNDS = 2
 UNCLOSED_TOKENS = 10
+#: Nobody says a clause of this many tokens so many times in a row; the last round may break off at a limit.
+CLAUSE_TOKENS = 8
+CLAUSE_ROUNDS = 2.5
 
 _ARTEFACTS = (
     re.compile(r"(thanks?|thank you)( so much| very much)? for (watching|listening|viewing)"),
@@ -74,7 +77,9 @@ def no_signal(audio: Audio) -> Guard | None:
 
 
 def loop_cut(tokens: Sequence[int], *, closed: bool = True) -> int:
-    """How many of ``tokens`` stand before the second round of a loop that runs to their end; all, if there is none.
+    """How many of ``tokens`` stand before the second round of a loop; all, if there is none.
+
+    A loop runs to their end, or is a long clause.
 
     Args:
         tokens: Text tokens.
@@ -82,6 +87,8 @@ def loop_cut(tokens: Sequence[int], *, closed: bool = True) -> int:
     """
     least, total = (LOOP_ROUNDS, LOOP_TOKENS) if closed else (UNCLOSED_ROUNDS, UNCLOSED_TOKENS)
     text = list(tokens)
+    if (broken := _long_loop(text)) is not None:
+        return broken
     for size in range(1, len(text) // least + 1):
         rounds = 1
         while len(text) >= (rounds + 1) * size and text[-(rounds + 1) * size :][:size] == text[-size:]:
@@ -89,6 +96,19 @@ def loop_cut(tokens: Sequence[int], *, closed: bool = True) -> int:
         if rounds >= least and rounds * size >= total:
             return len(text) - (rounds - 1) * size
     return len(text)
+
+
+def _long_loop(text: list[int]) -> int | None:
+    """Where the second round begins of a whole clause said over and over, also where its last round breaks off."""
+    found = list[int]()
+    for size in range(CLAUSE_TOKENS, int(len(text) / CLAUSE_ROUNDS) + 1):
+        alike = 0
+        for at in range(size, len(text)):
+            alike = alike + 1 if text[at] == text[at - size] else 0
+            if alike >= round((CLAUSE_ROUNDS - 1) * size):
+                found.append(at + 1 - alike)
+                break
+    return min(found, default=None)
 
 
 def _silent(quality: Quality) -> bool:

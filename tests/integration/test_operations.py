@@ -91,6 +91,7 @@ async def test_the_doctor_names_each_remedy(fresh_kafka: EmbeddedBroker, make_se
         "topics": False,
         "store": False,
         "model": True,
+        "backend": None,
         "clock": None,
     }
     assert checks["topics"]["remedy"] == "Run `kaption topics create`."

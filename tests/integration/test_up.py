@@ -60,6 +60,7 @@ async def test_up_runs_restarts_and_leaves_nothing(tmp_path: Path) -> None:
     assert status == 200
     assert json.loads(text)["processes"].keys() == {"kafka", "s3", "live", "files", "pool-1"}
     assert 'asr_model_info{process="pool-1"' in (await get(f"{up.http}/metrics"))[1]
+    assert 'kaption_backend_info{process="pool-1",backend="' in (await get(f"{up.http}/metrics"))[1]
     assert "asr_model_info" in (await get(f"{up.http}/metrics/pool-1"))[1]
     assert (await get(f"{up.http}/metrics/nobody"))[0] == 404
 

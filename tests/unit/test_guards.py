@@ -93,3 +93,11 @@ def test_figures() -> None:
     assert compression_ratio("") == 0.0
     assert compression_ratio("the end " * 40) > 2.4 > compression_ratio("Please enter your number now.")
     assert token_budget(5.0) == 40
+
+
+def test_a_clause_said_thrice_is_cut_though_its_last_round_breaks_off() -> None:
+    clause = list(range(1, 10))
+    assert loop_cut([50, *clause, *clause, *clause, 1, 2, 77]) == 1 + len(clause)
+    assert loop_cut([50, *clause, *clause, 77]) == 2 + 2 * len(clause), "twice may well be said"
+    short = [1, 2, 3, 4]
+    assert loop_cut([*short, *short, *short, 77]) == 13, "a short one may well be said thrice"

@@ -9,6 +9,7 @@ from kaption.domain.decoding import Backend
 MODULES = {
     "auto": "kaption_gpu.backends.pairs",
     "openvino": "kaption_gpu.backends.pairs",
+    "openvino-int8": "kaption_gpu.backends.pairs",
     "faster-whisper": "kaption_gpu.backends.faster_whisper",
     "openai-whisper": "kaption_gpu.backends.openai_whisper",
 }

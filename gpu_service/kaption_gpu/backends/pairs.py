@@ -4,18 +4,11 @@ CTranslate2 decodes; it or OpenVINO encodes. Which is faster depends on the proc
 are encoded by each at load, on as many threads as the pool will use at once.
 """
 
-import contextlib
-import hashlib
-import json
 import logging
 import math
-import os
-import platform
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final as Const
 from typing import Protocol
 
@@ -24,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from faster_whisper import WhisperModel
 
+from kaption.adapters.encoder_choice import Choice, choice_file, processor, remembered
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding import WINDOW_SECONDS
 from kaption_gpu.backends.faster_whisper import CTranslate2Runtime, load_model
@@ -59,71 +53,20 @@ class PairedRuntime(CTranslate2Runtime):
         return ctranslate2.StorageView.from_array(self._encoder.encode(mel))
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One way to compute: its name as transcripts tell it, and its runtime."""
-
-    name: str
-    runtime: CTranslate2Runtime
-
-
-def pairs(model: WhisperModel, weights: Weights, streams: int, *, only_openvino: bool) -> list[Pair]:
-    """The pairs that this machine and these weights allow; the first is the one that was there before the others."""
-    found = [] if only_openvino else [Pair("faster-whisper", CTranslate2Runtime(model.model))]
+def pairs(model: WhisperModel, weights: Weights, streams: int) -> dict[str, CTranslate2Runtime]:
+    """The runtimes that these weights allow, by name: each is CTranslate2's decoder behind an encoder."""
     encoder = read_encoder(weights.folder)
-    found.append(Pair("openvino", PairedRuntime(model.model, OpenVinoEncoder(encoder, streams))))
+    found: dict[str, CTranslate2Runtime] = {
+        "faster-whisper": CTranslate2Runtime(model.model),
+        "openvino": PairedRuntime(model.model, OpenVinoEncoder(encoder, streams)),
+    }
     ranges = known_ranges(weights.digest)
     if ranges is not None:
-        rounded = OpenVinoEncoder(encoder, streams, ranges=ranges)
-        found.append(Pair("openvino-int8", PairedRuntime(model.model, rounded)))
+        found["openvino-int8"] = PairedRuntime(model.model, OpenVinoEncoder(encoder, streams, ranges=ranges))
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The pair that was chosen on this processor, and the milliseconds that an item of 8 s took with each."""
-
-    name: str
-    processor: str
-    milliseconds: dict[str, float]
-
-
-def remembered(file: Path, measure: Callable[[], Choice]) -> Choice:
-    """The choice in ``file``, or what ``measure`` says, written there.
-
-    Workers of one machine choose alike, and a restarted one as before, so that a replay decodes as the first time did.
-    """
-    for _ in range(2):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            found = Choice(**json.loads(file.read_text()))
-            if found.processor == _processor():
-                return found
-            file.unlink()
-        choice = measure()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        made = file.with_suffix(f".{os.getpid()}")
-        made.write_text(json.dumps(asdict(choice)))
-        try:
-            os.link(made, file)
-        except FileExistsError:
-            continue  # another worker was faster: as it chose
-        finally:
-            made.unlink()
-        return choice
-    return choice
-
-
-def _processor() -> str:
-    """What decides which kernels run: a data folder may be carried to another machine."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return hashlib.sha256(
-            "".join(sorted({x for x in lines if x.startswith(("model name", "flags"))})).encode()
-        ).hexdigest()[:16]
-    return platform.machine()
-
-
-def fastest(candidates: list[Pair], threads: int, bands: int) -> Choice:
+def fastest(candidates: dict[str, CTranslate2Runtime], threads: int, bands: int) -> Choice:
     """The pair whose encoder takes the least time.
 
     All ``threads`` encode at once, as the pool will; the best round counts, since the machine may be busy.
@@ -132,10 +75,10 @@ def fastest(candidates: list[Pair], threads: int, bands: int) -> Choice:
     mel = rng.normal(0, 0.5, (1, bands, WINDOW_SECONDS[0] * _MEL_FRAMES)).astype(np.float32)
     took: dict[str, float] = {}
     with ThreadPoolExecutor(threads) as pool:
-        for pair in candidates * _PASSES:
-            rounds = pool.map(lambda encode: _best(lambda: encode(mel)), [pair.runtime.encode] * threads)
-            took[pair.name] = min(round(1000 * max(rounds), 1), took.get(pair.name, math.inf))
-    return Choice(min(took, key=took.__getitem__), _processor(), took)
+        for name, runtime in [*candidates.items()] * _PASSES:
+            rounds = pool.map(lambda encode: _best(lambda: encode(mel)), [runtime.encode] * threads)
+            took[name] = min(round(1000 * max(rounds), 1), took.get(name, math.inf))
+    return Choice(min(took, key=took.__getitem__), processor(), took)
 
 
 def _best(work: Callable[[], object]) -> float:
@@ -148,21 +91,23 @@ def _best(work: Callable[[], object]) -> float:
 
 
 def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
-    """Load ``settings.model`` with the fastest pair: of all for ``auto``, of those with OpenVINO's encoder for ``openvino``.
+    """Load ``settings.model`` with the pair that ``settings.backend`` names, or with the fastest for ``auto``.
 
     Raises:
         WeightsError: There are no weights for the alias.
         WeightFileError: They are in a layout that is not known.
+        ValueError: The pair needs activation ranges, and these weights have none.
     """
     weights = find_weights(settings)
     model = load_model(weights, settings.executors)
-    candidates = pairs(model, weights, settings.executors, only_openvino=settings.backend == "openvino")
-
-    def measure() -> Choice:
-        return fastest(candidates, settings.executors, model.feature_extractor.mel_filters.shape[0])
-
-    name = f"{settings.backend}-{weights.digest.removeprefix('sha256:')[:16]}.json"
-    choice = remembered(settings.data / "encoders" / name, measure)
-    log.info("An encoder was chosen", extra={"encoder": choice.name, "milliseconds": choice.milliseconds})
-    chosen = next(pair for pair in candidates if pair.name == choice.name)
-    return WhisperBackend(chosen.runtime, model.hf_tokenizer, model.feature_extractor, weights, chosen.name)
+    candidates = pairs(model, weights, settings.executors)
+    name = settings.backend
+    if name == "auto":
+        bands = model.feature_extractor.mel_filters.shape[0]
+        file = choice_file(settings, weights.digest)
+        choice = remembered(file, lambda: fastest(candidates, settings.executors, bands))
+        log.info("An encoder was chosen", extra={"encoder": choice.name, "milliseconds": choice.milliseconds})
+        name = choice.name
+    if name not in candidates:
+        raise ValueError(f"{name} has no activation ranges for these weights: use openvino, or run tools.ranges")
+    return WhisperBackend(candidates[name], model.hf_tokenizer, model.feature_extractor, weights, name)
