@@ -1,3 +1,5 @@
+from collections.abc import Hashable
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -129,3 +131,36 @@ def test_backlog_sums_up_what_waits() -> None:
         ]
     )
     assert (summary.finals, summary.partials, summary.audio_seconds, summary.overdue_s) == (1, 1, 7, 7)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 30), st.integers(1, 8), st.floats(0.02, 0.2))
+def test_on_virtual_time_nobody_starves(many: int, size: int, cost: float) -> None:
+    """One stream of a small tenant beside ``many`` of a large one, each wanting a partial half a second after its last."""
+    planner, now = Planner(size), 0.0
+    owners = [*(("large", n) for n in range(many)), ("small", 0)]
+    since: dict[Hashable, float] = dict.fromkeys(owners, 0.0)
+    tenants: dict[Hashable, str] = {owner: owner[0] for owner in owners}
+    longest = dict.fromkeys(since, 0.0)
+    while now < 60:
+        waiting = [
+            Candidate(owner, 0, tenants[owner], Latency.LIVE, Kind.PARTIAL, 3, now - at)
+            for owner, at in since.items()
+            if at <= now
+        ]
+        batch = planner.next(waiting)
+        if batch is None:
+            now += 0.05
+            continue
+        took = cost * len(batch.windows)
+        now += took
+        planner.spent(batch, took)
+        for candidate in batch.windows:
+            owner = candidate.owner
+            longest[owner] = max(longest[owner], now - since[owner])
+            since[owner] = now + 0.5
+    round_ = cost * (many + 1) + size * cost
+    assert max(longest.values()) <= 2 * round_ + 0.5, "every stream comes once a round, also under overload"
+    assert longest["small", 0] <= 3 * size * cost + 0.6, (
+        "a small tenant waits for a few batches, not for the large one's streams"
+    )
