@@ -54,11 +54,17 @@ class Executors:
         self._threads = [ThreadPoolExecutor(1, f"executor-{n}") for n in range(count)]
         self._idle = list(range(count))
         self._since: dict[int, float] = {}
+        self._busy = 0.0
 
     @property
     def free(self) -> int:
         """Executors without a batch."""
         return len(self._idle)
+
+    def busy_seconds(self) -> float:
+        """Seconds that the executors have computed so far, all together."""
+        now = time.monotonic()
+        return self._busy + sum(now - since for since in self._since.values())
 
     def busy_for(self) -> float:
         """Seconds that the oldest batch in flight has been running; 0 when all are idle."""
@@ -82,7 +88,7 @@ class Executors:
         return Execution(tuple(results), time.monotonic() - began)
 
     def _release(self, number: int) -> None:
-        del self._since[number]
+        self._busy += time.monotonic() - self._since.pop(number)
         self._idle.append(number)
 
     def close(self) -> None:

@@ -61,17 +61,21 @@ class LaneParts:
     wake: Callable[[], None]
     committed: Callable[[Source, Draft], None]
     tracing: Tracing = NO_TRACING
+    admits: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True)
 class LaneStats:
-    """How a lane stands: open runs, audio that no final covers, and seconds since it last committed something."""
+    """How a lane stands: open runs, audio that no final covers, and seconds since it last committed
+    something, and by which what it reads lies behind the clock.
+    """
 
     source: Source
     ready: bool
     runs: int
     backlog_seconds: float
     commit_age_s: float
+    reading_s: float
 
 
 @dataclass(slots=True)
@@ -137,7 +141,13 @@ class Lane:
         """Take the lane over and commit until something fails."""
         parts = self._parts
         self._writer, memory = await open_lane(
-            parts.consumer, parts.settings, self.source, parts.sessions, parts.tracing, out_of_range=self._out_of_range
+            parts.consumer,
+            parts.settings,
+            self.source,
+            parts.sessions,
+            parts.tracing,
+            out_of_range=self._out_of_range,
+            admits=parts.admits,
         )
         self._failed = self._out_of_range = False
         self._fetch_from = self._opened_at = memory.position
@@ -270,8 +280,17 @@ class Lane:
         memory = self.memory
         runs, held = (memory.open_runs, memory.backlog_seconds()) if memory else (0, 0.0)
         return LaneStats(
-            self.source, self.state is State.READY, runs, held, time.monotonic() - self._committed_at if runs else 0.0
+            self.source,
+            self.state is State.READY,
+            runs,
+            held,
+            time.monotonic() - self._committed_at if runs else 0.0,
+            self._reading_late(memory) if memory else 0.0,
         )
+
+    def _reading_late(self, memory: LaneMemory) -> float:
+        """Seconds that the newest record taken lies behind the clock; 0 at the partition's end."""
+        return 0.0 if self._at_end(memory) else max(0.0, (now_ms() - memory.record_ms) / 1000)
 
     def unread(self, consumer: AIOKafkaConsumer) -> int | None:
         """The offset that reading stands at while the log goes on beyond it; None when there is nothing to read."""

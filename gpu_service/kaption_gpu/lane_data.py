@@ -39,6 +39,8 @@ class SavedLane:
 
     snapshots: tuple[Saved, ...] = ()
     dead: dict[int, Reason] = field(default_factory=dict)
+    #: The broker's time of the claim: records from then on were taken by nobody before.
+    claimed_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ A pure state machine: no I/O, no clock. Replaying the log from the committed off
 nothing is written twice: a record that a snapshot covers, or that was dead-lettered, is not taken again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final as Const
 
@@ -62,6 +62,7 @@ class LaneMemory:
         epoch: The claim's offset.
         silence_ms: Silence is committed this often.
         lost: The log does not hold every record since the last commit.
+        admits: Whether a new live run is taken now; it is asked at a run's first record.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class LaneMemory:
         epoch: int,
         silence_ms: int,
         lost: bool = False,
+        admits: Callable[[], bool] = lambda: True,
     ) -> None:
         self.source = source
         self.position = position
@@ -82,6 +84,8 @@ class LaneMemory:
         self.partials: list[Message] = []
         self.shown: list[Shown] = []
         self._sessions = sessions
+        self._admits = admits
+        self._claimed_ms = saved.claimed_ms
         self._silence_ms = silence_ms
         self._entries: dict[RunKey, _Entry] = {}
         self._closed: dict[RunKey, int] = {}
@@ -258,6 +262,10 @@ class LaneMemory:
             session.epoch = self.epoch
             entry = _Entry(session, record.offset, covered=0, needs=record.offset, saved_ms=self.record_ms)
             self._entries[key] = entry
+            # One from before the claim may be of a run that the previous owner took and had no snapshot of yet.
+            fresh = self.source.latency is Latency.LIVE and record.timestamp >= self._claimed_ms
+            if fresh and not self._admits():
+                self._turn_away(entry, record)
         for other_key, other in self._entries.items():
             if other_key[:2] == key[:2] and other.began < entry.began:
                 self._supersede(other, record.timestamp)
@@ -266,6 +274,13 @@ class LaneMemory:
                 self._refuse(record, Reason.RUN_CLOSED)
             return None
         return entry
+
+    def _turn_away(self, entry: _Entry, record: ConsumerRecord) -> None:
+        """Close a run at its first record. The snapshot of a closed run makes a replay repeat it (promise 5)."""
+        self._refuse(record, Reason.OVERLOADED)
+        entry.touched = True
+        entry.session.close(Reason.OVERLOADED, record.timestamp)
+        self._collect(entry, entry.session.tick(record.timestamp), record.timestamp)
 
     def _supersede(self, entry: _Entry, now_ms: int) -> None:
         if entry.superseded or entry.session.closed:

@@ -8,6 +8,7 @@ would begin its runs anew. Nor is a committed offset beyond that end taken for a
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final as Const
 
@@ -52,10 +53,11 @@ async def open_lane(
     tracing: Tracing = NO_TRACING,
     *,
     out_of_range: bool = False,
+    admits: Callable[[], bool] = lambda: True,
 ) -> tuple[LaneWriter, LaneMemory]:
     """Fence the previous owner and bring its sessions back. ``consumer`` must have the partition paused.
 
-    ``out_of_range`` says that a fetch at the committed offset was refused.
+    ``out_of_range`` says that a fetch at the committed offset was refused, ``admits`` whether a new live run is taken.
 
     Raises ``LaneLostError``, ``SnapshotUnreadableError``, ``TransactionFailedError`` and ``KafkaError``.
     """
@@ -79,6 +81,7 @@ async def open_lane(
             epoch=epoch,
             silence_ms=round(settings.silence_commit_seconds * 1000),
             lost=place.lost,
+            admits=admits,
         )
     except BaseException:
         await writer.stop()
@@ -130,6 +133,7 @@ async def _read_saved(settings: Settings, source: Source, claim: int) -> SavedLa
         fetch_max_bytes=64 * MIB,
     )
     last: dict[bytes, ConsumerRecord] = {}
+    claimed_ms = 0
     try:
         # Within the block: a lane that is revoked meanwhile cancels this, half connected.
         await reader.start()
@@ -140,10 +144,11 @@ async def _read_saved(settings: Settings, source: Source, claim: int) -> SavedLa
             while await reader.position(tp) <= claim:
                 for records in (await reader.getmany(timeout_ms=200)).values():
                     last |= {record.key: record for record in records if record.key is not None}
+                    claimed_ms = max((r.timestamp for r in records if r.offset == claim), default=claimed_ms)
     finally:
         async with asyncio.timeout(_STOP_SECONDS):
             await reader.stop()
-    return _saved(last, source)
+    return replace(_saved(last, source), claimed_ms=claimed_ms)
 
 
 def _saved(last: dict[bytes, ConsumerRecord], source: Source) -> SavedLane:

@@ -10,6 +10,7 @@ from aiokafka.structs import ConsumerRecord
 from kaption.adapters import telemetry as names
 from kaption.adapters.telemetry import Telemetry, inject
 from kaption.domain.decoding import SAMPLE_RATE, ModelInfo
+from kaption.domain.overload import Step
 from kaption.domain.plan import Backlog
 from kaption_gpu.lane import LaneStats
 from kaption_gpu.lane_data import Draft, Shown, Source
@@ -63,7 +64,13 @@ class PoolMetrics:
 
     def sinks(self) -> Sinks:
         """What the worker is given."""
-        return Sinks(decoded=self.decoded, shown=self.shown, committed=self.committed, state=self.state)
+        return Sinks(
+            decoded=self.decoded, shown=self.shown, committed=self.committed, state=self.state, overload=self.overload
+        )
+
+    def overload(self, step: Step) -> None:
+        """What the pool lets go now."""
+        self._telemetry.record(names.OVERLOAD_STEP, step.value)
 
     def decoded(self, stats: BatchStats) -> None:
         """A batch was decoded."""

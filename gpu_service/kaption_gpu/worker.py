@@ -20,8 +20,9 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from kaption.adapters.kafka import security
 from kaption.adapters.members import client_id, remove_dead
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Backend, Decoded
-from kaption.domain.outputs import RunKey
+from kaption.domain.decoding import Backend, Decoded, Kind
+from kaption.domain.outputs import Latency, RunKey
+from kaption.domain.overload import Overload, Signs, Step
 from kaption.domain.plan import Backlog, Batch, Candidate, Planner, backlog
 from kaption_gpu.executor import Execution, Executors
 from kaption_gpu.lane import Lane, LaneParts, LaneStats, now_ms
@@ -64,6 +65,7 @@ class Sinks:
     shown: Callable[[Source, Shown], None] = lambda _source, _shown: None
     committed: Callable[[Source, Draft], None] = lambda _source, _draft: None
     state: Callable[[Backlog, PartialsStats, tuple[LaneStats, ...]], None] = lambda _backlog, _partials, _lanes: None
+    overload: Callable[[Step], None] = lambda _step: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self._wake = asyncio.Event()
         self._planner = Planner(parts.settings.batch_size)
         self._executors = Executors(parts.backend, parts.settings.executors)
+        self._overload = Overload()
+        self._observed = (time.monotonic(), 0.0)
         self._partials = PartialsWriter(parts.settings)
         self._consumer = self._make_consumer(parts.settings)
         self._lane_tasks: dict[TopicPartition, asyncio.Task[None]] = {}
@@ -198,6 +202,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 self._wake.set,
                 parts.sinks.committed,
                 parts.tracing,
+                lambda: not self._overload.refuses,
             ),
         )
         self.lanes[tp] = lane
@@ -285,7 +290,28 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     def _report(self) -> None:
         lanes = tuple(lane.stats() for lane in self.lanes.values())
-        self._parts.sinks.state(backlog(self._waiting()), self._partials.stats, lanes)
+        waiting = self._waiting()
+        self._parts.sinks.state(backlog(waiting), self._partials.stats, lanes)
+        self._observe(waiting, lanes)
+
+    def _observe(self, waiting: list[Candidate], lanes: tuple[LaneStats, ...]) -> None:
+        """See how far behind the pool is; a step is an event and a metric."""
+        now, busy = time.monotonic(), self._executors.busy_seconds()
+        (then, before), self._observed = self._observed, (now, busy)
+        live = [c for c in waiting if c.latency is Latency.LIVE]
+        signs = Signs(
+            busy=(busy - before) / max(1e-6, (now - then) * self._parts.settings.executors),
+            partial_s=max((c.overdue_s for c in live if c.kind is Kind.PARTIAL), default=0.0),
+            final_s=max((c.overdue_s for c in live if c.kind is Kind.FINAL), default=0.0),
+            reading_s=max((lane.reading_s for lane in lanes if lane.source.latency is Latency.LIVE), default=0.0),
+            files=bool(live) and len(live) < len(waiting),
+        )
+        if self._overload.observe(now, signs):
+            step = self._overload.step
+            tell = log.warning if self._overload.refuses else log.info
+            figures = {"busy": round(signs.busy, 2), "late_seconds": round(signs.late_s, 1)}
+            tell("The overload step has changed", extra={"step": step.name.lower(), **figures})
+        self._parts.sinks.overload(self._overload.step)
 
     def _plan(self) -> None:
         """Give every free executor a batch."""

@@ -93,6 +93,11 @@ MODEL_INFO: Const = Metric("asr_model_info", "gauge", "1 for each model that is 
 BACKEND_INFO: Const = Metric("kaption_backend_info", "gauge", "1 for the encoder and decoder in use.", ("backend",))
 DEVICE_BUSY: Const = Metric("asr_device_busy_ratio", "gauge", "Share of time that the device computes: scale on this.")
 OVERDUE: Const = Metric("asr_overdue_seconds", "gauge", "Audio in windows past their deadline: scale on this.")
+OVERLOAD_STEP: Const = Metric(
+    "kaption_overload_step",
+    "gauge",
+    "What is let go: 0 nothing, 1 partials thinned, 2 files wait, 3 new live runs refused.",
+)
 SESSIONS: Const = Metric("asr_sessions", "gauge", "Open sessions.", ("topic",))
 LANES: Const = Metric("kaption_lanes", "gauge", "Partitions that this worker is ready for.", ("topic",))
 RECORDS: Const = Metric("kaption_records_total", "counter", "Records taken, by topic and type.", ("topic", "type"))
@@ -123,6 +128,7 @@ METRICS: Const = (
     BACKEND_INFO,
     DEVICE_BUSY,
     OVERDUE,
+    OVERLOAD_STEP,
     SESSIONS,
     LANES,
     RECORDS,

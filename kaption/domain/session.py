@@ -75,7 +75,7 @@ class Session:
     def tick(self, now_ms: int) -> list[Output]:
         """Let time pass: finalise and close idle runs, and stop waiting for what an ended run still lacks."""
         progress, config = self.progress, self.config
-        if self.closed or not progress.last_ms:
+        if self.closed or not (progress.last_ms or progress.closing):
             return []
         idle = (now_ms - progress.last_ms) / 1000
         out: list[Output] = []

@@ -66,7 +66,7 @@ class Committed:
     state: dict[bytes, tuple[bytes, tuple[tuple[str, bytes], ...]]] = field(default_factory=dict)
     offset: int = 0
 
-    def open(self, epoch: int) -> LaneMemory:
+    def open(self, epoch: int, *, admits: bool = True, claimed_ms: int = 0) -> LaneMemory:
         snapshots, dead = [], {}
         for key, (value, headers) in self.state.items():
             if text_headers(headers)["ce_type"] == str(Type.CLAIM):
@@ -75,8 +75,10 @@ class Committed:
                 marks = read_marks(ConsumerRecord("", 0, 0, 0, 0, key, value, None, 0, 0, headers))
                 tenant, stream, run = key.decode().split("/")
                 snapshots.append(Saved(RunKey(tenant, stream, run), marks, value))
-        saved = SavedLane(tuple(snapshots), dead)
-        return LaneMemory(SOURCE, CountingSessions(), saved, position=self.offset, epoch=epoch, silence_ms=0)
+        saved = SavedLane(tuple(snapshots), dead, claimed_ms)
+        return LaneMemory(
+            SOURCE, CountingSessions(), saved, position=self.offset, epoch=epoch, silence_ms=0, admits=lambda: admits
+        )
 
     def commit(self, memory: LaneMemory, now: int) -> None:
         draft = memory.draft(now)
@@ -168,3 +170,37 @@ def test_every_record_ends_somewhere(plan: list[tuple[str, str, int]]) -> None:
     assert broken <= letters
     # All that is behind the committed offset is in a closed segment, refused, or a no-op.
     assert open_from <= len(log)
+
+
+def test_a_full_pool_turns_a_new_run_away_and_a_replay_repeats_it() -> None:
+    first = [record(n, "a", 1, Type.CHUNK, n, 7) for n in range(2)]
+    refused = [record(2 + n, "b", 2, Type.CHUNK, n, 7) for n in range(2)]
+    later = [
+        record(4, "b", 2, Type.CHUNK, 2, 7),
+        record(5, "b", 2, Type.ENDED, 2, 0),
+        record(6, "b", 3, Type.CHUNK, 0, 7),
+    ]
+    broker = Committed()
+    memory = broker.open(0)
+    for item in first:
+        take(memory, item)
+    broker.commit(memory, 1)
+    assert broker.offset == 0, "the accepted run has no snapshot yet"
+    full = broker.open(1, admits=False, claimed_ms=refused[0].timestamp)
+    for item in [*first, *refused]:
+        take(full, item)
+    assert full.open_runs == 2, "what was accepted goes on, and the refusal waits for its transaction"
+    broker.commit(full, 2)
+    outputs = [output.split()[0] for output in broker.outputs if "@" in output]
+    assert outputs == ["overloaded@2", "run_closed@3"]
+    [completed] = [output for output in broker.outputs if '"overloaded"' in output]
+    assert '"segments":0' in completed
+    # Whoever comes next takes runs again, but not that one.
+    after = broker.open(2)
+    for item in [*first, *refused, *later]:
+        if item.offset >= broker.offset:
+            take(after, item)
+    broker.commit(after, 3)
+    outputs = [output.split()[0] for output in broker.outputs if "@" in output]
+    assert outputs == ["overloaded@2", "run_closed@3", "run_closed@4"]
+    assert after.open_runs == 2

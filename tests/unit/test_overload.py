@@ -1,0 +1,73 @@
+"""When the pool refuses new runs, and when it takes them again."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaption.domain.overload import EARLY_SECONDS, HOLD_SECONDS, LATE_SECONDS, Overload, Signs, Step
+
+CALM = Signs(busy=0.3, partial_s=0.1, final_s=0.1, reading_s=0.05, files=False)
+
+
+def late(seconds: float, busy: float = 1.0) -> Signs:
+    return Signs(busy=busy, partial_s=9.0, final_s=seconds, reading_s=0.1, files=False)
+
+
+def steps(signs: Callable[[int], Signs], seconds: int, pool: Overload | None = None) -> list[Step]:
+    """The step at each second."""
+    pool = pool or Overload()
+    found = []
+    for second in range(seconds):
+        pool.observe(float(second), signs(second))
+        found.append(pool.step)
+    return found
+
+
+def test_a_pool_that_falls_behind_refuses_after_a_while() -> None:
+    found = steps(lambda second: late(LATE_SECONDS + 1 + second), 30)
+    assert found[0] is Step.PARTIALS_THINNED
+    assert found.index(Step.RUNS_REFUSED) == HOLD_SECONDS
+    assert set(found[10:]) == {Step.RUNS_REFUSED}
+
+
+def test_reading_that_falls_behind_counts_as_well() -> None:
+    found = steps(lambda second: Signs(1.0, 0.1, 0.1, LATE_SECONDS + second, files=False), 12)
+    assert found[-1] is Step.RUNS_REFUSED
+
+
+def test_a_pool_that_catches_up_after_an_outage_refuses_nobody() -> None:
+    assert Step.RUNS_REFUSED not in steps(lambda second: late(60 - 0.5 * second), 60)
+
+
+def test_late_records_of_an_idle_device_are_somebody_elses_fault() -> None:
+    assert Step.RUNS_REFUSED not in steps(lambda _: late(60, busy=0.2), 60)
+
+
+def test_runs_are_taken_again_only_when_finals_are_early_and_stay_so() -> None:
+    pool = Overload()
+    steps(lambda second: late(LATE_SECONDS + second), 12, pool)
+    assert pool.refuses
+    for second in range(12, 40):
+        pool.observe(float(second), late(EARLY_SECONDS + 1))
+    assert pool.refuses
+    pool.observe(40.0, CALM)
+    assert pool.refuses
+    for second in range(41, 52):
+        pool.observe(float(second), CALM)
+    assert pool.step is Step.NOTHING
+
+
+@pytest.mark.parametrize(("files", "step"), [(False, Step.PARTIALS_THINNED), (True, Step.FILES_WAIT)])
+def test_partials_and_files_go_before_runs(files: bool, step: Step) -> None:
+    signs = Signs(busy=1.0, partial_s=3.0, final_s=0.5, reading_s=0.1, files=files)
+    assert set(steps(lambda _: signs, 60)) == {step}
+
+
+@given(st.lists(st.sampled_from([CALM, late(LATE_SECONDS + 1), late(5)]), min_size=1, max_size=80))
+def test_the_step_falls_at_most_once_a_while(signs: list[Signs]) -> None:
+    found = steps(lambda second: signs[second], len(signs))
+    falls = [n for n in range(1, len(found)) if found[n] < found[n - 1]]
+    assert all(b - a >= HOLD_SECONDS for a, b in itertools.pairwise(falls))
