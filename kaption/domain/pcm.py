@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class FrameFormat:
         return self.encoding in WIDTH
 
 
+@lru_cache(maxsize=256)  # each frame of a run states the same
 def parse_format(content_type: str) -> FrameFormat:
     """Read ``audio/pcm;rate=16000;channels=1;encoding=s16le``. Raises ``RefusedError``."""
     if not content_type:

@@ -2,6 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -155,6 +156,13 @@ def test_company_changes_nothing(backend: Backend, options: DecodeOptions) -> No
     assert backend.transcribe(windows) == alone
     assert backend.transcribe(windows[::-1]) == alone[::-1]
     assert [d for n in range(0, 12, 5) for d in backend.transcribe(windows[n : n + 5])] == alone
+
+
+def test_batches_in_flight_do_not_disturb_each_other(backend: Backend) -> None:
+    batches = [[_window(p.audio(), replace(BEAM, word_times=True), n)] for n, p in enumerate(_speech(6, 6))]
+    alone = [backend.transcribe(batch) for batch in batches]
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(backend.transcribe, batches * 2)) == alone * 2
 
 
 def test_vocabulary_makes_a_name_right(decode: Decode) -> None:
