@@ -197,8 +197,8 @@ async def put(settings: Settings, name: str, pcm: npt.NDArray[np.int16]) -> str:
     return key
 
 
-async def files(settings: Settings, stretches: list[Spoken]) -> None:
-    """The same stretches as objects, all at once."""
+async def files(settings: Settings, stretches: list[Spoken]) -> float:
+    """The same stretches as objects, all at once; how many times real time."""
     streams = {f"file-{n}": Watched() for n in range(len(stretches))}
     watching = asyncio.create_task(watch(settings, streams))
     await asyncio.sleep(1)
@@ -215,6 +215,7 @@ async def files(settings: Settings, stretches: list[Spoken]) -> None:
     said = [" ".join(f.text for _, f in watched.finals) for watched in streams.values()]
     print(f"files: {seconds:.0f} s of audio in {took:.0f} s, {seconds / took:.1f} times real time")
     print(f"  WER {100 * wer([s.text for s in stretches], said):.2f} %", flush=True)
+    return seconds / took
 
 
 async def beside(up: Up, stretches: list[Spoken], heard: list[Heard], at_once: int, hours: float) -> None:

@@ -1,0 +1,92 @@
+"""Files through the whole pipeline, against faster-whisper on the same speech, weights and machine, in turn.
+
+    .venv/bin/python -m bench.file [--count 10] [--seconds 60] [--runs 3]
+
+Ours: objects in the store to finals on the topic, all at once. faster-whisper: its BatchedInferencePipeline as its README runs it
+(one file after another, batches of 16), the same in the thread layout that is fastest here (two workers of one thread, a
+file each), and its sequential way (beam 5, voice detection). All in int8, English; the model is loaded before the clock starts.
+"""
+
+import argparse
+import asyncio
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+from faster_whisper import BatchedInferencePipeline, WhisperModel
+
+from bench.live import RATE, files, started
+from bench.speech import Spoken, joined
+from kaption.adapters.settings import Settings
+from kaption_gpu.weights import find_weights
+from tests.support.brokers import kafka_home
+from tests.support.wer import wer
+
+Audio = npt.NDArray[np.float32]
+Transcribe = Callable[[Audio], str]
+
+
+def model(threads: int, workers: int) -> WhisperModel:
+    """The weights as faster-whisper loads them."""
+    folder = str(find_weights(Settings()).folder)
+    return WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=threads, num_workers=workers)
+
+
+def batched(whisper: WhisperModel) -> Transcribe:
+    """As the README of faster-whisper has it."""
+    pipeline = BatchedInferencePipeline(model=whisper)
+    return lambda audio: " ".join(s.text.strip() for s in pipeline.transcribe(audio, batch_size=16, language="en")[0])
+
+
+def sequential(whisper: WhisperModel) -> Transcribe:
+    """The sequential way, with the options of the offline pass."""
+    options = {"beam_size": 5, "vad_filter": True, "condition_on_previous_text": False, "language": "en"}
+    return lambda audio: " ".join(s.text.strip() for s in whisper.transcribe(audio, **options)[0])
+
+
+def peer(transcribe: Transcribe, stretches: list[Spoken], at_once: int) -> tuple[float, float]:
+    """Times real time, and word error rate, with ``at_once`` files in work."""
+    audios = [stretch.pcm[:, 0].astype(np.float32) / 32768 for stretch in stretches]
+    begin = time.monotonic()
+    with ThreadPoolExecutor(at_once) as pool:
+        said = list(pool.map(transcribe, audios))
+    took = time.monotonic() - begin
+    return sum(map(len, audios)) / RATE / took, wer([stretch.text for stretch in stretches], said)
+
+
+async def main() -> None:
+    """Each in turn, as often as asked; what the last line says is a ratio of medians."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--runs", type=int, default=3)
+    arguments = parser.parse_args()
+    home = kafka_home()
+    if home is not None:
+        os.environ.setdefault("KAFKA_HOME", str(home))
+    stretches = joined(arguments.count, arguments.seconds)
+    one, two = model(2, 1), model(1, 2)
+    peers: dict[str, tuple[Transcribe, int]] = {
+        "batched, as its README": (batched(one), 1),
+        "batched, two workers": (batched(two), 2),
+        "sequential": (sequential(one), 1),
+    }
+    speeds: dict[str, list[float]] = {name: [] for name in (*peers, "kaption")}
+    for _ in range(arguments.runs):
+        for name, (transcribe, at_once) in peers.items():
+            speed, errors = await asyncio.to_thread(peer, transcribe, stretches, at_once)
+            speeds[name].append(speed)
+            print(f"{name}: {speed:.1f} times real time, WER {100 * errors:.2f} %", flush=True)
+        async with started("apache") as up:
+            speeds["kaption"].append(await files(up.settings(), stretches))
+    ours = statistics.median(speeds["kaption"])
+    for name in peers:
+        print(f"kaption {ours:.1f} times real time, {ours / statistics.median(speeds[name]):.2f} times {name}")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
