@@ -76,9 +76,10 @@ class Windows:
         start, window_id = track.speech_start, _id(channel, None)
         if start is None or window_id in self._in_flight:
             return None
-        # In a pause nothing new is said, and if it lasts the final is near: a partial would tell nothing.
-        fresh = seconds(track.heard - max(track.open.decoded_to, start))
-        if fresh < self._config.partial_step:
+        before = max(track.open.decoded_to, start)
+        fresh = seconds(track.position - before)
+        # Nothing was said since the last one: it would tell nothing new, and if the pause lasts the final is near.
+        if fresh < self._config.partial_step or track.heard <= before:
             return None
         return Wanted(window_id, Kind.PARTIAL, seconds(track.position - start), fresh - self._config.partial_step)
 

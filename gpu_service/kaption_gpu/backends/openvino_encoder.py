@@ -106,7 +106,7 @@ class Graph:
         state, seen = self._weights.state, seen or name
         self.taps.setdefault(seen, x)
         values = state[f"{name}.weight"]
-        weight = _constant(values)
+        weight = _shared(values)
         if seen in self._ranges:
             low, high = map(_constant, self._ranges[seen])
             x = op.fake_quantize(x, low, high, low, high, _ACTIVATION_LEVELS)
@@ -125,7 +125,7 @@ class Graph:
 
     def _convolution(self, x: Node, name: str, stride: int) -> Node:
         state = self._weights.state
-        y = op.convolution(x, _constant(state[f"{name}.weight"]), [stride], [1], [1], [1])
+        y = op.convolution(x, _shared(state[f"{name}.weight"]), [stride], [1], [1], [1])
         return op.gelu(op.add(y, _constant(state[f"{name}.bias"].reshape(1, -1, 1))), "erf")
 
 
@@ -188,6 +188,11 @@ class OpenVinoEncoder:
 
 def _constant(values: npt.ArrayLike) -> Node:
     return op.constant(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _shared(values: Floats) -> Node:
+    """A weight, without a copy of it for each input length."""
+    return op.constant(np.ascontiguousarray(values), shared_memory=True)
 
 
 def _integers(*values: int) -> Node:

@@ -32,6 +32,8 @@ from kaption_gpu.backends.words import rest_start, spoken, time_words
 from kaption_gpu.weights import Weights
 
 _HOP = 160
+#: Longer windows compile when they come: no segment is longer than 15 s, and a runtime keeps some 50 MB for each length.
+_WARM_SECONDS = 18
 #: Beam of a second try.
 _RETRY_BEAM = 5
 
@@ -100,7 +102,7 @@ class WhisperBackend(Generic[F]):
         """Decode quiet noise at each window length, by beam and with word times, so that all shapes have been seen."""
         noise = np.random.default_rng(0).normal(0, 0.01, SAMPLE_RATE).astype(np.float32)
         options = DecodeOptions(language="en", beam_size=2, word_times=True, max_tokens=8)
-        for seconds in WINDOW_SECONDS:
+        for seconds in (length for length in WINDOW_SECONDS if length <= _WARM_SECONDS):
             self.transcribe([Window(0, Kind.PARTIAL, noise, seconds * SAMPLE_RATE, options)])
 
     def transcribe(self, batch: list[Window]) -> list[Decoded]:
