@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 #: Records that one lane may take in one poll.
 POLL_RECORDS: Const = 200
 _POLL_MS: Const = 200
+_READ_PAUSE_SECONDS: Const = 0.03
 _TICK_SECONDS: Const = 1.0
 _WAKE_SECONDS: Const = 0.25
 _STOP_SECONDS: Const = 10.0
@@ -114,8 +115,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             heartbeat_interval_ms=max(settings.session_timeout_ms // 5, 200),
             # A paused partition keeps what was fetched (HAZARDS, aiokafka 8).
             max_partition_fetch_bytes=2 * MIB + 64 * 1024,
-            fetch_max_wait_ms=60,
-            fetch_min_bytes=16 * 1024,
+            fetch_max_wait_ms=100,
         )
 
     # Life
@@ -246,7 +246,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                     self._offer(await self._consumer.getmany(tp, timeout_ms=0, max_records=POLL_RECORDS))
         if got:
             self._wake.set()
-            await asyncio.sleep(0)
+            # Each fetch costs a millisecond or two, here and in the broker: with many streams a little later brings more.
+            await asyncio.sleep(_READ_PAUSE_SECONDS)
 
     def _offer(self, records: dict[TopicPartition, list[Any]]) -> None:
         for tp, batch in records.items():
