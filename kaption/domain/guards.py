@@ -25,6 +25,8 @@ LOOP_TOKENS = 12
 #: Without a closing timestamp two rounds are enough: the model lost count of time and says an utterance twice.
 UNCLOSED_ROUNDS = 2
 UNCLOSED_TOKENS = 10
+#: So many tokens of the beginning, said again at an end without timestamp, are no chance.
+BEGUN_TOKENS = 6
 #: Nobody says a clause of this many tokens so many times in a row; the last round may break off at a limit.
 CLAUSE_TOKENS = 8
 CLAUSE_ROUNDS = 2.5
@@ -89,6 +91,8 @@ def loop_cut(tokens: Sequence[int], *, closed: bool = True) -> int:
     text = list(tokens)
     if (broken := _long_loop(text)) is not None:
         return broken
+    if not closed and (again := _begun_again(text)) is not None:
+        return again
     for size in range(1, len(text) // least + 1):
         rounds = 1
         while len(text) >= (rounds + 1) * size and text[-(rounds + 1) * size :][:size] == text[-size:]:
@@ -96,6 +100,12 @@ def loop_cut(tokens: Sequence[int], *, closed: bool = True) -> int:
         if rounds >= least and rounds * size >= total:
             return len(text) - (rounds - 1) * size
     return len(text)
+
+
+def _begun_again(text: list[int]) -> int | None:
+    """Where the text begins once more from its first token, and gets no further than its limit."""
+    starts = range(1, len(text) - BEGUN_TOKENS + 1)
+    return next((at for at in starts if text[at:] == text[: len(text) - at]), None)
 
 
 def _long_loop(text: list[int]) -> int | None:

@@ -101,3 +101,10 @@ def test_a_clause_said_thrice_is_cut_though_its_last_round_breaks_off() -> None:
     assert loop_cut([50, *clause, *clause, 77]) == 2 + 2 * len(clause), "twice may well be said"
     short = [1, 2, 3, 4]
     assert loop_cut([*short, *short, *short, 77]) == 13, "a short one may well be said thrice"
+
+
+def test_an_unclosed_text_that_begins_again_is_cut_there() -> None:
+    sentence = list(range(1, 20))
+    assert loop_cut([*sentence, *sentence[:7]], closed=False) == len(sentence)
+    assert loop_cut([*sentence, *sentence[:7]]) == len(sentence) + 7, "a closed one was heard so"
+    assert loop_cut([*sentence, *sentence[:5]], closed=False) == len(sentence) + 5
