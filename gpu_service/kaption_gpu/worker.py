@@ -18,7 +18,7 @@ from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitio
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from kaption.adapters.kafka import security
-from kaption.adapters.members import client_id, remove_dead
+from kaption.adapters.members import client_id, keep_removing
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding import Backend, Decoded, Kind
 from kaption.domain.outputs import Latency, RunKey
@@ -135,7 +135,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 ("loop", self._loop()),
                 ("partials", self._partials.run()),
                 ("watchdog", self._watch()),
-                ("members", self._watch_members()),
+                ("members", keep_removing(self._parts.settings, f"{self._parts.settings.group}.pool")),
             )
         ]
         stopping = asyncio.create_task(stop.wait())
@@ -384,16 +384,6 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                     behind[tp] = (position, now)
                 elif now - behind[tp][1] > limit:
                     raise StuckError("lane")
-
-    async def _watch_members(self) -> None:
-        """Take members that died beside this one out of the group, sooner than the broker would."""
-        settings = self._parts.settings
-        while True:
-            try:
-                await remove_dead(settings, f"{settings.group}.pool")
-            except KafkaError as error:
-                log.info("The group's members could not be looked at", extra={"cause": type(error).__name__})
-            await asyncio.sleep(settings.session_timeout_ms / 2000)
 
 
 def _owner(candidate: Candidate) -> tuple[LaneMemory, RunKey]:

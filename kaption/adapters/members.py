@@ -5,9 +5,12 @@ member for ever, and every later join waits for it), so a process that runs besi
 machines, or of other pid namespaces, are left to the broker.
 """
 
+import asyncio
 import logging
 import os
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -41,20 +44,43 @@ def is_dead(client: str) -> bool:
     return stat.rpartition(")")[2].split()[0] in ("Z", "X", "T")
 
 
-async def remove_dead(settings: Settings, group: str) -> int:
-    """Take dead members of this machine out of ``group``; how many. Raises ``KafkaError``."""
+async def remove_dead(settings: Settings, group: str) -> None:
+    """Take dead members of this machine out of ``group``. Raises ``KafkaError``."""
+    async with _admin(settings) as admin:
+        await _remove(admin, group)
+
+
+async def keep_removing(settings: Settings, group: str) -> None:
+    """Do so for ever, twice in each session timeout: sooner than the broker would."""
+    every = settings.session_timeout_ms / 2000
+    while True:
+        try:
+            async with _admin(settings) as admin:
+                while True:
+                    await _remove(admin, group)
+                    await asyncio.sleep(every)
+        except KafkaError as error:
+            log.info("The group's members could not be looked at", extra={"cause": type(error).__name__})
+        await asyncio.sleep(every)
+
+
+@asynccontextmanager
+async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(**security(settings), client_id=client_id("admin"))
     await admin.start()
     try:
-        dead = [member for member, client in await _members(admin, group) if is_dead(client)]
-        for member in dead:
-            coordinator = await admin.find_coordinator(group)
-            await admin._client.send(coordinator, LeaveGroupRequest(group, member))  # no public call
+        yield admin
     finally:
         await admin.close()
+
+
+async def _remove(admin: AIOKafkaAdminClient, group: str) -> None:
+    dead = [member for member, client in await _members(admin, group) if is_dead(client)]
+    for member in dead:
+        coordinator = await admin.find_coordinator(group)
+        await admin._client.send(coordinator, LeaveGroupRequest(group, member))  # no public call
     if dead:
         log.warning("Members that died on this machine were taken out of their group", extra={"members": len(dead)})
-    return len(dead)
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> list[tuple[str, str]]:
