@@ -343,10 +343,12 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 memory, key = _owner(candidate)
                 memory.abandon(key, candidate.window)
             raise
+        self._planner.spent(batch, execution.seconds)
+        if not self._draining:
+            self._plan()  # before the results are dealt with, which takes as long as a small batch
         self._apply(batch, execution)
 
     def _apply(self, batch: Batch, execution: Execution) -> None:
-        self._planner.spent(batch, execution.seconds)
         log.debug("A batch was decoded", extra={"windows": len(batch.windows), "seconds": round(execution.seconds, 3)})
         now = now_ms()
         for candidate, decoded in zip(batch.windows, execution.results, strict=True):

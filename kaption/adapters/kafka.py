@@ -5,11 +5,11 @@ from typing import Any
 
 from aiokafka.helpers import create_ssl_context
 
-from kaption.adapters.fetching import pause_between_empty_fetches
+from kaption.adapters.fetching import pause_between_fetches
 from kaption.adapters.record_headers import read_any_header_name
 from kaption.adapters.settings import Settings
 
-pause_between_empty_fetches()
+pause_between_fetches()
 read_any_header_name()
 
 

@@ -16,11 +16,19 @@ _SECOND = SAMPLE_RATE / VAD_FRAME
 
 @dataclass(frozen=True, slots=True)
 class SegmentRules:
-    """Thresholds are probabilities of speech, the rest frames of 32 ms."""
+    """Thresholds are probabilities of speech, the rest frames of 32 ms.
+
+    ``pause`` of quiet ends a segment, of which ``trail`` are decoded: so a decode can begin before the pause is over. From
+    length ``easy`` on ever less quiet does, at ``hard`` ``short_pause``: what is long costs most to decode again.
+    """
 
     onset: float = 0.5
     offset: float = 0.35
     pause: int = 16
+    short_pause: int = 6
+    easy: int = int(5 * _SECOND)
+    hard: int = int(10 * _SECOND)
+    trail: int = 6
     pad: int = 10
     shortest: int = 4
     longest: int = int(15 * _SECOND)
@@ -32,11 +40,12 @@ class SegmentRules:
 class Cut:
     """Audio before ``end`` is dealt with. ``start`` is where its speech begins, None when it holds none.
 
-    Positions are 16 kHz samples, multiples of ``VAD_FRAME``.
+    What is decoded ends at ``speech_end``. Positions are 16 kHz samples, multiples of ``VAD_FRAME``.
     """
 
     start: int | None
     end: int
+    speech_end: int
 
 
 class Segmenter:
@@ -63,6 +72,20 @@ class Segmenter:
     def heard(self) -> int:
         """The end of the last frame that held speech."""
         return self._heard
+
+    @property
+    def speech_end(self) -> int | None:
+        """Where the open segment's audio ends if nothing more is said; None while that may still move."""
+        end = self._trail_end
+        return end if self._speech is not None and self._worth and end <= self.position else None
+
+    @property
+    def _trail_end(self) -> int:
+        return self._heard + self._rules.trail * VAD_FRAME
+
+    @property
+    def _worth(self) -> bool:
+        return self._voiced >= self._rules.shortest
 
     def feed(self, frames: Audio) -> Cut | None:
         """Take frames, shape (n * 512,), up to the first cut; ``position`` tells how many were taken.
@@ -96,7 +119,11 @@ class Segmenter:
         rules = self._rules
         if self._speech is None:
             if probability < rules.onset:
-                return self._cut(None, self.position) if self._frames_since(self.origin) >= rules.silence else None
+                return (
+                    self._cut(None, self.position, self.position)
+                    if self._frames_since(self.origin) >= rules.silence
+                    else None
+                )
             self._speech = max(self.origin, begin - rules.pad * VAD_FRAME)
         if probability >= (rules.onset if self._quiet else rules.offset):
             self._voiced += 1
@@ -104,15 +131,22 @@ class Segmenter:
             self._heard = self.position
         else:
             self._quiet += 1
-        if self._quiet >= rules.pause:
-            return self._cut(self._speech if self._voiced >= rules.shortest else None, self.position)
+        if self._quiet >= self._enough():
+            return self.force()
         if self._frames_since(self._speech) >= rules.longest:
-            return self._cut(self._speech, self._quietest())
+            end = self._quietest()
+            return self._cut(self._speech, end, end)
         return None
+
+    def _enough(self) -> int:
+        """Frames of quiet that end the open segment."""
+        rules, length = self._rules, self._frames_since(self._speech or 0)
+        over = min(max(0, length - rules.easy), rules.hard - rules.easy) / (rules.hard - rules.easy)
+        return rules.pause - round(over * (rules.pause - rules.short_pause))
 
     def force(self) -> Cut:
         """Cut here, since nothing follows or nobody waits any longer."""
-        return self._cut(self._speech if self._voiced >= self._rules.shortest else None, self.position)
+        return self._cut(self._speech if self._worth else None, self.position, min(self.position, self._trail_end))
 
     def _frames_since(self, position: int) -> int:
         return (self.position - position) // VAD_FRAME
@@ -123,9 +157,9 @@ class Segmenter:
         # The cut is behind the quietest frame, so that at least one frame is always taken.
         return self.position - (len(levels) - 1 - index) * VAD_FRAME
 
-    def _cut(self, start: int | None, end: int) -> Cut:
+    def _cut(self, start: int | None, end: int, speech_end: int) -> Cut:
         self._restart(end)
-        return Cut(start, end)
+        return Cut(start, end, speech_end)
 
     def _restart(self, origin: int) -> None:
         self.origin = self.position = self._heard = origin

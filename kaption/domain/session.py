@@ -16,7 +16,7 @@ from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, Run
 from kaption.domain.publication import Publication, RunFacts
 from kaption.domain.run import Ports, Progress, SessionConfig, Wanted
 from kaption.domain.snapshots import RunState, load_track, save_track
-from kaption.domain.track import Checkpoint, Segment, Track
+from kaption.domain.track import Checkpoint, Early, Segment, Track
 from kaption.domain.windows import Windows
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import Gap, RunOptions, StreamCompleted, StreamEnded, StreamStarted
@@ -120,13 +120,16 @@ class Session:
         if ended is None:
             return []
         channel, what = ended
-        if isinstance(what, Segment):
-            what.decoded = decoded
-            return self._advance()
         track = self.tracks[channel]
-        if what != track.next_index or track.speech_start is None or not decoded.text:
-            return []
-        partial = self.publications[channel].partial(track, decoded, self.epoch)
+        segment = what if isinstance(what, Segment) else track.closed_at(what.end)
+        if segment is not None:
+            segment.decoded = decoded
+            return self._advance()
+        if isinstance(what, Segment) or what.open is not track.open:
+            return []  # it was cut elsewhere, or nothing was said
+        if what.end is not None:
+            track.open.early = Early(what.end, decoded)
+        partial = self.publications[channel].partial(track, decoded, self.epoch) if decoded.text else None
         return [partial] if partial else []
 
     # -- what a commit needs ---------------------------------------------------------------------------------------

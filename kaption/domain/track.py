@@ -32,25 +32,39 @@ class Checkpoint:
 
 @dataclass(slots=True, eq=False)
 class Segment:
-    """A closed range ``[start, end)`` of source samples that waits for its final; ``audio`` is what is decoded of it."""
+    """A closed range ``[start, end)`` of source samples that waits for its final.
+
+    ``audio`` is what is decoded of it, up to 16 kHz position ``audio_end``.
+    """
 
     index: int
     start: int
     end: int
     speech: int
     audio: Audio
+    audio_end: int
     since_ms: int
     checkpoint: Checkpoint
     decoded: Decoded | None = None
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Early:
+    """A decode that began before the pause was over: the final's, if the segment's audio does end at ``end``."""
+
+    end: int
+    decoded: Decoded
+
+
+@dataclass(slots=True, eq=False)
 class OpenSegment:
-    """The hypotheses of the segment that is being spoken."""
+    """The hypotheses of the segment that is being spoken. ``early_end``: up to where an early decode was begun."""
 
     agreement: Agreement = field(default_factory=Agreement)
     revision: int = 0
     decoded_to: int = 0
+    early_end: int | None = None
+    early: Early | None = None
     shown: str = ""
     stable: str = ""
 
@@ -92,6 +106,15 @@ class Track:
         """Where the open segment's speech begins, 16 kHz; None in silence."""
         return self._segmenter.speech_start
 
+    @property
+    def speech_end(self) -> int | None:
+        """Where the open segment's audio ends if nothing more is said, 16 kHz; None while that may still move."""
+        return self._segmenter.speech_end
+
+    def closed_at(self, audio_end: int | None) -> Segment | None:
+        """The segment that waits for its final and whose audio ends there."""
+        return next((s for s in self.segments if s.audio_end == audio_end and s.decoded is None), None)
+
     def preload(self, tail: Pcm, first: int) -> None:
         """Give a new track the source samples that its snapshot kept."""
         self._resampler.feed(tail, first)
@@ -115,19 +138,19 @@ class Track:
             segment.end = min(segment.end, end)
         self.range_start = min(self.range_start, end)
         if self.range_start < end:
-            self._append(self.range_start, end, np.zeros(0, np.float32), now_ms, self.checkpoint)
+            self._append(self.range_start, end, (np.zeros(0, np.float32), self.position), now_ms, self.checkpoint)
 
     def cut_here(self, now_ms: int, mark: Mark) -> None:
         """Close the open segment where it stands."""
         if self._segmenter.speech_start is not None:
             self._apply(self._segmenter.force(), now_ms, mark)
 
-    def open_audio(self) -> Audio:
-        """The open segment's audio so far, shape (n,); empty in silence."""
+    def open_audio(self, end: int | None = None) -> Audio:
+        """The open segment's audio so far, or up to ``end``, shape (n,); empty in silence."""
         start = self._segmenter.speech_start
         if start is None:
             return np.zeros(0, np.float32)
-        return self._audio.slice(start, self._segmenter.position).copy()
+        return self._audio.slice(start, self._segmenter.position if end is None else end).copy()
 
     def _take(self, audio: Audio, now_ms: int, mark: Mark) -> None:
         if self._skip:
@@ -143,17 +166,21 @@ class Track:
     def _apply(self, cut: Cut, now_ms: int, mark: Mark) -> None:
         checkpoint = self._checkpoint(cut.end, mark)
         if cut.start is not None:
-            audio = self._audio.slice(cut.start, cut.end).copy()
-            speech = to_source(cut.start, self.rate)
-            self._append(speech, to_source(cut.end, self.rate), audio, now_ms, checkpoint)
+            audio = self._audio.slice(cut.start, cut.speech_end).copy()
+            speech, end = to_source(cut.start, self.rate), to_source(cut.end, self.rate)
+            self._append(speech, end, (audio, cut.speech_end), now_ms, checkpoint)
         self._audio.drop(cut.end)
         self.open = OpenSegment(decoded_to=cut.end)
         self.checkpoint = checkpoint
         # A cut at the hard limit lies before what was fed; nothing earlier than it is needed again.
         self._resampler.forget(self._resampler.need(cut.end))
 
-    def _append(self, speech: int, end: int, audio: Audio, now_ms: int, checkpoint: Checkpoint) -> None:
-        self.segments.append(Segment(self.next_index, self.range_start, end, speech, audio, now_ms, checkpoint))
+    def _append(self, speech: int, end: int, audio: tuple[Audio, int], now_ms: int, checkpoint: Checkpoint) -> None:
+        early = self.open.early
+        decoded = early.decoded if early and early.end == audio[1] else None
+        self.segments.append(
+            Segment(self.next_index, self.range_start, end, speech, *audio, now_ms, checkpoint, decoded)
+        )
         self.next_index += 1
         self.range_start = end
 

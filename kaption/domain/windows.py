@@ -4,13 +4,22 @@ Finals in order, and the newest partial of each channel. How a window is cut out
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from kaption.domain.decoding import Audio, DecodeOptions, Kind, Window, window_length
 from kaption.domain.outputs import Latency
 from kaption.domain.publication import Publication
 from kaption.domain.run import SessionConfig, Wanted
-from kaption.domain.track import Segment, Track, seconds
+from kaption.domain.track import OpenSegment, Segment, Track, seconds
 from kaption_schemas.records import MAX_CHANNELS, RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A window of a segment that was still open: its hypotheses, and for an early final where its audio ends."""
+
+    open: OpenSegment
+    end: int | None
 
 
 class Windows:
@@ -19,20 +28,19 @@ class Windows:
     def __init__(self, latency: Latency, config: SessionConfig) -> None:
         self._live = latency is Latency.LIVE
         self._config = config
-        self._in_flight: dict[int, Segment | int] = {}
+        self._in_flight: dict[int, Segment | Ahead] = {}
 
     def wants(self, tracks: Sequence[Track], now_ms: int) -> list[Wanted]:
         """What could be decoded now and is not in flight."""
-        busy = {id(segment) for segment in self._in_flight.values() if isinstance(segment, Segment)}
         out: list[Wanted] = []
         for channel, track in enumerate(tracks):
             for segment in self._decodable(track):
-                if id(segment) not in busy:
-                    window_id, late = _id(channel, segment.index), (now_ms - segment.since_ms) / 1000
+                window_id, late = _id(channel, segment.index), (now_ms - segment.since_ms) / 1000
+                if window_id not in self._in_flight:
                     out.append(Wanted(window_id, Kind.FINAL, seconds(len(segment.audio)), late))
-            partial = self._partial(channel, track) if self._live else None
-            if partial is not None:
-                out.append(partial)
+            ahead = (self._early(channel, track) or self._partial(channel, track)) if self._live else None
+            if ahead is not None:
+                out.append(ahead)
         return out
 
     def begin(
@@ -41,14 +49,17 @@ class Windows:
         """Copy a wanted window's audio out and count it as in flight."""
         channel, index = _split_id(window_id)
         track = tracks[channel]
-        if index is None:
-            kind, index, audio = Kind.PARTIAL, track.next_index, track.open_audio()
-            self._in_flight[window_id] = index
-            track.open.decoded_to = track.position
-        else:
-            segment = next(s for s in track.segments if s.index == index)
+        kind = Kind.PARTIAL if index is None else Kind.FINAL
+        segment = next((s for s in track.segments if s.index == index), None)
+        if segment is not None:
             self._in_flight[window_id] = segment
-            kind, audio = Kind.FINAL, segment.audio
+            audio = segment.audio
+        else:
+            end = None if index is None else track.speech_end
+            self._in_flight[window_id] = Ahead(track.open, end)
+            audio = track.open_audio(end)
+            track.open.decoded_to, track.open.early_end = track.position, end
+        index = track.next_index if index is None else index
         prompt = publications[channel].prompt(track, index) if self._prompted else ""
         chosen = self._decode_options(options, kind, audio, prompt)
         return Window(window_id, kind, audio, window_length(len(audio), kind), chosen)
@@ -57,8 +68,8 @@ class Windows:
         """A window's batch failed: it is wanted again."""
         self._in_flight.pop(window_id, None)
 
-    def end(self, window_id: int) -> tuple[int, Segment | int] | None:
-        """A window has come back: its channel, and its segment or, for a partial, the open segment's index then."""
+    def end(self, window_id: int) -> tuple[int, Segment | Ahead] | None:
+        """A window has come back: its channel, and its segment or what was open then."""
         what = self._in_flight.pop(window_id, None)
         return None if what is None else (_split_id(window_id)[0], what)
 
@@ -71,6 +82,15 @@ class Windows:
         """Segments that wait for a decode: one by one where each is prompted by the one before."""
         waiting = [s for s in track.segments if s.decoded is None and len(s.audio)]
         return waiting[:1] if self._prompted else waiting
+
+    def _early(self, channel: int, track: Track) -> Wanted | None:
+        """A final before the pause is over: it is likely the segment's, else it shows what was said so far."""
+        start, end, window_id = track.speech_start, track.speech_end, _id(channel, track.next_index)
+        if start is None or end is None or self._prompted or window_id in self._in_flight:
+            return None
+        if end == track.open.early_end:
+            return None
+        return Wanted(window_id, Kind.FINAL, seconds(end - start), seconds(track.position - end))
 
     def _partial(self, channel: int, track: Track) -> Wanted | None:
         start, window_id = track.speech_start, _id(channel, None)

@@ -1,17 +1,20 @@
 """However a run's audio is sliced, repeated, reordered or interrupted, its finals are the same (promise 4)."""
 
+from dataclasses import replace
 from itertools import chain, repeat
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaption.domain.outputs import AudioRecord, Latency
+from kaption.domain.decoding import Decoded
+from kaption.domain.outputs import AudioRecord, Latency, Output
 from kaption.domain.run import SessionConfig
 from kaption.domain.segmenter import SegmentRules
 from kaption.domain.session import Session
 from kaption_schemas.records import FinalTranscript, StreamCompleted
 from tests.support.runs import PORTS, babble, decode_all, finals, play, records, session
+from tests.support.voices import spell
 
 # The second stretch is longer than the hard limit of the tests, so that cuts in the middle of speech are among them.
 SHAPE = [(0.7, False), (1.6, True), (0.9, False), (4.1, True), (0.3, False), (0.8, True), (1.2, False), (1.0, True)]
@@ -94,3 +97,31 @@ def at_offset(record: AudioRecord, offset: int, now: int) -> AudioRecord:
         record.kind, record.key, offset, now, now + 60_000, record.sequence, record.first_sample, record.samples,
         record.rate, record.channels, record.body,
     )  # fmt: skip
+
+
+@given(
+    data=st.data(), rate=RATES, shape=st.lists(st.tuples(st.floats(0.1, 1.5), st.booleans()), min_size=4, max_size=14)
+)
+@settings(max_examples=60, deadline=None)
+def test_a_decode_that_begins_before_the_pause_is_over_never_shows(
+    data: st.DataObject, rate: int, shape: list[tuple[float, bool]]
+) -> None:
+    """Results come records later, when the pause may be over, or the speech have gone on."""
+    config = replace(CONFIG, prompt_seconds=0)
+    stream = records(babble([(0.5, True), *shape], rate), repeat(rate // 10), rate)
+    run, out, flying = session(config=config), list[Output](), list[tuple[int, int, Decoded]]()
+    for number, record in enumerate(stream):
+        out += run.feed(record)
+        for want in run.wants(record.timestamp_ms):
+            late = data.draw(st.integers(0, 8))
+            flying.append((number + late, want.window_id, spell(run.begin(want.window_id))))
+        for due, window_id, decoded in flying:
+            if due <= number:
+                out += run.apply(window_id, decoded, record.timestamp_ms)
+        flying = [item for item in flying if item[0] > number]
+    for _, window_id, decoded in flying:
+        out += run.apply(window_id, decoded, stream[-1].timestamp_ms)
+    out += decode_all(run, stream[-1].timestamp_ms)
+    quiet = session(config=config)
+    behind = [o for record in stream for o in quiet.feed(record)] + decode_all(quiet, stream[-1].timestamp_ms)
+    assert finals(out) == finals(behind)

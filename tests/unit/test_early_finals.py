@@ -1,0 +1,73 @@
+"""A final's decode begins before its pause is over; it is the final's when the pause lasts, and a partial's text if not."""
+
+from itertools import repeat
+
+from kaption.domain.decoding import Kind
+from kaption.domain.outputs import AudioRecord, Output
+from kaption.domain.run import SessionConfig, Wanted
+from kaption.domain.session import Session
+from kaption_schemas.records import FinalTranscript, PartialTranscript
+from tests.support.runs import babble, decode_all, records, session
+from tests.support.voices import spell
+
+RATE = 16000
+CONFIG = SessionConfig(prompt_seconds=0)
+
+
+def feed_until_early(run: Session, frames: list[AudioRecord]) -> tuple[Wanted, list[AudioRecord]]:
+    """Feed frames of 100 ms until a final is wanted; it, and the frames that are left."""
+    for number, record in enumerate(frames):
+        made = run.feed(record)
+        assert not made
+        for want in run.wants(record.timestamp_ms):
+            if want.kind is Kind.FINAL:
+                return want, frames[number + 1 :]
+            run.abandon(want.window_id)
+    raise AssertionError("no final was wanted early")
+
+
+def finals(outputs: list[Output]) -> list[FinalTranscript]:
+    return [o for o in outputs if isinstance(o, FinalTranscript)]
+
+
+def test_the_final_comes_with_the_frame_that_ends_the_pause() -> None:
+    run = session(config=CONFIG)
+    want, rest = feed_until_early(run, records(babble([(2.0, True), (1.5, False)], RATE), repeat(1600), RATE))
+    decoded = spell(run.begin(want.window_id))
+    shown = run.apply(want.window_id, decoded, 0)
+    assert [o.text for o in shown if isinstance(o, PartialTranscript)] == [decoded.text]
+    for record in rest:
+        if made := finals(run.feed(record)):
+            assert made[0].text == decoded.text
+            assert record.first_sample < 2.7 * RATE
+            return
+    raise AssertionError("the pause brought no final")
+
+
+def test_a_result_that_comes_behind_the_cut_is_the_finals() -> None:
+    run = session(config=CONFIG)
+    want, rest = feed_until_early(run, records(babble([(2.0, True), (1.5, False)], RATE), repeat(1600), RATE))
+    decoded = spell(run.begin(want.window_id))
+    assert not [o for record in rest[:8] for o in run.feed(record)]
+    assert not run.wants(0), "the same window is wanted twice"
+    assert [f.text for f in finals(run.apply(want.window_id, decoded, 0))] == [decoded.text]
+
+
+def test_speech_that_goes_on_makes_the_final_anew() -> None:
+    run = session(config=CONFIG)
+    shape = [(2.0, True), (0.4, False), (1.0, True), (1.5, False)]
+    want, rest = feed_until_early(run, records(babble(shape, RATE), repeat(1600), RATE))
+    decoded = spell(run.begin(want.window_id))
+    for record in rest[:8]:
+        run.feed(record)
+    shown = run.apply(want.window_id, decoded, 0)
+    assert [o.text for o in shown if isinstance(o, PartialTranscript)] == [decoded.text]
+    out = [o for record in rest[8:] for o in run.feed(record)] + decode_all(run, 0)
+    assert [f.text == decoded.text for f in finals(out) if not f.silent] == [False]
+
+
+def test_a_finals_text_that_needs_the_one_before_is_never_early() -> None:
+    run = session(config=SessionConfig(prompt_seconds=10))
+    for record in records(babble([(2.0, True), (0.35, False)], RATE), repeat(1600), RATE, ended=False):
+        run.feed(record)
+    assert {want.kind for want in run.wants(0)} == {Kind.PARTIAL}
