@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 SAMPLE_RATE = 16_000
+#: Tokens of text that Whisper's decoder has room for.
+LONGEST_TEXT = 224
 #: One voice-detection frame: 512 samples, 32 ms. Segment boundaries are multiples of it.
 VAD_FRAME = 512
 
@@ -38,7 +40,7 @@ class DecodeOptions:
     vocabulary: tuple[str, ...] = ()
     beam_size: int = 1
     word_times: bool = False
-    max_tokens: int = 224
+    max_tokens: int = LONGEST_TEXT
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -121,15 +121,18 @@ class Session:
             return []
         channel, what = ended
         track = self.tracks[channel]
-        segment = what if isinstance(what, Segment) else track.closed_at(what.end)
+        segment = what if isinstance(what, Segment) else track.closed_at(what.end) if what.early else None
         if segment is not None:
             segment.decoded = decoded
             return self._advance()
         if isinstance(what, Segment) or what.open is not track.open:
             return []  # it was cut elsewhere, or nothing was said
-        if what.end is not None:
+        if what.early:
             track.open.early = Early(what.end, decoded)
-        partial = self.publications[channel].partial(track, decoded, self.epoch) if decoded.text else None
+        if not decoded.text:
+            return []
+        partial = self.publications[channel].partial(track, what.whole(decoded), self.epoch)
+        what.settle(decoded)
         return [partial] if partial else []
 
     # -- what a commit needs ---------------------------------------------------------------------------------------

@@ -58,13 +58,19 @@ class Early:
 
 @dataclass(slots=True, eq=False)
 class OpenSegment:
-    """The hypotheses of the segment that is being spoken. ``early_end``: up to where an early decode was begun."""
+    """The hypotheses of the segment that is being spoken.
+
+    ``early_end``: up to where an early decode was begun. ``settled``: stable words that partials do not decode again, and
+    ``settled_to``: where what they still decode begins (16 kHz).
+    """
 
     agreement: Agreement = field(default_factory=Agreement)
     revision: int = 0
     decoded_to: int = 0
     early_end: int | None = None
     early: Early | None = None
+    settled: tuple[str, ...] = ()
+    settled_to: int = 0
     shown: str = ""
     stable: str = ""
 
@@ -107,6 +113,12 @@ class Track:
         return self._segmenter.speech_start
 
     @property
+    def unsettled(self) -> int | None:
+        """Where the audio begins that a partial decodes, 16 kHz; None in silence."""
+        start = self._segmenter.speech_start
+        return None if start is None else max(start, self.open.settled_to)
+
+    @property
     def speech_end(self) -> int | None:
         """Where the open segment's audio ends if nothing more is said, 16 kHz; None while that may still move."""
         return self._segmenter.speech_end
@@ -145,12 +157,9 @@ class Track:
         if self._segmenter.speech_start is not None:
             self._apply(self._segmenter.force(), now_ms, mark)
 
-    def open_audio(self, end: int | None = None) -> Audio:
-        """The open segment's audio so far, or up to ``end``, shape (n,); empty in silence."""
-        start = self._segmenter.speech_start
-        if start is None:
-            return np.zeros(0, np.float32)
-        return self._audio.slice(start, self._segmenter.position if end is None else end).copy()
+    def audio(self, start: int, end: int) -> Audio:
+        """A copy of the audio of a 16 kHz range of the open segment, shape (n,)."""
+        return self._audio.slice(start, end).copy()
 
     def _take(self, audio: Audio, now_ms: int, mark: Mark) -> None:
         if self._skip:

@@ -4,22 +4,57 @@ Finals in order, and the newest partial of each channel. How a window is cut out
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import takewhile
 
-from kaption.domain.decoding import Audio, DecodeOptions, Kind, Window, window_length
+from kaption.domain.agreement import plain
+from kaption.domain.decoding import (
+    LONGEST_TEXT,
+    SAMPLE_RATE,
+    Audio,
+    Decoded,
+    DecodeOptions,
+    Kind,
+    Window,
+    window_length,
+)
+from kaption.domain.guards import token_budget
 from kaption.domain.outputs import Latency
 from kaption.domain.publication import Publication
 from kaption.domain.run import SessionConfig, Wanted
+from kaption.domain.settling import SETTLE_SECONDS, settle
 from kaption.domain.track import OpenSegment, Segment, Track, seconds
 from kaption_schemas.records import MAX_CHANNELS, RunOptions
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A window of a segment that was still open: its hypotheses, and for an early final where its audio ends."""
+    """A window of a segment that was still open: its hypotheses, its audio's range, and whether it is an early final."""
 
     open: OpenSegment
-    end: int | None
+    start: int
+    end: int
+    early: bool
+
+    def whole(self, decoded: Decoded) -> Decoded:
+        """``decoded`` with what was settled before it."""
+        if self.early or not self.open.settled:
+            return decoded
+        return replace(decoded, text=" ".join((*self.open.settled, decoded.text)))
+
+    def settle(self, decoded: Decoded) -> None:
+        """Settle what agreement made stable, after ``decoded`` was taken."""
+        if self.early:
+            return
+        open_ = self.open
+        rest = open_.agreement.stable[len(open_.settled) :]
+        same = (plain(word.text.strip()) == plain(stable) for word, stable in zip(decoded.words, rest, strict=False))
+        stable = sum(takewhile(bool, same))
+        found = settle(decoded.words, stable, seconds(self.end - self.start))
+        if found:
+            count, at = found
+            open_.settled = open_.agreement.stable[: len(open_.settled) + count]
+            open_.settled_to = self.start + round(at * SAMPLE_RATE)
 
 
 class Windows:
@@ -55,10 +90,12 @@ class Windows:
             self._in_flight[window_id] = segment
             audio = segment.audio
         else:
-            end = None if index is None else track.speech_end
-            self._in_flight[window_id] = Ahead(track.open, end)
-            audio = track.open_audio(end)
-            track.open.decoded_to, track.open.early_end = track.position, end
+            ahead = _ahead(track, early=index is not None)
+            self._in_flight[window_id] = ahead
+            audio = track.audio(ahead.start, ahead.end)
+            track.open.decoded_to = track.position
+            if ahead.early:
+                track.open.early_end = ahead.end
         index = track.next_index if index is None else index
         prompt = publications[channel].prompt(track, index) if self._prompted else ""
         chosen = self._decode_options(options, kind, audio, prompt)
@@ -101,15 +138,26 @@ class Windows:
         # Nothing was said since the last one: it would tell nothing new, and if the pause lasts the final is near.
         if fresh < self._config.partial_step or track.heard <= before:
             return None
-        return Wanted(window_id, Kind.PARTIAL, seconds(track.position - start), fresh - self._config.partial_step)
+        length = seconds(track.position - (track.unsettled or start))
+        return Wanted(window_id, Kind.PARTIAL, length, fresh - self._config.partial_step)
 
     def _decode_options(self, options: RunOptions, kind: Kind, audio: Audio, prompt: str) -> DecodeOptions:
         final = kind is Kind.FINAL
         return DecodeOptions(
             language=None if options.language == "auto" else options.language, task=options.task, prompt=prompt,
-            vocabulary=options.vocabulary, beam_size=self._config.beam_size if final else 1, word_times=final,
-            max_tokens=10 + int(6 * seconds(len(audio))),
+            vocabulary=options.vocabulary, beam_size=self._config.beam_size if final else 1,
+            word_times=final or seconds(len(audio)) > SETTLE_SECONDS,
+            # A final's limit follows from its window's length, so that finals of one length are decoded together.
+            max_tokens=LONGEST_TEXT if final else token_budget(seconds(len(audio))),
         )  # fmt: skip
+
+
+def _ahead(track: Track, *, early: bool) -> Ahead:
+    """What an early final or a partial takes of an open segment."""
+    start, end = (track.speech_start, track.speech_end) if early else (track.unsettled, track.position)
+    if start is None or end is None:
+        raise ValueError("nothing is open")
+    return Ahead(track.open, start, end, early)
 
 
 def _id(channel: int, index: int | None) -> int:

@@ -171,7 +171,6 @@ class WhisperBackend(Generic[F]):
         for row, (window, language) in enumerate(zip(windows, languages, strict=True)):
             options = window.options
             tokenizer = self._tokenizer(language, options.task)
-            # From the padded length, which a batch shares, so that a limit never depends on company.
             limit = min(options.max_tokens, guards.token_budget(window.padded / SAMPLE_RATE))
             prompt = prompt_tokens(options, tokenizer.encode, tokenizer.timestamp_begin)
             jobs.append(_Job(row, window, tokenizer, prompt, options.beam_size, limit))
@@ -202,16 +201,22 @@ class WhisperBackend(Generic[F]):
         return replace(job, prompt=prompt, beam_size=beam_size)
 
     def _generate(self, jobs: Sequence[_Job], features: F) -> dict[int, _Draft]:
-        """Decode jobs, those of one shape together; drafts by row."""
+        """Decode jobs, those of one shape together; drafts by row.
+
+        Without a beam an output is the beginning of a longer one, so that limits may differ; by beam it is not.
+        """
         drafts: dict[int, _Draft] = {}
-        for group in _groups(jobs, lambda job: (len(job.full_prompt), job.beam_size, job.max_new)):
+        for group in _groups(
+            jobs, lambda job: (len(job.full_prompt), job.beam_size, job.beam_size > 1 and job.max_new)
+        ):
             found = self._runtime.generate(
                 self._runtime.select(features, [job.row for job in group]),
                 [job.full_prompt for job in group],
                 beam_size=group[0].beam_size,
-                max_new=group[0].max_new,
+                max_new=max(job.max_new for job in group),
             )
-            drafts.update((job.row, _draft(job, hypothesis)) for job, hypothesis in zip(group, found, strict=True))
+            for job, hypothesis in zip(group, found, strict=True):
+                drafts[job.row] = _draft(job, replace(hypothesis, tokens=hypothesis.tokens[: job.max_new]))
         return drafts
 
     def _words(
