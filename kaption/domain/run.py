@@ -36,7 +36,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A window that could be decoded now: ``seconds`` of audio, ``overdue_s`` since it could first have been."""
+    """A window that could be decoded now: ``seconds`` of audio, ``overdue_s`` since it was due."""
 
     window_id: int
     kind: Kind

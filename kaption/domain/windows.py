@@ -11,6 +11,7 @@ from kaption.domain.agreement import plain
 from kaption.domain.decoding import (
     LONGEST_TEXT,
     SAMPLE_RATE,
+    VAD_FRAME,
     Audio,
     Decoded,
     DecodeOptions,
@@ -127,7 +128,10 @@ class Windows:
             return None
         if end == track.open.early_end:
             return None
-        return Wanted(window_id, Kind.FINAL, seconds(end - start), seconds(track.position - end))
+        # It is due when the pause is over, and may wait for others until then.
+        rules = self._config.rules
+        left = seconds((rules.pause - rules.trail) * VAD_FRAME) - seconds(track.position - end)
+        return Wanted(window_id, Kind.FINAL, seconds(end - start), -left)
 
     def _partial(self, channel: int, track: Track) -> Wanted | None:
         start, window_id = track.speech_start, _id(channel, None)
