@@ -145,7 +145,7 @@ async def live(up: Up, stretches: list[Spoken], heard: list[Heard], at_once: int
     streams = {f"{name}-{n}": Watched() for n in range(len(stretches))}
     watching = asyncio.create_task(watch(settings, streams))
     begin, before = time.monotonic(), usages(up.child.pid)
-    async with AIOKafkaProducer(**security(settings)) as producer:
+    async with AIOKafkaProducer(**security(settings), linger_ms=10) as producer:
         names = list(streams)
         for first in range(0, len(names), at_once):
             batch = range(first, min(first + at_once, len(names)))
