@@ -1,7 +1,7 @@
 """One conformance suite for every backend: same weights, same policy, whatever computes."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ctranslate2 import StorageView
 
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding import (
@@ -22,6 +23,10 @@ from kaption.domain.decoding import (
     window_length,
 )
 from kaption_gpu.backends import make_backend
+from kaption_gpu.backends.faster_whisper import CTranslate2Runtime, load_model
+from kaption_gpu.backends.runtime import Hypothesis
+from kaption_gpu.backends.whisper import WhisperBackend
+from kaption_gpu.weights import find_weights
 from tests.support.asterisk import Prompt, prompt, require_prompts
 from tests.support.wer import wer
 
@@ -198,6 +203,38 @@ def test_a_token_limit_ends_the_text(decode: Decode) -> None:
     short = decode(audio, replace(GREEDY, max_tokens=6)).text
     assert short
     assert len(short) < len(decode(audio, GREEDY).text)
+
+
+def test_limits_of_a_batch_may_differ(backend: Backend, decode: Decode) -> None:
+    audio = _speech(6, 1)[0].audio()
+    options = [replace(GREEDY, max_tokens=limit) for limit in (6, 30, 60)]
+    together = backend.transcribe([replace(_window(audio, option), kind=Kind.PARTIAL) for option in options])
+    assert [decoded.text for decoded in together] == [decode(audio, option).text for option in options]
+
+
+class CountingRuntime(CTranslate2Runtime):
+    """Counts its decodes."""
+
+    calls = 0
+
+    def generate(
+        self, features: StorageView, prompts: Sequence[Sequence[int]], *, beam_size: int, max_new: int
+    ) -> list[Hypothesis]:
+        self.calls += 1
+        return super().generate(features, prompts, beam_size=beam_size, max_new=max_new)
+
+
+@pytest.mark.parametrize("options", [GREEDY, BEAM], ids=["greedy", "beam"])
+def test_windows_of_one_length_are_decoded_at_once(options: DecodeOptions, data_folder: str) -> None:
+    """As a session asks for them: partials' limits follow from their audio, finals' from the window."""
+    settings = Settings(data=Path(data_folder))
+    weights, counting = find_weights(settings), load_model(find_weights(settings), 1)
+    runtime = CountingRuntime(counting.model)
+    backend = WhisperBackend(runtime, counting.hf_tokenizer, counting.feature_extractor, weights, "counting")
+    audio = _speech(6, 1)[0].audio()
+    limits = (30, 40, 58) if options is GREEDY else (options.max_tokens,) * 3
+    backend.transcribe([_window(audio, replace(options, max_tokens=limit)) for limit in limits])
+    assert runtime.calls == 1
 
 
 def test_windows_of_a_batch_share_a_length(backend: Backend) -> None:
