@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     prompt_seconds: float = Field(
         0, description="A live final is prompted by the one before if it ended less than this ago; 0: never."
     )
-    partial_step_seconds: float = Field(0.5, description="New audio that a partial waits for.")
+    partial_step_seconds: float = Field(0.4, description="New audio that a partial waits for.")
     session_timeout_ms: int = Field(10_000, description="Consumer session timeout of agents and workers.")
     transaction_timeout_ms: int = Field(15_000, description="Transaction timeout of a lane's producer.")
     hang_seconds: float = Field(120, description="A worker that makes no progress for this long ends, to be restarted.")

@@ -16,7 +16,7 @@ class SessionConfig:
 
     redaction: tuple[str, ...] = ()
     beam_size: int = 5
-    partial_step: float = 0.5
+    partial_step: float = 0.4
     idle_final: float = 30
     idle_close: float = 900
     ended_wait: float = 2
