@@ -1,26 +1,30 @@
-"""The pool's scheduling on virtual time: real sessions, detector and planner, a decoder that only takes time.
+"""The pool's scheduling on virtual time: real sessions, detector and planner, and a decoder that only takes time.
 
-    .venv/bin/python -m bench.simulate [--streams 16] [--seconds 60] [--cores 1.2]
+    .venv/bin/python -m bench.simulate [--streams 16] [--seconds 60] [--cores 1.2] [--real]
 
 Minutes of many streams in seconds, without the machine's noise, so that an idea about what to decode when can be tried. A
-decode says the words that the offline pass heard in its window, and takes what ``Costs`` says. Nothing here is a figure of the
-product: compare two runs of this.
+decode says the words that the offline pass heard in its window, and takes what ``Costs`` says; with ``--real`` the backend
+decodes, and what it took on a quiet machine is what it takes. Nothing here is a figure of the product: compare two runs of this.
 """
 
 import argparse
 import heapq
+import time
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final as Const
+from typing import Protocol
 
-from bench.live import FRAME, RATE, Watched, latencies, percentile
+from bench.live import FRAME, RATE, Watched, changed, latencies, percentile
 from bench.speech import Heard, joined, offline
-from kaption.domain.decoding import SAMPLE_RATE, Decoded, Kind, ModelInfo
+from kaption.adapters.settings import Settings
+from kaption.domain.decoding import SAMPLE_RATE, Backend, Decoded, Kind, ModelInfo, Window
 from kaption.domain.outputs import AudioRecord, Latency, Output, RunKey
 from kaption.domain.plan import Batch, Candidate, Planner
 from kaption.domain.redaction import Match
 from kaption.domain.run import Ports, SessionConfig
 from kaption.domain.session import Session
+from kaption_gpu.backends import make_backend
 from kaption_gpu.vad import SileroDetector
 from kaption_schemas.records import FinalTranscript, PartialTranscript
 from kaption_schemas.topics import Type
@@ -48,6 +52,39 @@ class Costs:
         return (took + (many * self.words if batch.kind is Kind.FINAL else 0)) / 1000
 
 
+class Decoder(Protocol):
+    """What takes a batch's windows, with the speech that they cover, and says their texts and the seconds that it took."""
+
+    def __call__(self, batch: Batch, windows: list["Begun"]) -> tuple[list[Decoded], float]:
+        """Decode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A window that a session began: seconds of the stream that it covers, and what was said in the stream."""
+
+    window: Window
+    span: tuple[float, float]
+    heard: Heard
+
+
+def perfect(batch: Batch, windows: list[Begun]) -> tuple[list[Decoded], float]:
+    """What a perfect model would say, at the cost of ``Costs``."""
+    said = [" ".join(w for w, at in b.heard.words if b.span[0] < at <= b.span[1]) for b in windows]
+    return [Decoded(text, "en", -0.2, 0.01, 1.2) for text in said], Costs().of(batch)
+
+
+def real(backend: Backend) -> Decoder:
+    """What ``backend`` says, and how long it took to."""
+
+    def decode(batch: Batch, windows: list[Begun]) -> tuple[list[Decoded], float]:  # noqa: ARG001  # as the other
+        begin = time.perf_counter()
+        results = backend.transcribe([begun.window for begun in windows])
+        return results, time.perf_counter() - begin
+
+    return decode
+
+
 class NoRedaction:
     """Nothing is redacted."""
 
@@ -67,7 +104,6 @@ class Stream:
     session: Session
     heard: Heard
     watched: Watched = field(default_factory=lambda: Watched(began=BEGIN_MS))
-    spans: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def take(self, outputs: list[Output], now_ms: int) -> None:
         """Note transcripts as a reader would."""
@@ -77,30 +113,27 @@ class Stream:
             elif isinstance(output, FinalTranscript):
                 self.watched.finals.append((now_ms, output))
 
-    def begin(self, window_id: int) -> None:
-        """Note what a window covers."""
+    def begin(self, window_id: int) -> Begun:
+        """Begin a window, and note what it covers."""
         track = self.session.tracks[0]
-        waiting = {id(s): (s.speech / RATE, s.end / RATE) for s in track.segments}
+        waiting = {id(s.audio): (s.speech / RATE, s.end / RATE) for s in track.segments}
         before = (track.speech_start or 0) / RATE, track.position / RATE
         window = self.session.begin(window_id)
-        found = next((waiting[id(s)] for s in track.segments if s.audio is window.audio), before)
-        self.spans[window_id] = found
-
-    def decoded(self, window_id: int) -> Decoded:
-        """What a perfect model would say."""
-        start, end = self.spans.pop(window_id)
-        return Decoded(" ".join(w for w, at in self.heard.words if start < at <= end), "en", -0.2, 0.01, 1.2)
+        return Begun(window, waiting.get(id(window.audio), before), self.heard)
 
 
-def simulate(streams: list[Stream], pcm: list[bytes], planner: Planner, costs: Costs, speed: float) -> dict[Kind, int]:
-    """Play all streams in real time on two executors of ``speed``; how many windows of each kind were decoded."""
+def simulate(
+    streams: list[Stream], pcm: list[bytes], planner: Planner, decode: Decoder, speed: float
+) -> dict[Kind, list[float]]:
+    """Play all streams in real time on two executors of ``speed``; for each kind the seconds of every window."""
     size, order = round(FRAME * RATE), count()
     events: list[tuple[float, int, str, object]] = []
     for number, audio in enumerate(pcm):
         for sequence in range(len(audio) // (2 * size)):
             late = (sequence + 1) * FRAME + FRAME * number / len(pcm) + 0.02
             heapq.heappush(events, (late, next(order), "frame", (number, sequence)))
-    free, done = 2, dict.fromkeys(Kind, 0)
+    free = 2
+    done: dict[Kind, list[float]] = {kind: [] for kind in Kind}
     while events:
         now, _, kind, what = heapq.heappop(events)
         now_ms = BEGIN_MS + round(now * 1000)
@@ -113,14 +146,13 @@ def simulate(streams: list[Stream], pcm: list[bytes], planner: Planner, costs: C
             )
             stream.take(list(stream.session.feed(record)), now_ms)
         else:
-            batch: Batch = what  # type: ignore[assignment]  # as pushed
+            batch, results, seconds = what  # type: ignore[misc]  # as pushed
             free += 1
-            planner.spent(batch, costs.of(batch) / speed)
-            for candidate in batch.windows:
-                stream = streams[candidate.owner]  # type: ignore[index]  # the stream's number
-                result = stream.decoded(candidate.window)
+            planner.spent(batch, seconds / speed)
+            done[batch.kind] += [seconds / len(results)] * len(results)
+            for candidate, result in zip(batch.windows, results, strict=True):
+                stream = streams[candidate.owner]
                 stream.take(list(stream.session.apply(candidate.window, result, now_ms)), now_ms)
-                done[candidate.kind] += 1
         while free:
             waiting = [
                 Candidate(n, w.window_id, "default", Latency.LIVE, w.kind, w.seconds, w.overdue_s)
@@ -131,9 +163,9 @@ def simulate(streams: list[Stream], pcm: list[bytes], planner: Planner, costs: C
             if chosen is None:
                 break
             free -= 1
-            for candidate in chosen.windows:
-                streams[candidate.owner].begin(candidate.window)  # type: ignore[index]  # the stream's number
-            heapq.heappush(events, (now + costs.of(chosen) / speed, next(order), "done", chosen))
+            begun = [streams[c.owner].begin(c.window) for c in chosen.windows]  # type: ignore[index]  # the stream's number
+            results, seconds = decode(chosen, begun)
+            heapq.heappush(events, (now + seconds / speed, next(order), "done", (chosen, results, seconds)))
     return done
 
 
@@ -144,23 +176,32 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--cores", type=float, default=1.2, help="what is left of the two for the executors")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--real", action="store_true", help="decode with the backend that this machine's settings name")
     arguments = parser.parse_args()
     stretches = joined(arguments.streams, arguments.seconds)
     heard = offline(stretches)
-    ports = Ports(SileroDetector, NoRedaction(), MODEL)
+    decode, model = perfect, MODEL
+    if arguments.real:
+        backend = make_backend(Settings(executors=1))
+        backend.warm_up()
+        decode, model = real(backend), backend.info
+    ports = Ports(SileroDetector, NoRedaction(), model)
     streams = [
         Stream(Session(RunKey("default", f"s{n}", f"run{n}"), Latency.LIVE, SessionConfig(), ports), words)
         for n, words in enumerate(heard)
     ]
     pcm = [stretch.pcm[:, 0].tobytes() for stretch in stretches]
-    done = simulate(streams, pcm, Planner(arguments.batch), Costs(), arguments.cores / 2)
+    done = simulate(streams, pcm, Planner(arguments.batch), decode, arguments.cores / 2)
     shown, committed, finals = list[float](), list[float](), list[float]()
     for stream, stretch in zip(streams, stretches, strict=True):
         more = latencies(stream.watched, stream.heard, len(stretch.pcm) / RATE / 2)
         shown, committed, finals = shown + more[0], committed + more[1], finals + more[2]
     for name, values in (("shown", shown), ("committed", committed), ("finals", finals)):
         print(f"  {name:9} p50 {percentile(values, 0.5):.2f} s, p95 {percentile(values, 0.95):.2f} s ({len(values)})")
-    print(f"  decoded: {done[Kind.FINAL]} finals, {done[Kind.PARTIAL]} partials")
+    for kind, took in done.items():
+        print(f"  {len(took)} {kind}s, {1000 * sum(took) / max(1, len(took)):.0f} ms each")
+    stable, lost = (sum(n) for n in zip(*(changed(stream.watched) for stream in streams), strict=True))
+    print(f"  {stable} stable words, of which finals changed {100 * lost / max(1, stable):.1f} %")
 
 
 if __name__ == "__main__":
