@@ -191,14 +191,15 @@ class Planner:
         if not any(c.latency is Latency.BATCH for c in waiting):
             self._batch_credit = min(self._batch_credit, 0.0)
             return
-        total = (len(chosen) + _FIXED_COST[chosen[0].kind]) * self._estimate(chosen[0])
+        total = self.estimate(chosen[0].kind, chosen[0].padded, len(chosen))
         files = total if chosen[0].latency is Latency.BATCH else 0.0
         credit = self._batch_credit + BATCH_SHARE * total - files
         self._batch_credit = min(max(credit, -_CREDIT_LIMIT), _CREDIT_LIMIT)
 
-    def estimate(self, kind: Kind, padded: int) -> float:
-        """Device seconds that one more window of ``padded`` samples will likely take."""
-        return self._cost[kind] * padded / SAMPLE_RATE
+    def estimate(self, kind: Kind, padded: int, windows: float) -> float:
+        """Device seconds that a batch of ``windows`` of ``padded`` samples will likely take."""
+        return (windows + _FIXED_COST[kind]) * self._cost[kind] * padded / SAMPLE_RATE
 
     def _estimate(self, candidate: Candidate) -> float:
-        return self.estimate(candidate.kind, candidate.padded)
+        """Device seconds that one more window like ``candidate`` will likely take."""
+        return self._cost[candidate.kind] * candidate.padded / SAMPLE_RATE

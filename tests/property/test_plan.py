@@ -1,4 +1,5 @@
 from collections.abc import Hashable
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,6 @@ def test_a_batch_is_drawn_from_what_waits_and_is_of_one_kind_and_length(
     rounds: list[list[Candidate]], size: int
 ) -> None:
     planner = Planner(size)
-    cost = planner.estimate
     for waiting in rounds:
         batch = planner.next(waiting)
         assert (batch is None) == (not waiting)
@@ -44,8 +44,12 @@ def test_a_batch_is_drawn_from_what_waits_and_is_of_one_kind_and_length(
         same = [c for c in fits if c.latency is lead]
         assert {c.latency for c in batch.windows} == {lead}, "a file's window makes a live batch later"
         if lead is Latency.LIVE:
-            most = max(1, round(LONGEST_BATCH / cost(batch.kind, batch.padded)))
-            assert len(batch.windows) == min(size, most, len(same)), "a slot is left empty only where nothing fits it"
+            count, half = len(batch.windows), 0.5
+            if count < min(size, len(same)):
+                more = planner.estimate(batch.kind, batch.padded, count + half)
+                assert more >= LONGEST_BATCH * 0.999, "a slot is left empty only where nothing fits it"
+            less = planner.estimate(batch.kind, batch.padded, count - half)
+            assert count == 1 or less <= LONGEST_BATCH * 1.001, "nothing can interrupt a batch"
         elif any(c.latency is Latency.LIVE for c in waiting):
             assert len(batch.windows) == FILES_BESIDE_LIVE, "a batch of files beside live ones is short"
         planner.spent(batch, 0.1)
@@ -60,6 +64,15 @@ def test_finals_lead_their_class_and_live_leads_files(waiting: list[Candidate]) 
     assert lead.latency is (Latency.LIVE if live else Latency.BATCH)
     if any(c.kind is Kind.FINAL and c.latency is lead.latency for c in waiting):
         assert lead.kind is Kind.FINAL
+
+
+@given(candidates.filter(bool), st.floats(-0.3, -0.01))
+def test_a_final_that_is_not_due_lets_partials_go_first(waiting: list[Candidate], overdue_s: float) -> None:
+    early = [replace(c, overdue_s=overdue_s) if c.kind is Kind.FINAL else c for c in waiting]
+    batch = Planner(4).next(early)
+    assert batch is not None
+    lead = batch.windows[0].latency
+    assert (batch.kind is Kind.PARTIAL) == any(c.kind is Kind.PARTIAL for c in early if c.latency is lead)
 
 
 @given(st.lists(candidates.filter(bool), min_size=1, max_size=10), st.integers(1, 8))
