@@ -11,6 +11,7 @@ aiokafka and Faust make their fetchers themselves, hence the method is replaced 
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 from typing import Final as Const
 from weakref import WeakKeyDictionary
@@ -27,32 +28,36 @@ QUIET_AFTER_SECONDS: Const = 10.0
 QUIET_SECONDS: Const = 0.25
 
 _ask: Const = Fetcher._proc_fetch_request
-_pauses: Const["WeakKeyDictionary[Any, dict[int, _Pause]]"] = WeakKeyDictionary()
+_pauses: Const["WeakKeyDictionary[Any, dict[int, Pause]]"] = WeakKeyDictionary()
 
 
-class _Pause:
-    """How long to wait before and after a question to one node."""
+class Pause:
+    """How long to wait before and after a question to one node; ``clock`` gives seconds."""
 
-    def __init__(self) -> None:
-        self._answered, self._since = 0.0, time.monotonic()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last_records = clock()
         self._seconds = 0.0
 
     def before(self) -> float:
-        return self._answered + BREATH_SECONDS - time.monotonic()
+        """Seconds from now until the next question; none or less when it may be asked at once."""
+        return self._last_records + BREATH_SECONDS - self._clock()
 
     def records(self) -> None:
-        self._answered = self._since = time.monotonic()
+        """An answer had records."""
+        self._last_records = self._clock()
         self._seconds = 0.0
 
     def after_nothing(self) -> float:
-        quiet = time.monotonic() - self._since > QUIET_AFTER_SECONDS
+        """Seconds to wait after an empty answer."""
+        quiet = self._clock() - self._last_records > QUIET_AFTER_SECONDS
         self._seconds = QUIET_SECONDS if quiet else min(max(self._seconds * 2, FIRST_SECONDS), MOST_SECONDS)
         return self._seconds
 
 
 async def _ask_patiently(self: Any, assignment: Any, node: int, request: Any) -> bool:
     """As the fetcher's own, with the pauses; returns whether a reader is to be woken (records, or an error)."""
-    pause = _pauses.setdefault(self, {}).setdefault(node, _Pause())
+    pause = _pauses.setdefault(self, {}).setdefault(node, Pause())
     # The fetcher cancels its questions and expects a quiet end, as its own method gives.
     with contextlib.suppress(asyncio.CancelledError):
         if (seconds := pause.before()) > 0:

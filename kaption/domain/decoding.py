@@ -20,7 +20,7 @@ Audio = npt.NDArray[np.float32]
 
 
 class Kind(StrEnum):
-    """Why a window is decoded; finals go before partials."""
+    """Why a window is decoded; finals that are due go before partials."""
 
     FINAL = "final"
     PARTIAL = "partial"

@@ -1,7 +1,8 @@
 """Which windows are decoded next: the pool's plan, as a pure function of what is waiting and of what was spent before.
 
-It owns fairness: finals before partials once they are due, live before files (which get at least a tenth of the device's time), tenants by
-deficit round robin in device seconds, the longest wait first within a tenant. It never sees audio, a model or a clock.
+It owns fairness: finals before partials once they are due, live before files (which get at least a tenth of the device's
+time), tenants by deficit round robin in device seconds, the longest wait first within a tenant. It never sees audio, a model
+or a clock.
 """
 
 from collections.abc import Hashable, Iterable, Sequence

@@ -80,6 +80,11 @@ class Segmenter:
         return end if self._speech is not None and self._worth and end <= self.position else None
 
     @property
+    def pause_left(self) -> int:
+        """Samples of further quiet that would end the open segment."""
+        return (self._enough() - self._quiet) * VAD_FRAME
+
+    @property
     def _trail_end(self) -> int:
         return self._heard + self._rules.trail * VAD_FRAME
 

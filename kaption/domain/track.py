@@ -123,7 +123,12 @@ class Track:
         """Where the open segment's audio ends if nothing more is said, 16 kHz; None while that may still move."""
         return self._segmenter.speech_end
 
-    def closed_at(self, audio_end: int | None) -> Segment | None:
+    @property
+    def pause_left(self) -> int:
+        """16 kHz samples of further quiet that would end the open segment."""
+        return self._segmenter.pause_left
+
+    def closed_at(self, audio_end: int) -> Segment | None:
         """The segment that waits for its final and whose audio ends there."""
         return next((s for s in self.segments if s.audio_end == audio_end and s.decoded is None), None)
 

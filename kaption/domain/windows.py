@@ -11,7 +11,6 @@ from kaption.domain.agreement import plain
 from kaption.domain.decoding import (
     LONGEST_TEXT,
     SAMPLE_RATE,
-    VAD_FRAME,
     Audio,
     Decoded,
     DecodeOptions,
@@ -128,10 +127,8 @@ class Windows:
             return None
         if end == track.open.early_end:
             return None
-        # It is due when the pause is over, and may wait for others until then.
-        rules = self._config.rules
-        left = seconds((rules.pause - rules.trail) * VAD_FRAME) - seconds(track.position - end)
-        return Wanted(window_id, Kind.FINAL, seconds(end - start), -left)
+        # It is due when the pause is over; until then partials go first.
+        return Wanted(window_id, Kind.FINAL, seconds(end - start), -seconds(track.pause_left))
 
     def _partial(self, channel: int, track: Track) -> Wanted | None:
         start, window_id = track.speech_start, _id(channel, None)

@@ -71,3 +71,10 @@ def test_a_finals_text_that_needs_the_one_before_is_never_early() -> None:
     for record in records(babble([(2.0, True), (0.35, False)], RATE), repeat(1600), RATE, ended=False):
         run.feed(record)
     assert {want.kind for want in run.wants(0)} == {Kind.PARTIAL}
+
+
+def test_it_is_due_when_the_pause_is_over_also_where_a_shorter_one_is_enough() -> None:
+    for loud, least in ((2.0, -0.33), (8.0, -0.14)):
+        run = session(config=CONFIG)
+        want, _ = feed_until_early(run, records(babble([(loud, True), (1.5, False)], RATE), repeat(512), RATE))
+        assert least < want.overdue_s <= 0
