@@ -1,18 +1,32 @@
-"""Which words of a growing segment are stable: those that two hypotheses in a row agree on.
+"""Which words of a growing segment are stable: those on which the hypotheses of the last moments agree.
 
-LocalAgreement-2: Liu, Spanakis and Niehues, "Low-Latency Sequence-to-Sequence Speech Recognition and Translation by
-Partial Hypothesis Selection", Interspeech 2020. What was agreed once never changes (promise 3).
+LocalAgreement: Liu, Spanakis and Niehues, "Low-Latency Sequence-to-Sequence Speech Recognition and Translation by Partial
+Hypothesis Selection", Interspeech 2020. There two hypotheses in a row decide. Ours may be 0.4 s apart and then make the same
+mistake, so the oldest that counts has heard ``AGREE_SECONDS`` less (ADR 12). What was agreed once never changes (promise 3).
 """
 
 import re
 from difflib import SequenceMatcher
+from typing import Final as Const
 
+from kaption.domain.decoding import SAMPLE_RATE
+
+#: Audio by which two hypotheses must differ for their agreement to count.
+AGREE_SECONDS: Const = 0.6
 _NOT_WORD = re.compile(r"[^\w]+")
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+)
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety"
+_DIGITS = {word: str(number) for number, word in enumerate(_SMALL.split())}
+_DIGITS |= {word: str(10 * number) for number, word in enumerate(_TENS.split(), 2)}
 
 
 def plain(word: str) -> str:
-    """A word without case and punctuation, so that their flips do not reset agreement."""
-    return _NOT_WORD.sub("", word.casefold()) or word
+    """A word without case and punctuation, and an English number in digits, so that their flips do not reset agreement."""
+    bare = _NOT_WORD.sub("", word.casefold())
+    return _DIGITS.get(bare, bare) or word
 
 
 class Agreement:
@@ -21,18 +35,21 @@ class Agreement:
     def __init__(self) -> None:
         self.stable: tuple[str, ...] = ()
         self.tail: tuple[str, ...] = ()
+        # Up to where each heard, and what it says behind the stable words: the youngest that counts, and all since.
+        self._since: list[tuple[int, tuple[str, ...]]] = []
 
-    def update(self, text: str) -> None:
-        """Take the newest hypothesis of the whole segment."""
+    def update(self, text: str, heard: int) -> None:
+        """Take the newest hypothesis of the whole segment, which heard it up to the 16 kHz position ``heard``."""
         words = text.split()
         rest = tuple(words[self._behind_stable(words) :])
+        counting = [n for n, (end, _) in enumerate(self._since) if heard - end >= AGREE_SECONDS * SAMPLE_RATE]
         agreed = 0
-        for old, new in zip(self.tail, rest, strict=False):
-            if plain(old) != plain(new):
-                break
-            agreed += 1
+        if counting:
+            del self._since[: counting[-1]]
+            agreed = min(_common(earlier, rest) for _, earlier in self._since)
         self.stable += rest[:agreed]
         self.tail = rest[agreed:]
+        self._since = [*((end, earlier[agreed:]) for end, earlier in self._since), (heard, self.tail)]
 
     def _behind_stable(self, words: list[str]) -> int:
         """Where ``words`` continue behind the stable ones, also where they now say some of those otherwise."""
@@ -49,3 +66,13 @@ class Agreement:
         last = blocks[-1]
         missing = len(done) - (last.a + last.size)
         return min(last.b + last.size + missing, len(now))
+
+
+def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
+    """How many words both begin with."""
+    count = 0
+    for a, b in zip(one, other, strict=False):
+        if plain(a) != plain(b):
+            break
+        count += 1
+    return count

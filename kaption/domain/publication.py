@@ -60,10 +60,10 @@ class Publication:
             self.done = track.checkpoint
         return out
 
-    def partial(self, track: Track, decoded: Decoded, epoch: int) -> PartialTranscript | None:
-        """The open segment's next revision; None when it shows nothing new."""
+    def partial(self, track: Track, decoded: Decoded, heard: int, epoch: int) -> PartialTranscript | None:
+        """The open segment's next revision, of a decode up to 16 kHz position ``heard``; None when it shows nothing new."""
         state, key = track.open, self.facts.key
-        state.agreement.update(decoded.text)
+        state.agreement.update(decoded.text, heard)
         agreed = " ".join(state.agreement.stable)
         stable = self._visible(agreed)
         text = self._visible(" ".join(state.agreement.stable + state.agreement.tail), len(agreed))

@@ -131,7 +131,7 @@ class Session:
             track.open.early = Early(what.end, decoded)
         if not decoded.text:
             return []
-        partial = self.publications[channel].partial(track, what.whole(decoded), self.epoch)
+        partial = self.publications[channel].partial(track, what.whole(decoded), what.end, self.epoch)
         what.settle(decoded)
         return [partial] if partial else []
 

@@ -1,0 +1,61 @@
+"""Which words of a growing segment are stable."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kaption.domain.agreement import AGREE_SECONDS, Agreement, plain
+from kaption.domain.decoding import SAMPLE_RATE
+
+STEP = round(AGREE_SECONDS * SAMPLE_RATE)
+
+
+def after(*hypotheses: tuple[float, str]) -> Agreement:
+    """An agreement that took texts, each with the steps of audio that it heard."""
+    agreement = Agreement()
+    for steps, text in hypotheses:
+        agreement.update(text, round(steps * STEP))
+    return agreement
+
+
+def test_words_on_which_two_hypotheses_agree_are_stable() -> None:
+    found = after((1, "press one to mute"), (2, "press one to mood or"))
+    assert (found.stable, found.tail) == (("press", "one", "to"), ("mood", "or"))
+
+
+def test_two_that_heard_almost_the_same_make_nothing_stable() -> None:
+    assert after((1, "call for on"), (1.9, "call for on")).stable == ()
+
+
+def test_all_since_the_one_that_counts_must_agree() -> None:
+    assert after((1, "call forward"), (1.5, "call for"), (2, "call forward on")).stable == ("call",)
+
+
+def test_older_ones_are_forgotten() -> None:
+    found = after((1, "as we're in"), (2, "password is wrong"), (3, "password incorrect"))
+    assert found.stable == ("password",)
+
+
+def test_flips_of_case_punctuation_and_digits_do_not_matter() -> None:
+    found = after((1, "Three. to eject, the"), (2, "3 to Eject the last"))
+    assert found.stable == ("3", "to", "Eject", "the")
+    assert plain("Twenty,") == plain("20") != plain("2")
+    assert plain("...") == "..."
+
+
+def test_what_follows_stable_words_that_a_hypothesis_says_otherwise_is_found() -> None:
+    found = after((1, "press for to exit"), (2, "press for to exit"), (3, "press 4 to exit the menu"))
+    assert found.stable == ("press", "for", "to", "exit")
+    assert found.tail == ("the", "menu")
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.lists(st.sampled_from(["a", "b", "four", "4"]), max_size=6)), max_size=12)
+)
+def test_the_stable_part_only_grows(hypotheses: list[tuple[int, list[str]]]) -> None:
+    agreement, heard = Agreement(), 0
+    before: tuple[str, ...] = ()
+    for steps, words in hypotheses:
+        heard += steps * STEP // 2
+        agreement.update(" ".join(words), heard)
+        assert agreement.stable[: len(before)] == before
+        before = agreement.stable
