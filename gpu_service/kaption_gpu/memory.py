@@ -179,6 +179,15 @@ class LaneMemory:
         if entry := self._entries.get(key):
             entry.session.abandon(window_id)
 
+    def fail(self, key: RunKey, window_id: int, *, hung: bool) -> bool:
+        """The model failed on a window, or hung: put it back; False when its session gives it up instead."""
+        entry = self._entries.get(key)
+        outputs = entry.session.fail(window_id, hung=hung) if entry else None
+        if entry is None or outputs is None:
+            return True
+        self._collect(entry, outputs, self.record_ms)
+        return False
+
     def apply(self, key: RunKey, window_id: int, decoded: Decoded, now_ms: int) -> None:
         """Hand a result to its session; one for a run that has closed meanwhile is dropped."""
         if entry := self._entries.get(key):

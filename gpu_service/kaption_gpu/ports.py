@@ -28,6 +28,10 @@ class Wanted(Protocol):
     def overdue_s(self) -> float:
         """For how long it has been waiting."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether it may make its batch fail, and is decoded by itself."""
+
 
 class LaneSession(Protocol):
     """One run, all its channels, as a state machine without I/O, clock or model. Times are ms since 1970."""
@@ -70,6 +74,9 @@ class LaneSession(Protocol):
 
     def abandon(self, window_id: int) -> None:
         """Put a window in flight back."""
+
+    def fail(self, window_id: int, *, hung: bool) -> Sequence[Output] | None:
+        """The model failed on a window's batch, or hung: put it back, to be decoded alone (None), or give it up."""
 
     def apply(self, window_id: int, decoded: Decoded, now_ms: int) -> Sequence[Output]:
         """Take a window's result."""

@@ -137,6 +137,8 @@ def durable_message(output: FinalTranscript | Gap | StreamCompleted, trace: dict
             return _transcript(FINAL, Type.FINAL, output, _segment_id(output, split=split), trace)
         case Gap():
             event = f"{output.run}/gap/{output.channel}/{output.first_sequence}"
+            if output.reason is Reason.DECODE_FAILED:  # two of these may begin in one frame
+                event += f"/{output.first_sample}"
             return _transcript(FINAL, Type.GAP, output, event, trace)
         case StreamCompleted():
             return _transcript(FINAL, Type.COMPLETED, output, f"{output.run}/completed/{output.channel}", trace)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from kaption.domain.ordering import Missing
+from kaption_schemas.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,11 @@ class Ledger:
             elif item.end > sample:
                 return item.sequence, item.start
         return (self._open[0].first if self._open else awaited), end
+
+    def holding(self, start: int, end: int, reason: Reason) -> Missing:
+        """The frames that hold samples of ``[start, end)``, as a gap."""
+        held = [item.sequence for item in self._items if not item.gap and item.start < end and item.end > start]
+        return Missing(held[0], held[-1], reason)
 
     def settle(self, sequence: int | None) -> list[Item]:
         """Forget what lies before ``sequence`` (everything when None), and return the gaps among it."""

@@ -1,6 +1,6 @@
 """What goes into a session and what comes out of it, as data. The pool turns outputs into records and transactions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -57,6 +57,10 @@ class AudioRecord:
     rate: int = 16000
     channels: int = 1
     body: bytes = b""
+
+    def as_gap(self, reason: Reason) -> "AudioRecord":
+        """What takes the place of a frame that is refused."""
+        return replace(self, kind=Type.GAP, samples=0, body=reason.encode())
 
 
 @dataclass(frozen=True, slots=True)

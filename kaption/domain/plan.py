@@ -36,7 +36,8 @@ class Candidate:
     """A window that some session wants decoded.
 
     ``owner`` is the caller's handle of the session, ``window`` the session's id of the window; ``seconds`` of audio;
-    ``overdue_s`` is how long it has been waiting; negative for a final that need not be there yet.
+    ``overdue_s`` is how long it has been waiting; negative for a final that need not be there yet; ``alone``: it may
+    make its batch fail, and is decoded by itself.
     """
 
     owner: Hashable
@@ -46,6 +47,7 @@ class Candidate:
     kind: Kind
     seconds: float
     overdue_s: float
+    alone: bool = False
 
     @property
     def padded(self) -> int:
@@ -112,8 +114,9 @@ class Planner:
         lead = self._lead_class(waiting)
         first = self._take(self._turn_of(sorted({c.tenant for c in lead})), lead)
         chosen = [first]
-        size = min(self._room(first, waiting), self._fitting(first))
-        fits = [c for c in waiting if c is not first and c.kind is first.kind and c.padded == first.padded]
+        size = 1 if first.alone else min(self._room(first, waiting), self._fitting(first))
+        together = (c for c in waiting if c is not first and not c.alone)
+        fits = [c for c in together if c.kind is first.kind and c.padded == first.padded]
         # Only of the same class: on a processor each further window makes a live caption later.
         rest = [c for c in fits if c.latency is first.latency]
         while rest and len(chosen) < size:

@@ -36,12 +36,16 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A window that could be decoded now: ``seconds`` of audio, ``overdue_s`` since it was due."""
+    """A window that could be decoded now: ``seconds`` of audio, ``overdue_s`` since it was due.
+
+    ``alone``: it, or another of its channel, has failed; it shall not take others down.
+    """
 
     window_id: int
     kind: Kind
     seconds: float
     overdue_s: float
+    alone: bool = False
 
 
 @dataclass(slots=True)

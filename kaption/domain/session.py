@@ -6,6 +6,8 @@ its records, a run gives the same finals. Where a segment ends is decided in ``s
 needs in ``snapshots``.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -111,8 +113,12 @@ class Session:
         return self._windows.begin(window_id, self.tracks, self.publications, self.options)
 
     def abandon(self, window_id: int) -> None:
-        """A window's batch failed: it is wanted again."""
+        """A window's batch was not decoded: it is wanted again."""
         self._windows.abandon(window_id)
+
+    def fail(self, window_id: int, *, hung: bool) -> list[Output] | None:
+        """The model failed on a window's batch, or hung: it is wanted again, alone (None), or is given up, and what follows."""
+        return None if self._windows.fail(window_id, hung=hung) else self._advance()
 
     def apply(self, window_id: int, decoded: Decoded, now_ms: int) -> list[Output]:  # noqa: ARG002  # the pool's port
         """Take a result; one that came too late for its segment changes nothing."""
@@ -194,9 +200,9 @@ class Session:
             if refusal is Reason.FASTER_THAN_REALTIME:
                 self._end(refusal, record.timestamp_ms)
                 return out
-            record = _gap_of(record, refusal)
+            record = record.as_gap(refusal)
         elif record.kind is Type.GAP:
-            record = _gap_of(record, Gap.model_validate_json(record.body).reason)
+            record = record.as_gap(Gap.model_validate_json(record.body).reason)
         out += self._steps(self.order.push(record), record.timestamp_ms)
         ended = self.progress.ended
         if ended and self.order.next > ended.last_sequence:
@@ -300,7 +306,11 @@ class Session:
         out, self._due = self._due, []
         closing = self.progress.closing is not None
         for track, publication in zip(self.tracks, self.publications, strict=True):
-            out += publication.advance(track, closing=closing)
+            for final in publication.advance(track, closing=closing):
+                if final.quality and final.quality.suppressed == Reason.DECODE_FAILED:
+                    frames = self.ledger.holding(final.start_sample, final.end_sample, Reason.DECODE_FAILED)
+                    out.append(self._gap(frames, final.start_sample, final.end_sample, final.channel))
+                out.append(final)
         out = [*self._settle(), *out]
         if closing and not self.closed and not any(track.segments for track in self.tracks):
             out += self._complete()
@@ -313,15 +323,16 @@ class Session:
             return []
         over = self.progress.closing is not None and not any(track.segments for track in self.tracks)
         self.order.forget(done.sequence)
-        return [self._gap(item) for item in self.ledger.settle(None if over else done.sequence)]
+        return self._gaps(self.ledger.settle(None if over else done.sequence))
 
-    def _gap(self, item: Item) -> Gap:
+    def _gaps(self, items: Sequence[Item]) -> list[Output]:
+        return [self._gap(item.gap, item.start, item.end) for item in items if item.gap]
+
+    def _gap(self, gap: Missing, start: int, end: int, channel: int = 0) -> Gap:
         self.progress.gaps += 1
-        gap = item.gap
-        assert gap is not None  # noqa: S101  # only gap items come here
         return Gap(
-            run=self.key.run, tenant=self.key.tenant, stream=self.key.stream, reason=gap.reason,
-            first_sequence=gap.first, last_sequence=gap.last, first_sample=item.start, samples=item.end - item.start,
+            run=self.key.run, tenant=self.key.tenant, stream=self.key.stream, channel=channel, reason=gap.reason,
+            first_sequence=gap.first, last_sequence=gap.last, first_sample=start, samples=end - start,
         )  # fmt: skip
 
     def _complete(self) -> list[Output]:
@@ -329,7 +340,7 @@ class Session:
         self.progress.ended_offset = None
         out: list[Output] = []
         if not self.tracks:
-            out += [self._gap(item) for item in self.ledger.settle(None)]
+            out += self._gaps(self.ledger.settle(None))
         counts = [track.next_index for track in self.tracks] or [0]
         for channel, count in enumerate(counts):
             out.append(
@@ -386,11 +397,3 @@ class Session:
     def _done(self) -> Checkpoint | None:
         """The earliest of the channels' checkpoints: a replay begins there."""
         return min((p.done for p in self.publications), key=lambda c: (c.sequence, c.sample), default=None)
-
-
-def _gap_of(record: AudioRecord, reason: Reason) -> AudioRecord:
-    """What takes the place of a frame that is refused."""
-    return AudioRecord(
-        Type.GAP, record.key, record.offset, record.timestamp_ms, record.received_ms, record.sequence,
-        record.first_sample, 0, record.rate, record.channels, reason.encode(),
-    )  # fmt: skip

@@ -61,7 +61,7 @@ class OpenSegment:
     """The hypotheses of the segment that is being spoken.
 
     ``early_end``: up to where an early decode was begun. ``settled``: stable words that partials do not decode again, and
-    ``settled_to``: where what they still decode begins (16 kHz).
+    ``settled_to``: where what they still decode begins (16 kHz). ``given_up``: the model fails on it; it shows no partials.
     """
 
     agreement: Agreement = field(default_factory=Agreement)
@@ -69,6 +69,7 @@ class OpenSegment:
     decoded_to: int = 0
     early_end: int | None = None
     early: Early | None = None
+    given_up: bool = False
     settled: tuple[str, ...] = ()
     settled_to: int = 0
     shown: str = ""

@@ -24,7 +24,13 @@ from kaption.domain.publication import Publication
 from kaption.domain.run import SessionConfig, Wanted
 from kaption.domain.settling import SETTLE_SECONDS, settle
 from kaption.domain.track import OpenSegment, Segment, Track, seconds
+from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MAX_CHANNELS, RunOptions
+
+#: A window is given up when it failed this often: the first time may have been another's fault, then it is alone.
+#: A hang costs an executor for good, so it counts as two.
+MOST_FAILURES = 4
+_UNDECODED = Decoded("", None, 0.0, 0.0, 0.0, suppressed=Reason.DECODE_FAILED.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,7 @@ class Windows:
         self._live = latency is Latency.LIVE
         self._config = config
         self._in_flight: dict[int, Segment | Ahead] = {}
+        self._failures: dict[int, int] = {}
 
     def wants(self, tracks: Sequence[Track], now_ms: int) -> list[Wanted]:
         """What could be decoded now and is not in flight."""
@@ -72,10 +79,10 @@ class Windows:
             for segment in self._decodable(track):
                 window_id, late = _id(channel, segment.index), (now_ms - segment.since_ms) / 1000
                 if window_id not in self._in_flight:
-                    out.append(Wanted(window_id, Kind.FINAL, seconds(len(segment.audio)), late))
-            ahead = (self._early(channel, track) or self._partial(channel, track)) if self._live else None
-            if ahead is not None:
-                out.append(ahead)
+                    out.append(Wanted(window_id, Kind.FINAL, seconds(len(segment.audio)), late, self._alone(channel)))
+            if self._live and not track.open.given_up:
+                ahead = self._early(channel, track) or self._partial(channel, track)
+                out += [ahead] if ahead else []
         return out
 
     def begin(
@@ -102,18 +109,49 @@ class Windows:
         return Window(window_id, kind, audio, window_length(len(audio), kind), chosen)
 
     def abandon(self, window_id: int) -> None:
-        """A window's batch failed: it is wanted again."""
+        """A window's batch was not decoded: it is wanted again."""
         self._in_flight.pop(window_id, None)
+
+    def fail(self, window_id: int, *, hung: bool) -> bool:
+        """The model failed on a window's batch, or hung: it is wanted again, alone. False when it is given up instead.
+
+        A final that is given up has no text; of an open segment no more is shown, and its final begins to count anew.
+        Executors that hang are few, so an open segment is given up at the first.
+        """
+        what = self._in_flight.pop(window_id, None)
+        if what is None:
+            return True
+        if isinstance(what, Ahead) and what.early:
+            what.open.early_end = None
+        failures = self._failures.get(window_id, 0) + (2 if hung else 1)
+        self._failures[window_id] = failures
+        if failures < MOST_FAILURES and not (hung and isinstance(what, Ahead)):
+            return True
+        if isinstance(what, Segment):
+            del self._failures[window_id]
+            what.decoded = _UNDECODED
+        else:
+            self._failures[window_id] = 1
+            what.open.given_up = True
+        return False
 
     def end(self, window_id: int) -> tuple[int, Segment | Ahead] | None:
         """A window has come back: its channel, and its segment or what was open then."""
         what = self._in_flight.pop(window_id, None)
-        return None if what is None else (_split_id(window_id)[0], what)
+        if what is None:
+            return None
+        channel = _split_id(window_id)[0]
+        for decoded in (window_id, _id(channel, None)):
+            self._failures.pop(decoded, None)
+        return channel, what
 
     @property
     def _prompted(self) -> bool:
         """A file's windows are decoded side by side, so none can wait for another's text."""
         return self._live and self._config.prompt_seconds > 0
+
+    def _alone(self, channel: int) -> bool:
+        return any(_split_id(failed)[0] == channel for failed in self._failures)
 
     def _decodable(self, track: Track) -> list[Segment]:
         """Segments that wait for a decode: one by one where each is prompted by the one before."""
@@ -128,7 +166,7 @@ class Windows:
         if end == track.open.early_end:
             return None
         # It is due when the pause is over; until then partials go first.
-        return Wanted(window_id, Kind.FINAL, seconds(end - start), -seconds(track.pause_left))
+        return Wanted(window_id, Kind.FINAL, seconds(end - start), -seconds(track.pause_left), self._alone(channel))
 
     def _partial(self, channel: int, track: Track) -> Wanted | None:
         start, window_id = track.speech_start, _id(channel, None)
@@ -140,7 +178,7 @@ class Windows:
         if fresh < self._config.partial_step or track.heard <= before:
             return None
         length = seconds(track.position - (track.unsettled or start))
-        return Wanted(window_id, Kind.PARTIAL, length, fresh - self._config.partial_step)
+        return Wanted(window_id, Kind.PARTIAL, length, fresh - self._config.partial_step, self._alone(channel))
 
     def _decode_options(self, options: RunOptions, kind: Kind, audio: Audio, prompt: str) -> DecodeOptions:
         final = kind is Kind.FINAL

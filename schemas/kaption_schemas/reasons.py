@@ -82,6 +82,7 @@ class Reason(StrEnum):
     UNSUPPORTED_TASK = "unsupported_task", "The model cannot do this task."
     OVERLOADED = "overloaded", "The pool is full; new runs are refused for now."
     AUDIO_UNAVAILABLE = "audio_unavailable", "The normalised audio that a chunk refers to could not be read."
+    DECODE_FAILED = "decode_failed", "The model failed on this audio each time; its final has no text."
     # Why audio is missing, and why a run closed.
     LOST = "lost", "Frames never arrived within the reorder bound."
     RETENTION = "retention", "The log no longer holds records that were not yet transcribed."

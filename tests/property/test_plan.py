@@ -18,6 +18,7 @@ candidates = st.lists(
         kind=st.sampled_from(Kind),
         seconds=st.floats(0.1, 30),
         overdue_s=st.floats(0, 60),
+        alone=st.sampled_from([False, False, False, True]),
     ),
     max_size=30,
     unique_by=lambda c: (c.owner, c.window),
@@ -39,11 +40,15 @@ def test_a_batch_is_drawn_from_what_waits_and_is_of_one_kind_and_length(
         assert all(any(c is w for w in waiting) for c in batch.windows)
         assert {c.kind for c in batch.windows} == {batch.kind}
         assert {c.padded for c in batch.windows} == {batch.padded}
-        fits = [c for c in waiting if c.kind is batch.kind and c.padded == batch.padded]
+        alone = any(c.alone for c in batch.windows)
+        assert not alone or len(batch.windows) == 1, "what may fail takes nothing else down"
+        fits = [c for c in waiting if c.kind is batch.kind and c.padded == batch.padded and c.alone is alone]
         lead = batch.windows[0].latency
         same = [c for c in fits if c.latency is lead]
         assert {c.latency for c in batch.windows} == {lead}, "a file's window makes a live batch later"
-        if lead is Latency.LIVE:
+        if alone:
+            pass
+        elif lead is Latency.LIVE:
             count, half = len(batch.windows), 0.5
             if count < min(size, len(same)):
                 more = planner.estimate(batch.kind, batch.padded, count + half)

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaption.domain.decoding import Decoded
+from kaption.domain.decoding import Decoded, Kind
 from kaption.domain.outputs import AudioRecord, Latency, Output
 from kaption.domain.run import SessionConfig
 from kaption.domain.segmenter import SegmentRules
 from kaption.domain.session import Session
+from kaption.domain.windows import MOST_FAILURES
 from kaption_schemas.records import FinalTranscript, StreamCompleted
 from tests.support.runs import PORTS, babble, decode_all, finals, play, records, session
 from tests.support.voices import spell
@@ -125,3 +126,25 @@ def test_a_decode_that_begins_before_the_pause_is_over_never_shows(
     quiet = session(config=config)
     behind = [o for record in stream for o in quiet.feed(record)] + decode_all(quiet, stream[-1].timestamp_ms)
     assert finals(out) == finals(behind)
+
+
+@given(data=st.data(), rate=RATES)
+@settings(max_examples=40, deadline=None)
+def test_failures_that_pass_never_show(data: st.DataObject, rate: int) -> None:
+    """The model fails on any window up to three times, and each comes back in its time."""
+    config = replace(CONFIG, prompt_seconds=data.draw(st.sampled_from([0, 10])))
+    stream = records(babble(SHAPE, rate), repeat(rate // 10), rate)
+    run, out, failures = session(config=config), list[Output](), dict[int, int]()
+    for record in [*stream, *repeat(stream[-1], 30)]:
+        out += run.feed(record)
+        for want in run.wants(record.timestamp_ms):
+            window = run.begin(want.window_id)
+            count = failures.get(window.id, 0)
+            if (window.kind is Kind.PARTIAL or count < MOST_FAILURES - 1) and data.draw(st.booleans()):
+                failures[window.id] = count + 1
+                run.fail(window.id, hung=False)
+                continue
+            out += run.apply(window.id, spell(window), record.timestamp_ms)
+    quiet = session(config=config)
+    assert finals(out) == finals(play(quiet, stream))
+    assert [o.gaps for o in out if isinstance(o, StreamCompleted)] == [0]

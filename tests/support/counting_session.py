@@ -9,6 +9,7 @@ import numpy as np
 
 from kaption.domain.decoding import Decoded, DecodeOptions, Kind, ModelInfo, Window, window_length
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
+from kaption.domain.windows import MOST_FAILURES
 from kaption_gpu.ports import ObjectUnavailableError, SnapshotUnreadableError, StoreAwayError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, FinalTranscript, Gap, Model, PartialTranscript, RunOptions, StreamCompleted
@@ -27,6 +28,7 @@ class CountingWanted:
     kind: Kind
     seconds: float
     overdue_s: float
+    alone: bool
 
 
 class CountingSession:
@@ -45,6 +47,8 @@ class CountingSession:
         self.chunks: list[tuple[int, int, bytes]] = []  # offset, sequence, PCM
         self.closing: tuple[Reason, int] | None = None
         self.flying: dict[int, int] = {}  # window -> chunks in it
+        self.failures: dict[int, int] = {}
+        self.muted = False
 
     def feed(self, record: AudioRecord) -> list[Output]:
         if self.closing:
@@ -86,11 +90,11 @@ class CountingSession:
         return len(self.chunks) if self.closing and self.chunks else 0
 
     def wants(self, now_ms: int) -> list[CountingWanted]:
-        out = []
+        out, alone = [], bool(self.failures)
         if 1 not in self.flying and self._segment_chunks():
-            out.append(CountingWanted(1, Kind.FINAL, 1.0, 0.0))
-        if 2 not in self.flying and self.chunks and self.latency is Latency.LIVE:
-            out.append(CountingWanted(2, Kind.PARTIAL, 1.0, 0.0))
+            out.append(CountingWanted(1, Kind.FINAL, 1.0, 0.0, alone))
+        if 2 not in self.flying and self.chunks and self.latency is Latency.LIVE and not self.muted:
+            out.append(CountingWanted(2, Kind.PARTIAL, 1.0, 0.0, alone))
         return out
 
     def begin(self, window_id: int) -> Window:
@@ -103,8 +107,20 @@ class CountingSession:
     def abandon(self, window_id: int) -> None:
         self.flying.pop(window_id, None)
 
+    def fail(self, window_id: int, *, hung: bool) -> list[Output] | None:
+        count = self.flying.pop(window_id)
+        self.failures[window_id] = self.failures.get(window_id, 0) + (2 if hung else 1)
+        if self.failures[window_id] < MOST_FAILURES:
+            return None
+        if window_id == 1:
+            self.flying[window_id] = count
+            return self.apply(window_id, Decoded("", None, 0.0, 0.0, 0.0), 0)
+        self.muted = True
+        return []
+
     def apply(self, window_id: int, decoded: Decoded, now_ms: int) -> list[Output]:
         count = self.flying.pop(window_id)
+        self.failures.pop(window_id, None)
         if window_id == 2:
             self.revision += 1
             return [
@@ -122,6 +138,7 @@ class CountingSession:
             redactions=(), model=Model(name="counting", digest="0", backend="test"),
         )  # fmt: skip
         self.segment += 1
+        self.muted = False
         return [final, *self._finish()]
 
     def _finish(self) -> list[Output]:
