@@ -12,11 +12,13 @@ from kaption.adapters.telemetry import Telemetry, inject
 from kaption.domain.decoding import SAMPLE_RATE, ModelInfo
 from kaption.domain.overload import Step
 from kaption.domain.plan import Backlog
+from kaption_gpu.batches import BatchStats, Recovered
+from kaption_gpu.executor import Cause
 from kaption_gpu.lane import LaneStats
 from kaption_gpu.lane_data import Draft, Shown, Source
 from kaption_gpu.records import Message
 from kaption_gpu.transactions import PartialsStats
-from kaption_gpu.worker import BatchStats, Sinks
+from kaption_gpu.worker import Sinks
 from kaption_schemas.headers import TRACE, Headers
 
 
@@ -65,12 +67,23 @@ class PoolMetrics:
     def sinks(self) -> Sinks:
         """What the worker is given."""
         return Sinks(
-            decoded=self.decoded, shown=self.shown, committed=self.committed, state=self.state, overload=self.overload
-        )
+            decoded=self.decoded, shown=self.shown, committed=self.committed, state=self.state, overload=self.overload,
+            replaced=self.replaced, recovered=self.recovered,
+        )  # fmt: skip
 
     def overload(self, step: Step) -> None:
         """What the pool lets go now."""
         self._telemetry.record(names.OVERLOAD_STEP, step.value)
+
+    def replaced(self, cause: Cause) -> None:
+        """An executor was replaced."""
+        self._telemetry.record(names.EXECUTORS_REPLACED, cause=cause.value)
+
+    def recovered(self, stats: Recovered) -> None:
+        """The windows of its batch were put back, or given up."""
+        kind = stats.batch.kind.value
+        self._telemetry.record(names.WINDOWS_AGAIN, stats.again, kind=kind)
+        self._telemetry.record(names.WINDOWS_GIVEN_UP, stats.given_up, kind=kind)
 
     def decoded(self, stats: BatchStats) -> None:
         """A batch was decoded."""

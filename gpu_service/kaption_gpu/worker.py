@@ -20,14 +20,15 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from kaption.adapters.kafka import security
 from kaption.adapters.members import client_id, keep_removing
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Backend, Decoded, Kind
-from kaption.domain.outputs import Latency, RunKey
+from kaption.domain.decoding import Backend, Kind
+from kaption.domain.outputs import Latency
 from kaption.domain.overload import Overload, Signs, Step
 from kaption.domain.plan import Backlog, Batch, Candidate, Planner, backlog
-from kaption_gpu.executor import Execution, Executors
+from kaption_gpu import batches
+from kaption_gpu.batches import BatchStats, Recovered
+from kaption_gpu.executor import Cause, Execution, Executors, ReplacedError
 from kaption_gpu.lane import Lane, LaneParts, LaneStats, now_ms
 from kaption_gpu.lane_data import Draft, Shown, Source
-from kaption_gpu.memory import LaneMemory
 from kaption_gpu.opening import source_of
 from kaption_gpu.ports import Objects, Sessions
 from kaption_gpu.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
@@ -46,16 +47,7 @@ _WATCH_SECONDS: Const = 5.0
 
 
 class StuckError(Exception):
-    """Polling or an executor made no progress for ``Settings.hang_seconds``."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchStats:
-    """One batch that was decoded, what came of it, and the seconds that it took on the device."""
-
-    batch: Batch
-    results: tuple[Decoded, ...]
-    seconds: float
+    """Polling or a lane made no progress for ``Settings.hang_seconds``, or more executors hang than can be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +59,8 @@ class Sinks:
     committed: Callable[[Source, Draft], None] = lambda _source, _draft: None
     state: Callable[[Backlog, PartialsStats, tuple[LaneStats, ...]], None] = lambda _backlog, _partials, _lanes: None
     overload: Callable[[Step], None] = lambda _step: None
+    replaced: Callable[[Cause], None] = lambda _cause: None
+    recovered: Callable[[Recovered], None] = lambda _recovered: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +83,9 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self._parts = parts
         self._wake = asyncio.Event()
         self._planner = Planner(parts.settings.batch_size)
-        self._executors = Executors(parts.backend, parts.settings.executors)
+        self._executors = Executors(
+            parts.backend, parts.settings.executors, parts.settings.hang_seconds, parts.sinks.replaced
+        )
         self._overload = Overload()
         self._observed = (time.monotonic(), 0.0)
         self._partials = PartialsWriter(parts.settings)
@@ -141,7 +137,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         stopping = asyncio.create_task(stop.wait())
         ready()
         try:
-            watched: list[asyncio.Future[Any]] = [*tasks, self._failed]
+            watched: list[asyncio.Future[Any]] = [*tasks, self._failed, self._executors.broken]
             await asyncio.wait([*watched, stopping], return_when=asyncio.FIRST_COMPLETED)
             for future in watched:
                 if future.done():
@@ -283,7 +279,16 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         """What all sessions want decoded."""
         now = now_ms()
         return [
-            Candidate((lane.memory, key), w.window_id, key.tenant, lane.source.latency, w.kind, w.seconds, w.overdue_s)
+            Candidate(
+                (lane.memory, key),
+                w.window_id,
+                key.tenant,
+                lane.source.latency,
+                w.kind,
+                w.seconds,
+                w.overdue_s,
+                w.alone,
+            )
             for lane in self.lanes.values()
             if lane.memory is not None
             for key, w in lane.memory.wants(now)
@@ -331,17 +336,19 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     def _begin(self, batch: Batch) -> asyncio.Future[Execution]:
         """Start ``batch``: from here on its windows are in flight."""
-        owners = ((_owner(candidate), candidate.window) for candidate in batch.windows)
-        return self._executors.submit([memory.begin(key, window) for (memory, key), window in owners])
+        expected = self._planner.estimate(batch.kind, batch.padded, len(batch.windows))
+        return self._executors.submit(batches.begin(batch), batches.limit(self._parts.settings, expected))
 
     async def _execute(self, batch: Batch, running: asyncio.Future[Execution]) -> None:
         """Wait for one batch and hand the results to their sessions; put its windows back when it failed."""
         try:
             execution = await running
+        except ReplacedError as error:
+            self._parts.sinks.recovered(batches.recover(batch, error.cause))
+            self._wake.set()
+            return
         except BaseException:
-            for candidate in batch.windows:
-                memory, key = _owner(candidate)
-                memory.abandon(key, candidate.window)
+            batches.put_back(batch)
             raise
         self._planner.spent(batch, execution.seconds)
         if not self._draining:
@@ -350,11 +357,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     def _apply(self, batch: Batch, execution: Execution) -> None:
         log.debug("A batch was decoded", extra={"windows": len(batch.windows), "seconds": round(execution.seconds, 3)})
-        now = now_ms()
-        for candidate, decoded in zip(batch.windows, execution.results, strict=True):
-            memory, key = _owner(candidate)
-            memory.apply(key, candidate.window, decoded, now)
-        self._parts.sinks.decoded(BatchStats(batch, tuple(execution.results), execution.seconds))
+        batches.apply(batch, execution.results, now_ms())
+        self._parts.sinks.decoded(BatchStats(batch, execution.results, execution.seconds))
         self._wake.set()
 
     def _publish_partials(self) -> None:
@@ -370,14 +374,19 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
     # Watch
 
     async def _watch(self) -> None:
-        """End the process when polling, an executor, or reading a lane stands still."""
-        limit = self._parts.settings.hang_seconds
+        """Replace executors that hang; end the process when too many do, or polling or reading a lane stands still."""
+        limit, patience = self._parts.settings.hang_seconds, batches.limit(self._parts.settings, 0.0)
         behind: dict[TopicPartition, tuple[int, float]] = {}
         while True:
-            await asyncio.sleep(min(_WATCH_SECONDS, limit / 4))
+            await asyncio.sleep(min(_WATCH_SECONDS, patience / 4))
             now = time.monotonic()
-            if now - self._polled > limit or self._executors.busy_for() > limit:
-                raise StuckError("poll" if now - self._polled > limit else "executor")
+            if now - self._polled > limit:
+                raise StuckError("poll")
+            self._executors.look()
+            if self._executors.exhausted:
+                # What was given up is committed first, so that the next process does not hang on it again.
+                await asyncio.sleep(_TICK_SECONDS)
+                raise StuckError("executor")
             for tp, lane in self.lanes.items():
                 position = lane.unread(self._consumer)
                 if position is None:
@@ -386,11 +395,3 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                     behind[tp] = (position, now)
                 elif now - behind[tp][1] > limit:
                     raise StuckError("lane")
-
-
-def _owner(candidate: Candidate) -> tuple[LaneMemory, RunKey]:
-    """The session that a candidate is of; its lane may have begun again meanwhile, with another memory."""
-    owner: Any = candidate.owner
-    memory: LaneMemory = owner[0]
-    key: RunKey = owner[1]
-    return memory, key

@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     session_timeout_ms: int = Field(10_000, description="Consumer session timeout of agents and workers.")
     transaction_timeout_ms: int = Field(15_000, description="Transaction timeout of a lane's producer.")
     hang_seconds: float = Field(120, description="A worker that makes no progress for this long ends, to be restarted.")
+    executor_hang_seconds: Annotated[float, Field(gt=0)] = Field(
+        30, description="A batch that takes this long, and 20 times what was expected, hangs: its executor is replaced."
+    )
     # Processes
     data: Path = Field(Path(".kaption"), description="Folder of this machine's own files.")
     http_host: str = Field("127.0.0.1", description="Address of the health endpoint.")

@@ -98,6 +98,18 @@ OVERLOAD_STEP: Const = Metric(
     "gauge",
     "What is let go: 0 nothing, 1 partials thinned, 2 files wait, 3 new live runs refused.",
 )
+EXECUTORS_REPLACED: Const = Metric(
+    "kaption_executors_replaced_total", "counter", "Executors whose batch raised (failed) or hung.", ("cause",)
+)
+WINDOWS_AGAIN: Const = Metric(
+    "kaption_windows_again_total", "counter", "Windows computed again after their executor failed or hung.", ("kind",)
+)
+WINDOWS_GIVEN_UP: Const = Metric(
+    "kaption_windows_given_up_total",
+    "counter",
+    "Windows that the model failed on each time; a final among them has no text and a gap `decode_failed`.",
+    ("kind",),
+)
 SESSIONS: Const = Metric("asr_sessions", "gauge", "Open sessions.", ("topic",))
 LANES: Const = Metric("kaption_lanes", "gauge", "Partitions that this worker is ready for.", ("topic",))
 RECORDS: Const = Metric("kaption_records_total", "counter", "Records taken, by topic and type.", ("topic", "type"))
@@ -129,6 +141,9 @@ METRICS: Const = (
     DEVICE_BUSY,
     OVERDUE,
     OVERLOAD_STEP,
+    EXECUTORS_REPLACED,
+    WINDOWS_AGAIN,
+    WINDOWS_GIVEN_UP,
     SESSIONS,
     LANES,
     RECORDS,

@@ -3,150 +3,29 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
-from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption.domain.outputs import Latency
-from kaption_gpu.executor import Executors
 from kaption_gpu.lane_data import Source
 from kaption_gpu.records import TOPIC_OF
 from kaption_gpu.transactions import LaneWriter, TransactionFailedError
-from kaption_gpu.worker import StuckError, Worker, WorkerParts
+from kaption_gpu.worker import Worker, WorkerParts
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
-from kaption_schemas.records import DataRef, StreamEnded, StreamStarted
+from kaption_schemas.records import DataRef
 from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE, Type
 from tests.support.brokers import Broker
-from tests.support.counting_session import POISON, REFUSED, CountingBackend, CountingSessions, MemoryObjects
+from tests.support.counting_session import REFUSED, CountingBackend, CountingSessions, MemoryObjects
+from tests.support.lanes import RUNS, TENTH, completed, crash, expected, finals, ids, publisher, read, working
 from tests.support.processes import Child
 from tests.support.topics import create_topics
-
-RUNS = [f"01J{'0' * 22}{digit}" for digit in "123456789"]
-TENTH = 1600  # samples
-
-
-@dataclass
-class Publisher:
-    """Writes the records that the agents would."""
-
-    producer: AIOKafkaProducer
-    sent: int = 0
-
-    async def send(self, topic: str, stream: str, run: str, kind: Type, body: bytes, **extra: str) -> None:
-        content = extra.pop("content_type", "application/json")
-        headers = event_headers(
-            kind, id=f"{run}/{kind}", source="/kaption/streams", run=run, content_type=content, extra=extra
-        )
-        await self.producer.send_and_wait(topic, body, key=f"default/{stream}".encode(), headers=headers)
-        self.sent += 1
-
-    async def start(self, stream: str, run: str, topic: str = LIVE.name) -> None:
-        await self.send(topic, stream, run, Type.STARTED, StreamStarted().model_dump_json().encode(), received="1")
-
-    async def chunk(self, stream: str, run: str, number: int, value: int, samples: int = TENTH) -> None:
-        await self.send(
-            LIVE.name, stream, run, Type.CHUNK, np.full(samples, value, "<i2").tobytes(),
-            content_type=pcm_type(16000, 1), sequence=sequence(number), firstsample=str(number * samples), received="1",
-        )  # fmt: skip
-
-    async def end(self, stream: str, run: str, last: int, topic: str = LIVE.name) -> None:
-        body = StreamEnded(last_sequence=last).model_dump_json().encode()
-        await self.send(topic, stream, run, Type.ENDED, body, received="1")
-
-
-@asynccontextmanager
-async def publisher(settings: Settings) -> AsyncIterator[Publisher]:
-    producer = AIOKafkaProducer(**security(settings))
-    await producer.start()
-    try:
-        yield Publisher(producer)
-    finally:
-        await producer.stop()
-
-
-@asynccontextmanager
-async def working(
-    settings: Settings, backend: CountingBackend | None = None, objects: MemoryObjects | None = None
-) -> AsyncIterator[asyncio.Task[None]]:
-    """A worker that drains at the end."""
-    stop = asyncio.Event()
-    worker = Worker(WorkerParts(settings, backend or CountingBackend(), CountingSessions(), objects or MemoryObjects()))
-    task = asyncio.create_task(worker.run(stop))
-    try:
-        yield task
-    finally:
-        stop.set()
-        await asyncio.wait([task])
-    await task
-
-
-async def crash(task: asyncio.Task[None]) -> None:
-    """End a worker without a drain."""
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def read(
-    settings: Settings,
-    topic: str,
-    enough: Callable[[list[ConsumerRecord]], bool],
-    isolation: str = "read_committed",
-) -> list[ConsumerRecord]:
-    """Everything committed on ``topic``, until it is ``enough``, and for half a second more."""
-    consumer = AIOKafkaConsumer(
-        **security(settings), isolation_level=isolation, auto_offset_reset="earliest", enable_auto_commit=False
-    )
-    await consumer.start()
-    records: list[ConsumerRecord] = []
-    try:
-        consumer.assign([TopicPartition(topic, number) for number in range(settings.partitions)])
-        try:
-            async with asyncio.timeout(40):
-                while not enough(records):
-                    for batch in (await consumer.getmany(timeout_ms=100)).values():
-                        records += batch
-        except TimeoutError:
-            pytest.fail(f"{topic}: not enough in {[text_headers(r.headers)['ce_id'] for r in records]}")
-        for batch in (await consumer.getmany(timeout_ms=500)).values():
-            records += batch
-    finally:
-        await consumer.stop()
-    return records
-
-
-def completed(*runs: str) -> Callable[[list[ConsumerRecord]], bool]:
-    """Whether these runs have ended."""
-
-    def enough(records: list[ConsumerRecord]) -> bool:
-        done = {json.loads(r.value)["run"] for r in records if text_headers(r.headers).get("ce_type") == Type.COMPLETED}
-        return done >= set(runs)
-
-    return enough
-
-
-def ids(records: list[ConsumerRecord]) -> list[str]:
-    return [text_headers(record.headers)["ce_id"] for record in records]
-
-
-def finals(records: list[ConsumerRecord], run: str) -> list[tuple[int, str]]:
-    """(segment, text) of a run, in the order of the log."""
-    bodies = [json.loads(r.value) for r in records if text_headers(r.headers)["ce_type"] == str(Type.FINAL)]
-    return [(body["segment"], body["text"]) for body in bodies if body["run"] == run]
-
-
-def expected(values: list[int]) -> list[tuple[int, str]]:
-    """What ``CountingSession`` says of tenths of a second with these values."""
-    seconds = [values[at : at + 10] for at in range(0, len(values), 10)]
-    return [(n, f"{len(part) * TENTH}:{sum(part) * TENTH}") for n, part in enumerate(seconds)]
 
 
 @pytest.fixture
@@ -400,28 +279,6 @@ async def test_an_unreadable_snapshot_stops_its_lane_alone(settings: Settings) -
     assert [str(lane.source) for lane in worker.lanes.values() if lane.state == "stopped"] == [f"{LIVE.name}/0"]
 
 
-async def test_a_backend_that_fails_ends_the_worker(settings: Settings) -> None:
-    async with publisher(settings) as out:
-        worker = Worker(WorkerParts(settings, CountingBackend(), CountingSessions(), MemoryObjects()))
-        task = asyncio.create_task(worker.run(asyncio.Event()))
-        await out.chunk("a", RUNS[0], 0, POISON)
-        with pytest.raises(RuntimeError, match="poisoned"):
-            await asyncio.wait_for(task, 30)
-
-
-async def test_a_backend_that_hangs_ends_the_worker(kafka: Broker, make_settings: Callable[..., Settings]) -> None:
-    settings = make_settings(kafka, hang_seconds=2)
-    await create_topics(settings)
-    async with publisher(settings) as out:
-        backend = CountingBackend(seconds=8)
-        task = asyncio.create_task(
-            Worker(WorkerParts(settings, backend, CountingSessions(), MemoryObjects())).run(asyncio.Event())
-        )
-        await out.chunk("a", RUNS[0], 0, 1)
-        with pytest.raises(StuckError):
-            await asyncio.wait_for(task, 30)
-
-
 async def test_a_batch_holds_windows_of_many_streams(settings: Settings) -> None:
     backend = CountingBackend(seconds=0.1)
     async with publisher(settings) as out, working(settings, backend):
@@ -432,20 +289,6 @@ async def test_a_batch_holds_windows_of_many_streams(settings: Settings) -> None
             await out.end(f"s{index}", RUNS[index], 9)
         await read(settings, FINAL.name, completed(*RUNS[:8]))
     assert max(backend.batches) > 1
-
-
-async def test_an_executor_is_taken_when_it_is_given_work() -> None:
-    executors = Executors(CountingBackend(), 1)
-    window = CountingSessions().new(("default", "a", RUNS[0]), Latency.LIVE)  # type: ignore[arg-type]
-    window.chunks = [(0, 0, np.ones(16, "<i2").tobytes())]
-    future = executors.submit([window.begin(2)])
-    assert executors.free == 0
-    with pytest.raises(IndexError):
-        executors.submit([])
-    assert (await future).results[0].text == "16:16"
-    await asyncio.sleep(0)
-    assert executors.free == 1
-    executors.close()
 
 
 def test_every_latency_has_its_topic() -> None:

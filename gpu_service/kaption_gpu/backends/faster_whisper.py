@@ -14,6 +14,7 @@ from faster_whisper import WhisperModel
 from kaption.adapters.settings import Settings
 from kaption_gpu.backends.runtime import TIME_STEP, Hypothesis, Mel, TokenTimes
 from kaption_gpu.backends.whisper import WhisperBackend
+from kaption_gpu.executor import SPARE
 from kaption_gpu.weights import Weights, find_weights
 
 #: Positions of Whisper's decoder.
@@ -97,8 +98,10 @@ def _token_times(result: Any, count: int) -> TokenTimes | None:
 
 
 def load_model(weights: Weights, executors: int) -> WhisperModel:
-    """The weights in int8, for ``executors`` batches in flight, each on one thread."""
-    return WhisperModel(str(weights.folder), device="cpu", compute_type="int8", cpu_threads=1, num_workers=executors)
+    """The weights in int8, for ``executors`` batches in flight, each on one thread, and the spare ones."""
+    return WhisperModel(
+        str(weights.folder), device="cpu", compute_type="int8", cpu_threads=1, num_workers=executors + SPARE
+    )
 
 
 def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:

@@ -24,6 +24,7 @@ from kaption_gpu.backends.faster_whisper import CTranslate2Runtime, load_model
 from kaption_gpu.backends.openvino_encoder import OpenVinoEncoder, known_ranges, read_encoder
 from kaption_gpu.backends.runtime import Mel
 from kaption_gpu.backends.whisper import WhisperBackend
+from kaption_gpu.executor import SPARE
 from kaption_gpu.weights import Weights, find_weights
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
     """
     weights = find_weights(settings)
     model = load_model(weights, settings.executors)
-    candidates = pairs(model, weights, settings.executors)
+    candidates = pairs(model, weights, settings.executors + SPARE)
     name = settings.backend
     if name == "auto":
         bands = model.feature_extractor.mel_filters.shape[0]

@@ -1,0 +1,87 @@
+"""A batch's windows and the sessions that they are of: begun, given their results, or put back when nothing came of it.
+
+Which windows are tried again (alone) and which are given up is decided by the sessions (``kaption.domain.windows``).
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from typing import Final as Const
+
+from kaption.adapters.settings import Settings
+from kaption.domain.decoding import Decoded, Window
+from kaption.domain.outputs import RunKey
+from kaption.domain.plan import Batch, Candidate
+from kaption_gpu.executor import Cause
+from kaption_gpu.memory import LaneMemory
+
+log = logging.getLogger(__name__)
+
+#: A batch hangs when it takes so many times what was expected, and ``Settings.executor_hang_seconds`` at least.
+_TIMES: Const = 20
+
+
+@dataclass(frozen=True, slots=True)
+class BatchStats:
+    """One batch that was decoded, what came of it, and the seconds that it took on the device."""
+
+    batch: Batch
+    results: tuple[Decoded, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A batch that failed or hung: how many of its windows are computed again, and how many were given up."""
+
+    batch: Batch
+    again: int
+    given_up: int
+
+
+def _owner(candidate: Candidate) -> tuple[LaneMemory, RunKey]:
+    """The session that a candidate is of; its lane may have begun again meanwhile, with another memory."""
+    owner: Any = candidate.owner
+    memory: LaneMemory = owner[0]
+    key: RunKey = owner[1]
+    return memory, key
+
+
+def limit(settings: Settings, estimate: float) -> float:
+    """Seconds after which a batch hangs that was expected to take ``estimate``."""
+    return min(settings.hang_seconds, max(settings.executor_hang_seconds, _TIMES * estimate))
+
+
+def begin(batch: Batch) -> list[Window]:
+    """Copy the audio out and mark the windows in flight."""
+    owners = ((_owner(candidate), candidate.window) for candidate in batch.windows)
+    return [memory.begin(key, window) for (memory, key), window in owners]
+
+
+def apply(batch: Batch, results: Sequence[Decoded], now_ms: int) -> None:
+    """Hand the results, in the batch's order, to their sessions."""
+    for candidate, decoded in zip(batch.windows, results, strict=True):
+        memory, key = _owner(candidate)
+        memory.apply(key, candidate.window, decoded, now_ms)
+
+
+def put_back(batch: Batch) -> None:
+    """Nobody decoded ``batch``: all of it is wanted again, as it was."""
+    for candidate in batch.windows:
+        memory, key = _owner(candidate)
+        memory.abandon(key, candidate.window)
+
+
+def recover(batch: Batch, cause: Cause) -> Recovered:
+    """The backend failed on ``batch``, or hung: tell its sessions."""
+    again = 0
+    for candidate in batch.windows:
+        memory, key = _owner(candidate)
+        if memory.fail(key, candidate.window, hung=cause is Cause.HUNG):
+            again += 1
+        else:
+            figures = {"lane": str(memory.source), "kind": candidate.kind.value, "seconds": round(candidate.seconds, 1)}
+            log.error("A window is given up: the model fails on it each time", extra=figures)
+    log.warning("Windows are computed again", extra={"cause": cause.value, "windows": again})
+    return Recovered(batch, again, len(batch.windows) - again)

@@ -1,0 +1,186 @@
+"""Executors that hang, fail or always fail on one window, in a worker on a real broker: every final comes once, and right."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from aiokafka.structs import ConsumerRecord
+
+from kaption.adapters.settings import Settings
+from kaption.domain.decoding import Decoded, Kind, Window
+from kaption_gpu.batches import Recovered
+from kaption_gpu.executor import Cause
+from kaption_gpu.worker import Sinks, StuckError, Worker, WorkerParts
+from kaption_schemas.headers import text_headers
+from kaption_schemas.topics import FINAL, Type
+from tests.support.brokers import Broker
+from tests.support.counting_session import POISON, CountingBackend, CountingSessions, MemoryObjects
+from tests.support.lanes import RUNS, completed, expected, finals, ids, publisher, read, working
+from tests.support.topics import create_topics
+
+
+@pytest.fixture
+async def settings(kafka: Broker, make_settings: Callable[..., Settings]) -> Settings:
+    made = make_settings(kafka, session_timeout_ms=6000, hang_seconds=20, executor_hang_seconds=0.5)
+    await create_topics(made)
+    return made
+
+
+class FaultyBackend(CountingBackend):
+    """Hangs on the second batch of finals, until it is released, and fails on the fourth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = threading.Event()
+        self.came_back = threading.Event()
+        self._finals = iter(range(1000))
+
+    def transcribe(self, batch: list[Window]) -> list[Decoded]:
+        number = next(self._finals) if batch[0].kind is Kind.FINAL else -1
+        if number == 1:
+            self.release.wait()
+            self.came_back.set()
+            return [Decoded("late", None, 0.0, 0.0, 1.0) for _ in batch]
+        if number == 3:
+            raise RuntimeError("out of order")
+        return super().transcribe(batch)
+
+
+@dataclass
+class Seen:
+    """What the worker told its sinks."""
+
+    replaced: list[Cause] = field(default_factory=list)
+    recovered: list[Recovered] = field(default_factory=list)
+
+    def sinks(self) -> Sinks:
+        return Sinks(replaced=self.replaced.append, recovered=self.recovered.append)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():
+            await asyncio.sleep(0.05)
+
+
+async def test_finals_come_once_while_one_executor_hangs_and_another_dies(settings: Settings) -> None:
+    backend, seen = FaultyBackend(), Seen()
+    streams = [(f"s{n}", RUNS[n]) for n in range(4)]
+    values = list(range(1, 46))
+    async with publisher(settings) as out, working(settings, backend, sinks=seen.sinks()):
+        for number, value in enumerate(values[:30]):
+            for stream, run in streams:
+                await out.chunk(stream, run, number, value)
+        await until(lambda: set(seen.replaced) == set(Cause))
+        backend.release.set()
+        await until(backend.came_back.is_set)
+        for number, value in enumerate(values[30:], 30):
+            for stream, run in streams:
+                await out.chunk(stream, run, number, value)
+        for stream, run in streams:
+            await out.end(stream, run, len(values) - 1)
+        records = await read(settings, FINAL.name, completed(*(run for _, run in streams)))
+    for _, run in streams:
+        assert finals(records, run) == expected(values)
+    assert len(set(ids(records))) == len(records)
+    assert sorted(seen.replaced) == [Cause.FAILED, Cause.HUNG]
+    assert sum(r.again for r in seen.recovered) >= 2
+    assert not any(r.given_up for r in seen.recovered)
+
+
+async def test_a_window_that_always_fails_costs_its_own_text_and_nothing_else(settings: Settings) -> None:
+    seen = Seen()
+    good, poisoned = list(range(1, 26)), [1] * 10 + [POISON] * 10 + [2] * 5
+    async with publisher(settings) as out, working(settings, sinks=seen.sinks()):
+        for number in range(25):
+            await out.chunk("good", RUNS[0], number, good[number])
+            await out.chunk("bad", RUNS[1], number, poisoned[number])
+        await out.end("good", RUNS[0], 24)
+        await out.end("bad", RUNS[1], 24)
+        records = await read(settings, FINAL.name, completed(RUNS[0], RUNS[1]))
+    assert finals(records, RUNS[0]) == expected(good)
+    whole = expected(poisoned)
+    assert finals(records, RUNS[1]) == [whole[0], (1, ""), whole[2]]
+    assert len(set(ids(records))) == len(records)
+    assert set(seen.replaced) == {Cause.FAILED}
+    lost = [r for r in seen.recovered if r.given_up and r.batch.kind is Kind.FINAL]
+    assert [len(r.batch.windows) for r in lost] == [1], "it was alone when it was given up"
+
+
+class HangingBackend(CountingBackend):
+    """Hangs for ever on finals that begin with the value ``POISON``, and fails on no partial."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.end = threading.Event()
+
+    def transcribe(self, batch: list[Window]) -> list[Decoded]:
+        poisoned = any(window.audio[0] == POISON for window in batch)
+        if poisoned and batch[0].kind is Kind.FINAL:
+            self.end.wait()
+        return [Decoded("", None, 0.0, 0.0, 1.0) for _ in batch] if poisoned else super().transcribe(batch)
+
+
+async def test_a_window_that_always_hangs_costs_one_restart_and_not_one_after_the_other(settings: Settings) -> None:
+    backend = HangingBackend()
+    values = [1] * 10 + [POISON] * 10 + [2] * 5
+    async with publisher(settings) as out:
+        worker = Worker(WorkerParts(settings, backend, CountingSessions(), MemoryObjects()))
+        task = asyncio.create_task(worker.run(asyncio.Event()))
+        for number, value in enumerate(values):
+            await out.chunk("a", RUNS[0], number, value)
+        with pytest.raises(StuckError):
+            await asyncio.wait_for(task, 30)
+        async with working(settings, backend):
+            await out.end("a", RUNS[0], 24)
+            records = await read(settings, FINAL.name, completed(RUNS[0]))
+    backend.end.set()
+    whole = expected(values)
+    assert finals(records, RUNS[0]) == [whole[0], (1, ""), whole[2]]
+    assert len(set(ids(records))) == len(records)
+
+
+class BrokenBackend(CountingBackend):
+    """Decodes nothing any more once it has begun, as one whose device is gone."""
+
+    def warm_up(self) -> None:
+        raise RuntimeError("the device is gone")
+
+    def transcribe(self, batch: list[Window]) -> list[Decoded]:
+        raise RuntimeError("the device is gone")
+
+
+async def test_a_broken_backend_ends_the_worker_and_costs_no_text(settings: Settings) -> None:
+    async with publisher(settings) as out:
+        for number in range(10):
+            await out.chunk("a", RUNS[0], number, 1)
+        worker = Worker(WorkerParts(settings, BrokenBackend(), CountingSessions(), MemoryObjects()))
+        with pytest.raises(RuntimeError, match="the device is gone"):
+            await asyncio.wait_for(worker.run(asyncio.Event()), 30)
+        async with working(settings):
+            await out.end("a", RUNS[0], 9)
+            records = await read(settings, FINAL.name, completed(RUNS[0]))
+    assert finals(records, RUNS[0]) == expected([1] * 10)
+
+
+async def test_a_worker_stops_in_good_order_while_an_executor_hangs(settings: Settings) -> None:
+    """The hung thread is not waited for: neither before it is replaced nor after."""
+    backend = FaultyBackend()
+    async with publisher(settings) as out:
+        async with asyncio.timeout(30), working(settings, backend):
+            for number in range(25):
+                await out.chunk("a", RUNS[0], number, 1)
+            await read(settings, FINAL.name, lambda found: len(found) >= 2)
+        assert not backend.came_back.is_set()
+        async with working(settings):
+            await out.end("a", RUNS[0], 24)
+            records = await read(settings, FINAL.name, completed(RUNS[0]))
+    backend.release.set()
+    assert finals(records, RUNS[0]) == expected([1] * 25)
+    assert text_kinds(records) == [str(Type.FINAL)] * 3 + [str(Type.COMPLETED)]
+
+
+def text_kinds(records: list[ConsumerRecord]) -> list[str]:
+    return [text_headers(record.headers)["ce_type"] for record in records]
