@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 
 from kaption.adapters import logs
@@ -13,6 +14,7 @@ from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.s3 import ObjectStore
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import Telemetry
+from kaption.domain.decoding import Backend
 from kaption.domain.outputs import Latency, RunKey
 from kaption.domain.run import Ports, SessionConfig
 from kaption.domain.session import Session
@@ -60,8 +62,8 @@ def session_config(settings: Settings) -> SessionConfig:
     )
 
 
-async def serve(settings: Settings) -> None:
-    """Load, warm up, and work until SIGTERM or SIGINT."""
+async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_backend) -> None:
+    """Load what ``make`` makes, warm it up, and work until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -70,7 +72,7 @@ async def serve(settings: Settings) -> None:
     health = Health(telemetry.prometheus)
     await health.start(settings, NAME)
     try:
-        backend = await load(partial(make_backend, settings))
+        backend = await load(partial(make, settings))
         ports = Ports(SileroDetector, PresidioRedactor(), backend.info)
         metrics = PoolMetrics(telemetry, backend.info, settings.executors)
         sessions = RealSessions(session_config(settings), ports)

@@ -19,6 +19,7 @@ from kaption.adapters.settings import Settings, child_environment
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.records import AudioFormat, RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import LIVE, Type
+from tests.support.gated_worker import HELD
 from tests.support.processes import Child
 
 SPEECH = Path(__file__).resolve().parents[2] / "demo" / "speech"
@@ -45,12 +46,22 @@ def speech(name: str, seconds: float) -> tuple[npt.NDArray[np.int16], int]:
 
 def worker(settings: Settings, log: Path, port: int = 0) -> Child:
     """A pool worker, not started; its port for health is in ``KAPTION_HTTP_PORT`` of its environment."""
-    env = child_environment(settings) | {
-        "KAPTION_HTTP_PORT": str(port or free_port()),
-        "KAPTION_EXECUTORS": "1",
-        "OMP_NUM_THREADS": "1",
-    }
+    env = child_environment(settings) | {"KAPTION_HTTP_PORT": str(port or free_port()), "OMP_NUM_THREADS": "1"}
     return Child([sys.executable, "-m", "kaption_gpu"], log, env)
+
+
+def gated_worker(settings: Settings, log: Path) -> Child:
+    """As ``worker``; after its first finals it holds the next two batches in flight until it is killed (``held``)."""
+    child = worker(settings, log)
+    child.argv = [sys.executable, "-m", "tests.support.gated_worker"]
+    return child
+
+
+async def held(child: Child, seconds: float = 100) -> None:
+    """Wait until a gated worker has two batches in flight; raises ``TimeoutError``."""
+    async with asyncio.timeout(seconds):
+        while HELD not in child.log.read_text(errors="replace"):
+            await asyncio.sleep(0.05)
 
 
 async def ready(child: Child, seconds: float = 60) -> None:
