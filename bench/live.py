@@ -28,8 +28,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from minio import Minio
 from ulid import ULID
 
+from bench import results
 from bench.processes import shares, usages
 from bench.speech import Heard, Spoken, joined, offline
+from bench.words import Showing, erased, latencies, percentile
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption.domain.agreement import plain
@@ -93,54 +95,49 @@ async def watch(settings: Settings, streams: dict[str, Watched]) -> None:
                         watched.done.set()
 
 
-def latencies(watched: Watched, heard: Heard, begin: float) -> tuple[list[float], list[float], list[float]]:
-    """Seconds from each word's end until it was shown, and until it was committed; from each final's last word until it came.
+def showings(watched: Watched) -> list[Showing]:
+    """A stream's records as its reader saw them."""
+    records: list[tuple[int, PartialTranscript | FinalTranscript]] = [*watched.partials, *watched.finals]
+    return [
+        Showing(
+            (at - watched.began) / 1000, body.segment, body.start_ms / 1000, body.end_ms / 1000, body.text, stable(body)
+        )
+        for at, body in records
+    ]
 
-    Words that end before second ``begin`` are left out.
-    """
-    shown: dict[int, float] = {}
-    committed: dict[int, float] = {}
-    records = [(at, p.start_ms, p.end_ms, p.text, p.text[: p.stable]) for at, p in watched.partials]
-    records += [(at, f.start_ms, f.end_ms, f.text, f.text) for at, f in watched.finals]
-    for at, start, end, text, stable in sorted(records):
-        # Words are found again by what they say, among those that were spoken in the record's range.
-        near = [i for i, (_, ends) in enumerate(heard.words) if start / 1000 <= ends <= end / 1000 + 0.3]
-        for words, seen in ((text.split(), shown), (stable.split(), committed)):
-            matcher = SequenceMatcher(
-                a=[plain(heard.words[i][0]) for i in near], b=list(map(plain, words)), autojunk=False
-            )
-            for block in matcher.get_matching_blocks():
-                for i in near[block.a : block.a + block.size]:
-                    seen.setdefault(i, (at - watched.began) / 1000 - heard.words[i][1])
-    late = {i for i, (_, ends) in enumerate(heard.words) if ends >= begin}
-    finals: list[float] = []
+
+def stable(body: PartialTranscript | FinalTranscript) -> str:
+    """The part of its text that stays: all of it when it is final."""
+    return body.text[: body.stable] if isinstance(body, PartialTranscript) else body.text
+
+
+def final_latencies(watched: Watched, heard: Heard, begin: float) -> list[float]:
+    """Seconds from the end of each final's last word until it came; finals whose last word ends before ``begin`` are left out."""
+    out: list[float] = []
     for at, final in watched.finals:
         ends = [end for _, end in heard.words if final.start_ms / 1000 <= end <= final.end_ms / 1000]
         if ends and ends[-1] >= begin:
-            finals.append((at - watched.began) / 1000 - ends[-1])
-    return [v for i, v in shown.items() if i in late], [v for i, v in committed.items() if i in late], finals
+            out.append((at - watched.began) / 1000 - ends[-1])
+    return out
 
 
 def changed(watched: Watched) -> tuple[int, int]:
     """Words that were stable in a segment's last partial, and how many of them its final says otherwise."""
     last = {p.segment: p for _, p in watched.partials}
-    stable = lost = 0
+    count = lost = 0
     for _, final in watched.finals:
         partial = last.get(final.segment)
         if partial is not None:
-            before, after = ([plain(w) for w in t.split()] for t in (partial.text[: partial.stable], final.text))
+            before, after = ([plain(w) for w in t.split()] for t in (stable(partial), final.text))
             blocks = SequenceMatcher(None, before, after, autojunk=False).get_matching_blocks()
-            stable, lost = stable + len(before), lost + len(before) - sum(block.size for block in blocks)
-    return stable, lost
+            count, lost = count + len(before), lost + len(before) - sum(block.size for block in blocks)
+    return count, lost
 
 
-def percentile(values: list[float], share: float) -> float:
-    """The value that ``share`` of ``values`` do not exceed."""
-    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
-
-
-async def live(up: Up, stretches: list[Spoken], heard: list[Heard], at_once: int, name: str = "live") -> None:
-    """Play the stretches, ``at_once`` at a time, and print what came of them."""
+async def live(
+    up: Up, stretches: list[Spoken], heard: list[Heard], at_once: int, name: str = "live"
+) -> dict[str, float]:
+    """Play the stretches, ``at_once`` at a time, print what came of them, and return it."""
     settings = up.settings()
     streams = {f"{name}-{n}": Watched() for n in range(len(stretches))}
     watching = asyncio.create_task(watch(settings, streams))
@@ -156,26 +153,43 @@ async def live(up: Up, stretches: list[Spoken], heard: list[Heard], at_once: int
                 await asyncio.gather(*(streams[names[n]].done.wait() for n in batch))
     used = shares(before, after := usages(up.child.pid), time.monotonic() - begin)
     watching.cancel()
-    shown, committed, finals = list[float](), list[float](), list[float]()
-    for stream, stretch, pass_ in zip(names, stretches, heard, strict=True):
-        more = latencies(streams[stream], pass_, len(stretch.pcm) / RATE / 2)
-        shown += more[0]
-        committed += more[1]
-        finals += more[2]
-    said = [" ".join(f.text for _, f in streams[stream].finals) for stream in names]
-    words = sum(len(s.text.split()) for s in stretches)
-    print(f"live, {at_once} at a time: {len(stretches)} streams, {words} words")
-    print(f"  shown     p50 {percentile(shown, 0.5):.2f} s, p95 {percentile(shown, 0.95):.2f} s ({len(shown)} words)")
-    print(f"  committed p50 {percentile(committed, 0.5):.2f} s, p95 {percentile(committed, 0.95):.2f} s")
-    print(f"  finals    p50 {percentile(finals, 0.5):.2f} s, p95 {percentile(finals, 0.95):.2f} s")
-    stable, lost = (sum(n) for n in zip(*(changed(streams[stream]) for stream in names), strict=True))
-    print(f"  {stable} stable words, of which finals changed {100 * lost / max(1, stable):.1f} %")
-    revisions = sum(len(streams[stream].partials) for stream in names)
-    print(f"  WER {100 * wer([s.text for s in stretches], said):.2f} %, {revisions / words:.2f} partials a word")
+    print(f"live, {at_once} at a time: {len(stretches)} streams")
+    figures = report(list(streams.values()), stretches, heard) | {"cores": sum(used.values())}
     print(
         "  " + ", ".join(f"{share:.2f} {after[pid].name.split()[-1]}" for pid, share in used.items() if share >= 0.01)
     )
-    print(f"  {sum(used.values()):.2f} cores", flush=True)
+    print(f"  {figures['cores']:.2f} cores", flush=True)
+    return figures
+
+
+def report(streams: list[Watched], stretches: list[Spoken], heard: list[Heard]) -> dict[str, float]:
+    """Print what came of streams that were played, and return it: seconds, shares, counts."""
+    shown, committed, finals, revisions = list[float](), list[float](), list[float](), 0
+    for watched, stretch, words in zip(streams, stretches, heard, strict=True):
+        begin, seen = len(stretch.pcm) / RATE / 2, showings(watched)
+        more = latencies(seen, words, begin)
+        shown, committed = shown + more[0], committed + more[1]
+        finals += final_latencies(watched, words, begin)
+        revisions += erased(seen)
+    said = [" ".join(final.text for _, final in watched.finals) for watched in streams]
+    words_said = max(1, sum(len(text.split()) for text in said))
+    count, lost = (sum(n) for n in zip(*map(changed, streams), strict=True))
+    figures = {
+        "words": float(sum(len(s.text.split()) for s in stretches)),
+        "wer": wer([s.text for s in stretches], said),
+        "wer offline": wer([s.text for s in stretches], [h.text for h in heard]),
+        "revisions a word": revisions / words_said,
+        "stable changed": lost / max(1, count),
+    }
+    for name, values in (("shown", shown), ("committed", committed), ("finals", finals)):
+        figures |= {f"{name} p50": percentile(values, 0.5), f"{name} p95": percentile(values, 0.95)}
+        print(f"  {name:9} p50 {figures[f'{name} p50']:.2f} s, p95 {figures[f'{name} p95']:.2f} s ({len(values)})")
+    print(f"  {count} stable words, of which finals changed {100 * figures['stable changed']:.1f} %")
+    print(f"  revisions: {figures['revisions a word']:.2f} shown words a word taken back or changed")
+    print(
+        f"  WER {100 * figures['wer']:.2f} % of {figures['words']:.0f} words, offline {100 * figures['wer offline']:.2f} %"
+    )
+    return figures
 
 
 async def put(settings: Settings, name: str, pcm: npt.NDArray[np.int16]) -> str:
@@ -270,19 +284,20 @@ async def main() -> None:
     parser.add_argument("--files", action="store_true", help="the same speech as files, too")
     parser.add_argument("--beside", type=float, default=0, help="again beside a file of so many hours")
     parser.add_argument("--kafka", default="apache", help="embedded, apache, or cluster: three nodes")
+    results.add_option(parser)
     arguments = parser.parse_args()
     home = kafka_home()
     if home is not None:
         os.environ.setdefault("KAFKA_HOME", str(home))
     stretches = joined(arguments.count, arguments.seconds)
     heard = offline(stretches)
-    print(f"offline: WER {100 * wer([s.text for s in stretches], [h.text for h in heard]):.2f} %", flush=True)
     async with started(arguments.kafka) as up:
-        await live(up, stretches, heard, arguments.streams)
+        figures = await live(up, stretches, heard, arguments.streams)
         if arguments.beside:
             await beside(up, stretches, heard, arguments.streams, arguments.beside)
         if arguments.files:
-            await files(up.settings(), stretches)
+            figures["files times real time"] = await files(up.settings(), stretches)
+    results.save(arguments, "live", figures)
 
 
 if __name__ == "__main__":

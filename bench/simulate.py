@@ -12,11 +12,12 @@ import heapq
 import time
 from dataclasses import dataclass, field
 from itertools import count
+from typing import Any, Protocol
 from typing import Final as Const
-from typing import Protocol
 
-from bench.live import FRAME, RATE, Watched, changed, latencies, percentile
+from bench.live import FRAME, RATE, Watched, changed, final_latencies, showings
 from bench.speech import Heard, joined, offline
+from bench.words import latencies, percentile
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding import SAMPLE_RATE, Backend, Decoded, Kind, ModelInfo, Window
 from kaption.domain.outputs import AudioRecord, Latency, Output, RunKey
@@ -122,23 +123,38 @@ class Stream:
         return Begun(window, waiting.get(id(window.audio), before), self.heard)
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A batch that ends: its results, and the seconds that it took."""
+
+    batch: Batch
+    results: list[Decoded]
+    seconds: float
+
+
 def simulate(
     streams: list[Stream], pcm: list[bytes], planner: Planner, decode: Decoder, speed: float
 ) -> dict[Kind, list[float]]:
     """Play all streams in real time on two executors of ``speed``; for each kind the seconds of every window."""
     size, order = round(FRAME * RATE), count()
-    events: list[tuple[float, int, str, object]] = []
+
+    def owner(candidate: Candidate) -> Stream:
+        number: Any = candidate.owner
+        stream: Stream = streams[number]
+        return stream
+
+    events: list[tuple[float, int, tuple[int, int] | Done]] = []
     for number, audio in enumerate(pcm):
         for sequence in range(len(audio) // (2 * size)):
             late = (sequence + 1) * FRAME + FRAME * number / len(pcm) + 0.02
-            heapq.heappush(events, (late, next(order), "frame", (number, sequence)))
+            heapq.heappush(events, (late, next(order), (number, sequence)))
     free = 2
     done: dict[Kind, list[float]] = {kind: [] for kind in Kind}
     while events:
-        now, _, kind, what = heapq.heappop(events)
+        now, _, what = heapq.heappop(events)
         now_ms = BEGIN_MS + round(now * 1000)
-        if kind == "frame":
-            number, sequence = what  # type: ignore[misc]  # as pushed
+        if not isinstance(what, Done):
+            number, sequence = what
             stream, at = streams[number], sequence * size
             body = pcm[number][2 * at : 2 * (at + size)]
             record = AudioRecord(
@@ -146,12 +162,11 @@ def simulate(
             )
             stream.take(list(stream.session.feed(record)), now_ms)
         else:
-            batch, results, seconds = what  # type: ignore[misc]  # as pushed
             free += 1
-            planner.spent(batch, seconds / speed)
-            done[batch.kind] += [seconds / len(results)] * len(results)
-            for candidate, result in zip(batch.windows, results, strict=True):
-                stream = streams[candidate.owner]
+            planner.spent(what.batch, what.seconds / speed)
+            done[what.batch.kind] += [what.seconds / len(what.results)] * len(what.results)
+            for candidate, result in zip(what.batch.windows, what.results, strict=True):
+                stream = owner(candidate)
                 stream.take(list(stream.session.apply(candidate.window, result, now_ms)), now_ms)
         while free:
             waiting = [
@@ -163,9 +178,9 @@ def simulate(
             if chosen is None:
                 break
             free -= 1
-            begun = [streams[c.owner].begin(c.window) for c in chosen.windows]  # type: ignore[index]  # the stream's number
+            begun = [owner(candidate).begin(candidate.window) for candidate in chosen.windows]
             results, seconds = decode(chosen, begun)
-            heapq.heappush(events, (now + seconds / speed, next(order), "done", (chosen, results, seconds)))
+            heapq.heappush(events, (now + seconds / speed, next(order), Done(chosen, results, seconds)))
     return done
 
 
@@ -194,8 +209,10 @@ def main() -> None:
     done = simulate(streams, pcm, Planner(arguments.batch), decode, arguments.cores / 2)
     shown, committed, finals = list[float](), list[float](), list[float]()
     for stream, stretch in zip(streams, stretches, strict=True):
-        more = latencies(stream.watched, stream.heard, len(stretch.pcm) / RATE / 2)
-        shown, committed, finals = shown + more[0], committed + more[1], finals + more[2]
+        begin = len(stretch.pcm) / RATE / 2
+        more = latencies(showings(stream.watched), stream.heard, begin)
+        shown, committed = shown + more[0], committed + more[1]
+        finals += final_latencies(stream.watched, stream.heard, begin)
     for name, values in (("shown", shown), ("committed", committed), ("finals", finals)):
         print(f"  {name:9} p50 {percentile(values, 0.5):.2f} s, p95 {percentile(values, 0.95):.2f} s ({len(values)})")
     for kind, took in done.items():

@@ -1,0 +1,73 @@
+"""What a reader saw when: latencies of words, and how often shown words were taken back. The same for Kaption and for peers."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from itertools import pairwise
+
+from bench.speech import Heard
+from kaption.domain.agreement import plain
+
+#: Seconds by which a record's end may lie before the end of a word that it shows.
+SLACK = 0.3
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Showing:
+    """One record of a stream: when it came, the seconds of the stream that it covers, its text, and the part that stays.
+
+    ``at`` is in seconds from the moment at which the stream's first sample was spoken. ``segment`` says which records show
+    the same place: a later one replaces an earlier one.
+    """
+
+    at: float
+    segment: int
+    start: float
+    end: float
+    text: str
+    stable: str
+
+
+def latencies(showings: Iterable[Showing], heard: Heard, begin: float) -> tuple[list[float], list[float]]:
+    """Seconds from each word's end until it was shown, and until it was committed; words that end before ``begin`` are left out.
+
+    Words are found again by what they say, among those that were spoken in the record's range.
+    """
+    shown: dict[int, float] = {}
+    committed: dict[int, float] = {}
+    for showing in sorted(showings):
+        near = [i for i, (_, ends) in enumerate(heard.words) if showing.start <= ends <= showing.end + SLACK]
+        spoken = [plain(heard.words[i][0]) for i in near]
+        for text, seen in ((showing.text, shown), (showing.stable, committed)):
+            matcher = SequenceMatcher(a=spoken, b=list(map(plain, text.split())), autojunk=False)
+            for block in matcher.get_matching_blocks():
+                for i in near[block.a : block.a + block.size]:
+                    seen.setdefault(i, showing.at - heard.words[i][1])
+    late = {i for i, (_, ends) in enumerate(heard.words) if ends >= begin}
+    return [v for i, v in shown.items() if i in late], [v for i, v in committed.items() if i in late]
+
+
+def erased(showings: Iterable[Showing]) -> int:
+    """Shown words that a later record of the same segment changes or takes away: revisions.
+
+    For each record, the words of the one before it that lie behind what both begin with. Over the words of the final text this is
+    the normalized erasure of Arivazhagan, Cherry, Macherey and Foster, "Re-translation versus Streaming for Simultaneous
+    Translation", IWSLT 2020: 0 for text that only grows. Case and punctuation do not count.
+    """
+    segments: dict[int, list[list[str]]] = {}
+    for showing in sorted(showings):
+        segments.setdefault(showing.segment, []).append([plain(word) for word in showing.text.split()])
+    return sum(len(before) - _common(before, after) for texts in segments.values() for before, after in pairwise(texts))
+
+
+def _common(before: list[str], after: list[str]) -> int:
+    """How many words both begin with."""
+    for count, (old, new) in enumerate(zip(before, after, strict=False)):
+        if old != new:
+            return count
+    return min(len(before), len(after))
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value that ``share`` of ``values`` do not exceed."""
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")
