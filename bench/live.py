@@ -51,11 +51,12 @@ FRAME = 0.1
 
 @dataclass(slots=True)
 class Watched:
-    """One stream: when its sample 0 was published (ms), its records with their append times (ms), first final and end."""
+    """One stream: when its sample 0 was published (ms), its records with their append times (ms), its end."""
 
     began: float = 0.0
     partials: list[tuple[int, PartialTranscript]] = field(default_factory=list)
     finals: list[tuple[int, FinalTranscript]] = field(default_factory=list)
+    completed: StreamCompleted | None = None
     first: asyncio.Event = field(default_factory=asyncio.Event)
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -92,6 +93,7 @@ async def watch(settings: Settings, streams: dict[str, Watched]) -> None:
                         watched.finals.append((record.timestamp, body))
                         watched.first.set()
                     elif isinstance(body, StreamCompleted):
+                        watched.completed = body
                         watched.done.set()
 
 

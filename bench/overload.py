@@ -1,0 +1,104 @@
+"""Twice as many streams as the machine holds, then half of what it holds: what is let go, and that nothing is lost.
+
+    .venv/bin/python -m bench.overload [--capacity 16] [--minutes 10]
+
+All runs are accepted before the pool falls behind. Then three of four are ended, and the rest goes on for two minutes: latency is back
+when from then on, in every ten seconds, 95 % of partials come within 2 s of the sound that they cover, and of finals within 5.
+"""
+
+import argparse
+import asyncio
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable
+
+from bench import results
+from bench.live import Watched, started
+from bench.speech import joined
+from bench.talk import Talk, crowd, gauge
+from bench.words import percentile
+from kaption.domain.overload import Step
+from tests.support.brokers import kafka_home
+from tests.support.up import Up
+
+BIN = 10.0
+PARTIAL_SECONDS, FINAL_SECONDS = 2.0, 5.0
+AFTER_SECONDS = 120.0
+#: How long ended runs may take to be completed: what they said in the overload is decoded late rather than never.
+COMPLETE_SECONDS = 600.0
+
+
+async def steps(up: Up, seen: Counter[Step]) -> None:
+    """Count the seconds on each step until cancelled."""
+    while True:
+        value = await gauge(up, "kaption_overload_step")
+        if value is not None:
+            seen[Step(int(value))] += 1
+        await asyncio.sleep(1)
+
+
+def lateness(watched: Watched, *, finals: bool) -> list[tuple[float, float]]:
+    """When each partial or final came (seconds since the epoch), and how long after the end of what it covers."""
+    records = [(at, f.end_ms) for at, f in watched.finals if f.text] if finals else []
+    records += [] if finals else [(at, p.end_ms) for at, p in watched.partials]
+    return [(at / 1000, (at - watched.began - end) / 1000) for at, end in records]
+
+
+def back(late: Iterable[tuple[float, float]], since: float, limit: float) -> float:
+    """Seconds after ``since`` from which on 95 % of every ten seconds' records come within ``limit`` seconds."""
+    bins: dict[int, list[float]] = {}
+    for at, seconds in late:
+        if at >= since:
+            bins.setdefault(int((at - since) // BIN), []).append(seconds)
+    bad = [number for number, values in bins.items() if percentile(values, 0.95) > limit]
+    return BIN * (max(bad) + 1) if bad else 0.0
+
+
+def tail(talks: list[Talk], begin: float, end: float, *, finals: bool) -> float:
+    """95th percentile of the lateness of what came between two moments."""
+    return percentile(
+        [s for talk in talks for at, s in lateness(talk.watched, finals=finals) if begin <= at < end], 0.95
+    )
+
+
+async def main() -> None:
+    """Too many, then few."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--capacity", type=int, default=16, help="streams that the machine holds (P1)")
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--kafka", default="apache", help="embedded or apache")
+    results.add_option(parser)
+    arguments = parser.parse_args()
+    home = kafka_home()
+    if home is not None:
+        os.environ.setdefault("KAFKA_HOME", str(home))
+    many, few = 2 * arguments.capacity, max(1, arguments.capacity // 2)
+    seen: Counter[Step] = Counter()
+    async with started(arguments.kafka) as up, crowd(up, joined(min(many, 16), 120)) as people:
+        watching = asyncio.create_task(steps(up, seen))
+        talks = await people.add(many)
+        begin = time.time()
+        await asyncio.sleep(arguments.minutes * 60)
+        since = time.time()
+        ended, rest = talks[few:], talks[:few]
+        lost, _ = await asyncio.gather(people.end(ended, COMPLETE_SECONDS), asyncio.sleep(AFTER_SECONDS))
+        lost += await people.end(rest, COMPLETE_SECONDS)
+        watching.cancel()
+    figures: dict[str, float] = {"streams": float(many), "runs that lost something": float(len(lost))}
+    print(f"{many} streams for {arguments.minutes:g} min, then {few}: {len(lost)} runs lost something (goal 0)")
+    for wrong in lost:
+        print(f"  {wrong}")
+    for name, finals, limit in (("partials", False, PARTIAL_SECONDS), ("finals", True, FINAL_SECONDS)):
+        late = [pair for talk in rest for pair in lateness(talk.watched, finals=finals)]
+        seconds = back(late, since, limit)
+        high = tail(talks, begin, since, finals=finals)
+        figures |= {f"{name} back": seconds, f"{name} p95 in the overload": high}
+        print(f"  {name}: p95 {high:.1f} s late in the overload, within {limit:g} s after {seconds:.0f} s (goal 60)")
+    figures |= {f"seconds on {step.name.lower()}": float(seen[step]) for step in Step}
+    print("  " + ", ".join(f"{seen[step]} s {step.name.lower()}" for step in Step))
+    results.save(arguments, "overload", figures)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

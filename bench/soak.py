@@ -1,0 +1,120 @@
+"""An hour of many streams through the whole pipeline: what the pool's memory does, and how soon captions come after it ended.
+
+    .venv/bin/python -m bench.soak [--minutes 60] [--streams 16]
+
+A quarter of the streams talks first, then all of them: a further stream costs the difference. They go on for ``--minutes``; growth is from
+the median of the minute after half of them to that of the last. Then four new streams talk while the pool gets SIGTERM, and later
+SIGKILL; `kaption up` starts it again each time, and the time runs from the signal to the first transcript of the new process.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import statistics
+import time
+
+from bench import results
+from bench.live import started
+from bench.processes import usage
+from bench.speech import joined
+from bench.talk import Crowd, Talk, crowd, pool
+from kaption.adapters.settings import Settings
+from tests.support.brokers import kafka_home
+from tests.support.up import Up
+
+#: Seconds until a number of streams has settled, and over which its memory is taken.
+SETTLE = 60.0
+TAKE = 20.0
+RESTART_STREAMS = 4
+
+
+async def resident(up: Up, seconds: float) -> float:
+    """The pool's memory in MiB: the median of ``seconds``."""
+    pid, taken, end = pool(up), list[float](), time.monotonic() + seconds
+    while time.monotonic() < end:
+        taken.append(usage(pid).resident)
+        await asyncio.sleep(1)
+    return statistics.median(taken)
+
+
+async def memory(up: Up, people: Crowd, streams: int, minutes: float) -> tuple[dict[str, float], list[Talk]]:
+    """MiB of the pool with a quarter of the streams and with all, what one costs, and the growth while they go on."""
+    few = max(1, streams // 4)
+    talks = await people.add(few)
+    await asyncio.sleep(SETTLE)
+    small = await resident(up, TAKE)
+    print(f"{few} streams: {small:.0f} MiB", flush=True)
+    begin = time.monotonic()
+    talks += await people.add(streams - few)
+    await asyncio.sleep(SETTLE)
+    large = await resident(up, TAKE)
+    each = (large - small) / (streams - few)
+    print(f"{streams} streams: {large:.0f} MiB, a further stream {each:.2f} MiB (goal <= 2)", flush=True)
+    sample = min(60.0, minutes * 60 / 6)
+    await asyncio.sleep(max(0.0, begin + minutes * 30 - time.monotonic()))
+    half = await resident(up, sample)
+    await asyncio.sleep(max(0.0, begin + minutes * 60 - sample - time.monotonic()))
+    end = await resident(up, sample)
+    growth = end / half - 1
+    print(f"after {minutes / 2:g} min {half:.0f} MiB, after {minutes:g} {end:.0f}: {100 * growth:+.1f} % (goal < 3)")
+    figures = {
+        "MiB a further stream": each,
+        "growth in the second half": growth,
+        "MiB at half": half,
+        "MiB at the end": end,
+    }
+    return figures, talks
+
+
+async def restarted(up: Up, talks: list[Talk], number: signal.Signals) -> float:
+    """Seconds from the signal to the first transcript that is not the old process's."""
+    pid = pool(up)
+    at = time.time()
+    os.kill(pid, number)
+    with contextlib.suppress(FileNotFoundError):
+        while True:
+            usage(pid)  # of a process that is gone there is no file
+            await asyncio.sleep(0.02)
+    gone = time.time() * 1000
+    while True:
+        times = [ms for talk in talks for ms, _ in (*talk.watched.partials, *talk.watched.finals) if ms > gone]
+        if times:
+            return min(times) / 1000 - at
+        if time.time() - at > 120:
+            raise TimeoutError("no transcript two minutes after the signal")
+        await asyncio.sleep(0.1)
+
+
+async def main() -> None:
+    """Memory first, then the two restarts."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--kafka", default="apache", help="embedded or apache")
+    results.add_option(parser)
+    arguments = parser.parse_args()
+    home = kafka_home()
+    if home is not None:
+        os.environ.setdefault("KAFKA_HOME", str(home))
+    stretches = joined(arguments.streams, 120)
+    async with started(arguments.kafka) as up, crowd(up, stretches) as people:
+        figures, talks = await memory(up, people, arguments.streams, arguments.minutes)
+        lost = await people.end(talks, 120)
+        talks = await people.add(RESTART_STREAMS)
+        limit = Settings().session_timeout_ms / 1000
+        for number, goal in ((signal.SIGTERM, 5.0), (signal.SIGKILL, limit + 5)):
+            await asyncio.sleep(20)
+            took = await restarted(up, talks, number)
+            figures[f"first caption after {number.name}"] = took
+            print(f"first caption {took:.1f} s after {number.name} (goal <= {goal:g})", flush=True)
+        await asyncio.sleep(10)
+        lost += await people.end(talks, 120)
+    figures["lost"] = float(len(lost))
+    print(f"{len(lost)} runs lost something (goal 0)", *lost, sep="\n")
+    results.save(arguments, "soak", figures)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
