@@ -1,7 +1,7 @@
 # The ways into this repository. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check test-all test-torch mutants generate lock clean
+.PHONY: help setup demo test check test-all test-torch bench mutants generate lock clean
 BIN := .venv/bin
 # One sitting: what is neither long nor needs PyTorch.
 ONE_SITTING := not long and not torch
@@ -35,6 +35,9 @@ test-all: setup ## also the long ones: every fault on every broker
 test-torch: ## the PyTorch backend's, in an environment of its own (large)
 	@tools/setup.sh .venv-torch requirements-torch.lock
 	@.venv-torch/bin/pytest -m torch
+
+bench: setup ## the short benchmarks, on a quiet machine (20 minutes), and a table of goals, figures and peers
+	@$(BIN)/python -m bench
 
 mutants: setup ## take each guard of tests/mutants.toml away and see its test go red
 	@$(BIN)/python -m tools.mutants

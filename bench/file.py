@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
+from bench import results
 from bench.live import RATE, files, started
 from bench.speech import Spoken, joined
 from kaption.adapters.settings import Settings
@@ -64,6 +65,7 @@ async def main() -> None:
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--runs", type=int, default=3)
+    results.add_option(parser)
     arguments = parser.parse_args()
     home = kafka_home()
     if home is not None:
@@ -76,16 +78,21 @@ async def main() -> None:
         "sequential": (sequential(one), 1),
     }
     speeds: dict[str, list[float]] = {name: [] for name in (*peers, "kaption")}
+    figures: dict[str, float] = {}
     for _ in range(arguments.runs):
         for name, (transcribe, at_once) in peers.items():
             speed, errors = await asyncio.to_thread(peer, transcribe, stretches, at_once)
             speeds[name].append(speed)
+            figures[f"{name}, wer"] = errors
             print(f"{name}: {speed:.1f} times real time, WER {100 * errors:.2f} %", flush=True)
         async with started("apache") as up:
-            speeds["kaption"].append(await files(up.settings(), stretches))
+            speed, figures["kaption, wer"] = await files(up.settings(), stretches)
+            speeds["kaption"].append(speed)
     ours = statistics.median(speeds["kaption"])
     for name in peers:
-        print(f"kaption {ours:.1f} times real time, {ours / statistics.median(speeds[name]):.2f} times {name}")
+        figures[f"over {name}"] = ours / statistics.median(speeds[name])
+        print(f"kaption {ours:.1f} times real time, {figures[f'over {name}']:.2f} times {name}")
+    results.save(arguments, "file", figures | {name: statistics.median(values) for name, values in speeds.items()})
 
 
 if __name__ == "__main__":

@@ -213,8 +213,8 @@ async def put(settings: Settings, name: str, pcm: npt.NDArray[np.int16]) -> str:
     return key
 
 
-async def files(settings: Settings, stretches: list[Spoken]) -> float:
-    """The same stretches as objects, all at once; how many times real time."""
+async def files(settings: Settings, stretches: list[Spoken]) -> tuple[float, float]:
+    """The same stretches as objects, all at once; how many times real time, and the word error rate."""
     streams = {f"file-{n}": Watched() for n in range(len(stretches))}
     watching = asyncio.create_task(watch(settings, streams))
     await asyncio.sleep(1)
@@ -230,8 +230,9 @@ async def files(settings: Settings, stretches: list[Spoken]) -> float:
     seconds = sum(len(s.pcm) for s in stretches) / RATE
     said = [" ".join(f.text for _, f in watched.finals) for watched in streams.values()]
     print(f"files: {seconds:.0f} s of audio in {took:.0f} s, {seconds / took:.1f} times real time")
-    print(f"  WER {100 * wer([s.text for s in stretches], said):.2f} %", flush=True)
-    return seconds / took
+    errors = wer([s.text for s in stretches], said)
+    print(f"  WER {100 * errors:.2f} %", flush=True)
+    return seconds / took, errors
 
 
 async def beside(up: Up, stretches: list[Spoken], heard: list[Heard], at_once: int, hours: float) -> None:
@@ -298,7 +299,7 @@ async def main() -> None:
         if arguments.beside:
             await beside(up, stretches, heard, arguments.streams, arguments.beside)
         if arguments.files:
-            figures["files times real time"] = await files(up.settings(), stretches)
+            figures["files times real time"], figures["files wer"] = await files(up.settings(), stretches)
     results.save(arguments, "live", figures)
 
 

@@ -73,7 +73,7 @@ async def restarted(up: Up, talks: list[Talk], number: signal.Signals) -> float:
     pid = pool(up)
     at = time.time()
     os.kill(pid, number)
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         while True:
             usage(pid)  # of a process that is gone there is no file
             await asyncio.sleep(0.02)

@@ -139,12 +139,12 @@ def report(seen: list[list[Showing]], stretches: list[Spoken], heard: list[Heard
     return figures
 
 
-async def run(name: str, peer: Peer, stretches: list[Spoken], heard: list[Heard], at_once: int) -> dict[str, float]:
+async def run(peer: Peer, stretches: list[Spoken], heard: list[Heard], at_once: int) -> dict[str, float]:
     """Start the peer's server, play the stretches, ``at_once`` at a time, and report."""
     port, weights = free_port(), find_weights(Settings()).folder
     env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "2", "CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryDirectory() as folder:
-        child = Child(peer.command(name, port, weights), Path(folder) / "peer.log", env)
+        child = Child(peer.command(peer.programs, port, weights), Path(folder) / "peer.log", env)
         child.spawn()
         try:
             async with ClientSession() as session:
@@ -176,7 +176,7 @@ def main() -> None:
     peer = PEERS[arguments.peer]
     stretches = joined(arguments.count, arguments.seconds)
     heard = offline(stretches)
-    figures = asyncio.run(run(arguments.peer, peer, stretches, heard, arguments.streams))
+    figures = asyncio.run(run(peer, stretches, heard, arguments.streams))
     results.save(arguments, "peers", {"peer": peer.package, "setting": peer.setting, **figures})
 
 

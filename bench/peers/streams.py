@@ -1,13 +1,15 @@
 """How each peer is started and spoken to: its server's command, and one stream of its WebSocket protocol. No sockets here."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
+from bench.peers.weights import torch_weights
 
 Message = Mapping[str, Any]
 
@@ -116,43 +118,68 @@ TranscriptionServer().run("127.0.0.1", port={port}, backend="faster_whisper", ma
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A peer: its package, the path of its WebSocket, what one stream is, and what was chosen or switched off for it."""
+    """A peer: its environment and package, what starts its server, what one stream is, and what was chosen or switched off.
 
+    ``command`` takes the environment's programs, a port on loopback and the folder of the weights.
+    """
+
+    home: str
     package: str
     path: str
     stream: type[Stream]
+    command: Callable[[Path, int, Path], list[str]]
     setting: str
 
-    def command(self, name: str, port: int, weights: Path) -> list[str]:
-        """What starts its server on loopback."""
-        programs = Path(".cache/peers") / name / "bin"
-        if name == "whisperlive":
-            program = _WHISPERLIVE.format(port=port, weights=str(weights))
-            return [str(programs / "python"), "-c", program]
-        options = [
-            "--backend",
-            "faster-whisper",
-            "--backend-policy",
-            "localagreement",
-            "--language",
-            "en",
-            "--pcm-input",
-        ]
-        place = ["--host", "127.0.0.1", "--port", str(port), "--model_dir", str(weights)]
-        return [str(programs / "wlk"), "serve", *place, *options, "--warmup-file", "", "--log-level", "WARNING"]
+    @property
+    def programs(self) -> Path:
+        """Its environment's programs."""
+        return Path(".cache/peers") / self.home / "bin"
+
+
+def _whisperlive(programs: Path, port: int, weights: Path) -> list[str]:
+    return [str(programs / "python"), "-c", _WHISPERLIVE.format(port=port, weights=str(weights))]
+
+
+def _whisperlivekit(programs: Path, port: int, *options: str) -> list[str]:
+    place = ["--host", "127.0.0.1", "--port", str(port)]
+    common = ["--language", "en", "--pcm-input", "--warmup-file", "", "--log-level", "WARNING"]
+    return [str(programs / "wlk"), "serve", *place, *common, *options]
+
+
+def _alignatt(programs: Path, port: int, weights: Path) -> list[str]:
+    decoder, heads = torch_weights(weights, programs / "python")
+    paths = ["--encoder-model-path", str(weights), "--decoder-model-path", str(decoder)]
+    return _whisperlivekit(programs, port, *paths, f"--custom-alignment-heads={heads}")
+
+
+def _agreement(programs: Path, port: int, weights: Path) -> list[str]:
+    options = ["--backend", "faster-whisper", "--backend-policy", "localagreement", "--model_dir", str(weights)]
+    return _whisperlivekit(programs, port, *options)
 
 
 PEERS: dict[str, Peer] = {
     "whisperlive": Peer(
+        "whisperlive",
         "whisper-live 0.10.0",
         "/",
         WhisperLive,
+        _whisperlive,
         "faster_whisper backend, int8, one model for all clients, VAD on, two threads (its default is one)",
     ),
     "whisperlivekit": Peer(
+        "whisperlivekit",
         "whisperlivekit 0.2.26",
         "/asr",
         WhisperLiveKit,
-        "LocalAgreement over faster-whisper (its default, AlignAtt, needs PyTorch weights), VAC on, no warm-up file, two threads",
+        _alignatt,
+        "its default policy, AlignAtt; faster-whisper encodes, PyTorch decodes; VAC on, no warm-up file, two threads",
+    ),
+    "whisperlivekit-agreement": Peer(
+        "whisperlivekit",
+        "whisperlivekit 0.2.26",
+        "/asr",
+        WhisperLiveKit,
+        _agreement,
+        "LocalAgreement over faster-whisper; VAC on, no warm-up file, two threads",
     ),
 }

@@ -1,0 +1,49 @@
+"""Every short benchmark in turn, and one table with the long ones beside them as they were last run.
+
+    .venv/bin/python -m bench [NAME ...]
+
+NAME runs only these; ``none`` runs nothing and prints the table from what is there. Short: about 20 minutes. Results of the long ones and of
+peers lie in bench/results, each with its date, commit, machine and command.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.results import FOLDER, read
+from bench.table import render
+
+#: Where the short ones' newest results lie.
+SHORT_FOLDER = Path(".cache/bench/results")
+SHORT = {
+    "live-1": ["bench.live", "--streams", "1", "--count", "1", "--seconds", "120"],
+    "live-16": ["bench.live", "--streams", "16", "--count", "16", "--seconds", "120"],
+    "file": ["bench.file", "--runs", "1"],
+    "hop": ["bench.hop", "--runs", "1", "--stopped", "0"],
+    "scale": ["bench.scale"],
+}
+
+
+def main() -> int:
+    """Run, then print; status 1 when a benchmark failed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*SHORT, "none"], help="only these", metavar="NAME")
+    asked = parser.parse_args().names
+    failed = 0
+    for name, command in SHORT.items():
+        if asked and name not in asked:
+            continue
+        target = SHORT_FOLDER / f"{name}.json"
+        target.unlink(missing_ok=True)
+        print(f"\n{name}: python -m {' '.join(command)}", flush=True)
+        ran = subprocess.run([sys.executable, "-m", *command, "--json", str(target)], check=False)
+        failed += ran.returncode != 0
+    places = [*FOLDER.glob("*.json"), *SHORT_FOLDER.glob("*.json")]
+    found = {path.stem: result for path in places if (result := read(path)) is not None}
+    print(f"\n{render(found)}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""The table of goals: what is measured for it, what was reached, and what peers reach. Data and its rendering; nothing is run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bench.results import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A goal: ``reached`` and each of ``peers`` name a result and how its figures are written, with their names in braces."""
+
+    goal: str
+    what: str
+    aim: str
+    reached: tuple[str, str]
+    peers: tuple[tuple[str, str, str], ...] = ()
+
+
+_SHOWN = "{shown p50:.2f} / {shown p95:.2f}"
+_COMMITTED = "{committed p50:.2f} / {committed p95:.2f}"
+_WL, _WLK = "WhisperLive", "WhisperLiveKit"
+
+
+def _live(goal: str, streams: int, what: str, aim: str, template: str, peers_at: int) -> Row:
+    """A row of live streams, with the same figure of both peers at ``peers_at`` streams."""
+    beside = "" if peers_at == streams else f" at {peers_at}"
+    peers = tuple((f"{name}{beside}", f"{name.lower()}-{peers_at}", template) for name in (_WL, _WLK))
+    return Row(goal, f"{streams} stream{'s' * (streams > 1)}: {what}", aim, (f"live-{streams}", template), peers)
+
+
+ROWS: tuple[Row, ...] = (
+    _live("P2", 1, "shown p50 / p95, s", "0.35 / 0.8", _SHOWN, 1),
+    _live("P2", 1, "committed p50 / p95, s", "1.2 / 2.5", _COMMITTED, 1),
+    Row("P2", "1 stream: final after a sentence's end, p95, s", "0.9", ("live-1", "{finals p95:.2f}")),
+    _live("P2", 16, "shown p50 / p95, s", "0.5 / 1.0", _SHOWN, 4),
+    _live("P2", 16, "committed p50 / p95, s", "1.5 / 3.0", _COMMITTED, 4),
+    _live("P1", 16, "shown, committed p95, s", "2, 5 (with 32)", "{shown p95:.2f}, {committed p95:.2f}", 4),
+    Row("P1", "16 streams: WER, offline", "1 point", ("live-16", "{wer:.2%}, {wer offline:.2%}")),
+    _live("4", 16, "shown words taken back or changed, a word", "", "{revisions a word:.2f}", 4),
+    Row("4", "16 streams: stable words that finals change", "2 %", ("live-16", "{stable changed:.1%}")),
+    Row(
+        "P3",
+        "files, times real time (WER)",
+        "3 times the README's, 1.5 times the best layout",
+        ("file", "{kaption:.1f} ({kaption, wer:.2%})"),
+        (
+            (
+                "faster-whisper batched, its README",
+                "file",
+                "{batched, as its README:.1f} ({batched, as its README, wer:.2%})",
+            ),
+            ("two workers", "file", "{batched, two workers:.1f} ({batched, two workers, wer:.2%})"),
+            ("sequential", "file", "{sequential:.1f} ({sequential, wer:.2%})"),
+        ),
+    ),
+    Row("P4", "front door: added at 320 frames/s, median, ms", "15", ("hop", "{added ms:.0f}")),
+    Row("P4", "front door: frames a second on one core", "2000", ("hop", "{frames a second:.0f}")),
+    Row(
+        "P5",
+        "two executors, two processes on two cores against one on one",
+        "1.8",
+        (
+            "scale",
+            "{two executors on two cores, ratio:.2f}, {two processes, an executor and a core each, ratio:.2f}",
+        ),
+    ),
+    Row(
+        "P5",
+        "64 quiet rooms: windows; of a core",
+        "0; 25 %",
+        ("scale", "{brown noise at -55 dBFS, windows:.0f}; {brown noise at -55 dBFS, cores:.0%}"),
+    ),
+    Row(
+        "P5",
+        "64 rooms with fans: windows; of a core",
+        "0; 25 %",
+        ("scale", "{pink noise at -40 dBFS, windows:.0f}; {pink noise at -40 dBFS, cores:.0%}"),
+    ),
+    Row("P6", "memory a further stream, MiB", "2", ("soak", "{MiB a further stream:.2f}")),
+    Row("P6", "growth in the second half", "3 %", ("soak", "{growth in the second half:+.1%}")),
+    Row("P6", "first caption after SIGTERM, s", "5", ("soak", "{first caption after SIGTERM:.1f}")),
+    Row("P6", "first caption after SIGKILL, s", "15", ("soak", "{first caption after SIGKILL:.1f}")),
+    Row("P7", "runs that lost something", "0", ("overload", "{runs that lost something:.0f}")),
+    Row(
+        "P7",
+        "partials, finals in time again after, s",
+        "60",
+        ("overload", "{partials back:.0f}, {finals back:.0f}"),
+    ),
+)
+
+
+def written(result: Result | None, template: str) -> str:
+    """A result's figures in words; a dash when there is none, or when it lacks a figure."""
+    if result is None:
+        return "-"
+    try:
+        return template.format(**result.figures)
+    except KeyError:
+        return "-"
+
+
+def render(found: Mapping[str, Result]) -> str:
+    """The table, and below it where each figure comes from."""
+    lines = ["| goal | what | aim | reached | peers |", "| --- | --- | --- | --- | --- |"]
+    for row in ROWS:
+        reached = written(found.get(row.reached[0]), row.reached[1])
+        peers = "; ".join(f"{name} {written(found.get(of), template)}" for name, of, template in row.peers)
+        lines.append(f"| {row.goal} | {row.what} | {row.aim} | {reached} | {peers} |")
+    lines.append("")
+    for name, result in sorted(found.items()):
+        setting = f" ({result.figures['setting']})" if "setting" in result.figures else ""
+        lines.append(f"- {name}: {result.date}, {result.commit}, {result.machine}: `{result.command}`{setting}")
+    return "\n".join(lines)
