@@ -200,7 +200,14 @@ async def play(what: str, streams: int, seconds: float, executors: int) -> dict[
     engine.executors.close()
     spoken = (len(steps) - 1) * STEP_MS / 1000
     windows = {f"{kind}s": float(count) for kind, count in engine.tally.windows.items()}
-    return {"times real time": streams * spoken / took, "cores": used / spoken} | windows
+    busy = engine.executors.busy_seconds() / took
+    return {
+        "times real time": streams * spoken / took,
+        "cores": used / spoken,
+        "used": used / took,
+        "busy": busy,
+        "batches": float(engine.tally.batches),
+    } | windows
 
 
 def played(what: str, streams: int, seconds: float, executors: int, cores: list[list[int]]) -> list[dict[str, float]]:

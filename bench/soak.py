@@ -24,8 +24,7 @@ from kaption.adapters.settings import Settings
 from tests.support.brokers import kafka_home
 from tests.support.up import Up
 
-#: Seconds until a number of streams has settled, and over which its memory is taken.
-SETTLE = 60.0
+#: Seconds over which the memory of a number of streams that has settled is taken.
 TAKE = 20.0
 RESTART_STREAMS = 4
 
@@ -39,16 +38,18 @@ async def resident(up: Up, seconds: float) -> float:
     return statistics.median(taken)
 
 
-async def memory(up: Up, people: Crowd, streams: int, minutes: float) -> tuple[dict[str, float], list[Talk]]:
+async def memory(
+    up: Up, people: Crowd, streams: int, minutes: float, settle: float
+) -> tuple[dict[str, float], list[Talk]]:
     """MiB of the pool with a quarter of the streams and with all, what one costs, and the growth while they go on."""
     few = max(1, streams // 4)
     talks = await people.add(few)
-    await asyncio.sleep(SETTLE)
+    await asyncio.sleep(settle)
     small = await resident(up, TAKE)
     print(f"{few} streams: {small:.0f} MiB", flush=True)
     begin = time.monotonic()
     talks += await people.add(streams - few)
-    await asyncio.sleep(SETTLE)
+    await asyncio.sleep(settle)
     large = await resident(up, TAKE)
     each = (large - small) / (streams - few)
     print(f"{streams} streams: {large:.0f} MiB, a further stream {each:.2f} MiB (goal <= 2)", flush=True)
@@ -92,6 +93,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--settle", type=float, default=60, help="seconds until a number of streams has settled")
     parser.add_argument("--kafka", default="apache", help="embedded or apache")
     results.add_option(parser)
     arguments = parser.parse_args()
@@ -100,7 +102,7 @@ async def main() -> None:
         os.environ.setdefault("KAFKA_HOME", str(home))
     stretches = joined(arguments.streams, 120)
     async with started(arguments.kafka) as up, crowd(up, stretches) as people:
-        figures, talks = await memory(up, people, arguments.streams, arguments.minutes)
+        figures, talks = await memory(up, people, arguments.streams, arguments.minutes, arguments.settle)
         lost = await people.end(talks, 120)
         talks = await people.add(RESTART_STREAMS)
         limit = Settings().session_timeout_ms / 1000

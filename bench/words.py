@@ -52,7 +52,7 @@ def erased(showings: Iterable[Showing]) -> int:
 
     For each record, the words of the one before it that lie behind what both begin with. Over the words of the final text this is
     the normalized erasure of Arivazhagan, Cherry, Macherey and Foster, "Re-translation versus Streaming for Simultaneous
-    Translation", IWSLT 2020: 0 for text that only grows. Case and punctuation do not count.
+    Translation", IWSLT 2020 (arXiv 2004.03643): 0 for text that only grows. Case and punctuation do not count.
     """
     segments: dict[int, list[list[str]]] = {}
     for showing in sorted(showings):
