@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.results import FOLDER, read
+from bench.figures import FOLDER, read
 from bench.table import render
 
 #: Where the short ones' newest results lie.

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from faster_whisper import BatchedInferencePipeline, WhisperModel
 
-from bench import results
+from bench import figures as kept
 from bench.live import RATE, files, started
 from bench.speech import Spoken, joined
 from kaption.adapters.settings import Settings
@@ -65,7 +65,7 @@ async def main() -> None:
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--runs", type=int, default=3)
-    results.add_option(parser)
+    kept.add_option(parser)
     arguments = parser.parse_args()
     home = kafka_home()
     if home is not None:
@@ -92,7 +92,7 @@ async def main() -> None:
     for name in peers:
         figures[f"over {name}"] = ours / statistics.median(speeds[name])
         print(f"kaption {ours:.1f} times real time, {figures[f'over {name}']:.2f} times {name}")
-    results.save(arguments, "file", figures | {name: statistics.median(values) for name, values in speeds.items()})
+    kept.save(arguments, "file", figures | {name: statistics.median(values) for name, values in speeds.items()})
 
 
 if __name__ == "__main__":

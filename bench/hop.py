@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from bench import results
+from bench import figures as kept
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption_schemas.headers import text_headers
@@ -137,7 +137,7 @@ async def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--stopped", type=float, default=60)
     parser.add_argument("--runs", type=int, default=3)
-    results.add_option(parser)
+    kept.add_option(parser)
     arguments = parser.parse_args()
     home = kafka_home()
     if home is None:
@@ -173,7 +173,7 @@ async def main() -> None:
             )
             broker.kill()
             figures |= {"stopped MB": grown, "stopped lost": float(lost)}
-    results.save(arguments, "hop", figures)
+    kept.save(arguments, "hop", figures)
 
 
 if __name__ == "__main__":

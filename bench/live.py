@@ -28,7 +28,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from minio import Minio
 from ulid import ULID
 
-from bench import results
+from bench import figures as kept
 from bench.processes import shares, usages
 from bench.speech import Heard, Spoken, joined, offline
 from bench.words import Showing, erased, latencies, percentile
@@ -287,7 +287,7 @@ async def main() -> None:
     parser.add_argument("--files", action="store_true", help="the same speech as files, too")
     parser.add_argument("--beside", type=float, default=0, help="again beside a file of so many hours")
     parser.add_argument("--kafka", default="apache", help="embedded, apache, or cluster: three nodes")
-    results.add_option(parser)
+    kept.add_option(parser)
     arguments = parser.parse_args()
     home = kafka_home()
     if home is not None:
@@ -300,7 +300,7 @@ async def main() -> None:
             await beside(up, stretches, heard, arguments.streams, arguments.beside)
         if arguments.files:
             figures["files times real time"], figures["files wer"] = await files(up.settings(), stretches)
-    results.save(arguments, "live", figures)
+    kept.save(arguments, "live", figures)
 
 
 if __name__ == "__main__":

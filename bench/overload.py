@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 
-from bench import results
+from bench import figures as kept
 from bench.live import Watched, started
 from bench.speech import joined
 from bench.talk import Talk, crowd, gauge
@@ -68,7 +68,7 @@ async def main() -> None:
     parser.add_argument("--capacity", type=int, default=16, help="streams that the machine holds (P1)")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--kafka", default="apache", help="embedded or apache")
-    results.add_option(parser)
+    kept.add_option(parser)
     arguments = parser.parse_args()
     home = kafka_home()
     if home is not None:
@@ -97,7 +97,7 @@ async def main() -> None:
         print(f"  {name}: p95 {high:.1f} s late in the overload, within {limit:g} s after {seconds:.0f} s (goal 60)")
     figures |= {f"seconds on {step.name.lower()}": float(seen[step]) for step in Step}
     print("  " + ", ".join(f"{seen[step]} s {step.name.lower()}" for step in Step))
-    results.save(arguments, "overload", figures)
+    kept.save(arguments, "overload", figures)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from aiokafka.structs import ConsumerRecord
 
-from bench import results
+from bench import figures as kept
 from bench.speech import joined
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
@@ -241,7 +241,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rooms", type=int, default=64, help="streams of noise")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
-    results.add_option(parser)
+    kept.add_option(parser)
     arguments = parser.parse_args()
     if arguments.one:
         what, streams, seconds, executors, own = arguments.one
@@ -269,7 +269,7 @@ def main() -> None:
         figures |= {f"{title}, cores": room["cores"], f"{title}, windows": windows}
         share = 100 * room["cores"]
         print(f"{arguments.rooms} rooms, {title}: {share:.0f} % of a core (goal 25), {windows:.0f} windows (goal 0)")
-    results.save(arguments, "scale", figures)
+    kept.save(arguments, "scale", figures)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import signal
 import statistics
 import time
 
-from bench import results
+from bench import figures as kept
 from bench.live import started
 from bench.processes import usage
 from bench.speech import joined
@@ -95,7 +95,7 @@ async def main() -> None:
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--settle", type=float, default=60, help="seconds until a number of streams has settled")
     parser.add_argument("--kafka", default="apache", help="embedded or apache")
-    results.add_option(parser)
+    kept.add_option(parser)
     arguments = parser.parse_args()
     home = kafka_home()
     if home is not None:
@@ -115,7 +115,7 @@ async def main() -> None:
         lost += await people.end(talks, 120)
     figures["lost"] = float(len(lost))
     print(f"{len(lost)} runs lost something (goal 0)", *lost, sep="\n")
-    results.save(arguments, "soak", figures)
+    kept.save(arguments, "soak", figures)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from bench.results import Result
+from bench.figures import Result
 
 
 @dataclass(frozen=True, slots=True)

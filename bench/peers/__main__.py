@@ -16,7 +16,7 @@ from pathlib import Path
 
 from aiohttp import ClientConnectionError, ClientSession, ClientWebSocketResponse, WSMsgType
 
-from bench import results
+from bench import figures as kept
 from bench.live import FRAME, RATE
 from bench.peers.streams import PEERS, Peer, Stream
 from bench.processes import shares, usages
@@ -171,13 +171,13 @@ def main() -> None:
     parser.add_argument("--streams", type=int, default=1, help="streams at a time")
     parser.add_argument("--count", type=int, default=1, help="streams in all")
     parser.add_argument("--seconds", type=float, default=120)
-    results.add_option(parser)
+    kept.add_option(parser)
     arguments = parser.parse_args()
     peer = PEERS[arguments.peer]
     stretches = joined(arguments.count, arguments.seconds)
     heard = offline(stretches)
     figures = asyncio.run(run(peer, stretches, heard, arguments.streams))
-    results.save(arguments, "peers", {"peer": peer.package, "setting": peer.setting, **figures})
+    kept.save(arguments, "peers", {"peer": peer.package, "setting": peer.setting, **figures})
 
 
 if __name__ == "__main__":

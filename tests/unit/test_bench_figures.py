@@ -1,0 +1,49 @@
+"""What the benchmarks make of records: peers' texts, lateness after an overload, and the table."""
+
+import pytest
+
+from bench.overload import back
+from bench.peers.streams import WhisperLive, WhisperLiveKit
+from bench.figures import Result
+from bench.table import ROWS, render, written
+
+
+def test_whisperlives_completed_segments_stay_when_they_are_sent_no_more() -> None:
+    stream = WhisperLive()
+    first = {"start": "0.000", "text": " One two.", "completed": True}
+    second = {"start": "2.000", "text": " Three", "completed": False}
+    assert stream.seen({"segments": [first, second]}) == ("One two. Three", "One two.")
+    assert stream.seen({"segments": [second | {"completed": True}]}) == ("One two. Three ", "One two. Three")
+    assert stream.seen({"message": "SERVER_READY"}) is None
+
+
+def test_whisperlivekits_buffer_is_shown_and_its_lines_are_committed() -> None:
+    lines = [{"text": "One two.", "speaker": 1}, {"text": None, "speaker": -2}]
+    message = {"lines": lines, "buffer_transcription": " three"}
+    assert WhisperLiveKit().seen(message) == ("One two. three", "One two.")
+
+
+@pytest.mark.parametrize(
+    ("late", "seconds"),
+    [
+        ([(101.0, 1.0), (112.0, 1.0)], 0.0),
+        ([(85.0, 9.0), (101.0, 1.0)], 0.0),  # before
+        ([(101.0, 9.0), (112.0, 1.0)], 10.0),
+        ([(101.0, 9.0), (112.0, 9.0), (125.0, 1.0)], 20.0),
+        ([(101.0, 1.0), (112.0, 9.0), (125.0, 1.0)], 20.0),  # late again in the second ten seconds
+    ],
+)
+def test_latency_is_back_after_the_last_ten_seconds_that_were_late(
+    late: list[tuple[float, float]], seconds: float
+) -> None:
+    assert back(late, 100.0, 2.0) == seconds
+
+
+def test_the_table_has_a_dash_where_nothing_was_measured_and_says_where_a_figure_is_from() -> None:
+    result = Result("hop", "2026-11-25", "abc", "a machine", "python -m bench.hop", {"added ms": 14.4})
+    table = render({"hop": result})
+    assert "| P4 | front door: added at 320 frames/s, median, ms | 15 | 14 |  |" in table
+    assert "| P4 | front door: frames a second on one core | 2000 | - |  |" in table
+    assert "- hop: 2026-11-25, abc, a machine: `python -m bench.hop`" in table
+    assert len({(row.goal, row.what) for row in ROWS}) == len(ROWS)
+    assert written(None, "{x}") == "-"
