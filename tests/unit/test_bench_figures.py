@@ -2,9 +2,9 @@
 
 import pytest
 
+from bench.figures import Result
 from bench.overload import back
 from bench.peers.streams import WhisperLive, WhisperLiveKit
-from bench.figures import Result
 from bench.table import ROWS, render, written
 
 
