@@ -29,7 +29,7 @@ from minio import Minio
 from ulid import ULID
 
 from bench import figures as kept
-from bench.processes import shares, usages
+from bench.processes import Others, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
 from bench.words import Showing, erased, latencies, percentile
 from kaption.adapters.kafka import security
@@ -143,7 +143,7 @@ async def live(
     settings = up.settings()
     streams = {f"{name}-{n}": Watched() for n in range(len(stretches))}
     watching = asyncio.create_task(watch(settings, streams))
-    begin, before = time.monotonic(), usages(up.child.pid)
+    begin, before, others = time.monotonic(), usages(up.child.pid), Others()
     async with AIOKafkaProducer(**security(settings), linger_ms=10) as producer:
         names = list(streams)
         for first in range(0, len(names), at_once):
@@ -154,13 +154,15 @@ async def live(
             async with asyncio.timeout(120):
                 await asyncio.gather(*(streams[names[n]].done.wait() for n in batch))
     used = shares(before, after := usages(up.child.pid), time.monotonic() - begin)
+    beside = others.cores(used)
     watching.cancel()
     print(f"live, {at_once} at a time: {len(stretches)} streams")
-    figures = report(list(streams.values()), stretches, heard) | {"cores": sum(used.values())}
+    figures = report(list(streams.values()), stretches, heard)
+    figures |= {"cores": sum(used.values()), "cores of others": beside}
     print(
         "  " + ", ".join(f"{share:.2f} {after[pid].name.split()[-1]}" for pid, share in used.items() if share >= 0.01)
     )
-    print(f"  {figures['cores']:.2f} cores", flush=True)
+    print(f"  {figures['cores']:.2f} cores, {beside:.2f} of others", flush=True)
     return figures
 
 

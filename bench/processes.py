@@ -1,6 +1,7 @@
-"""What the processes of a running pipeline use, read from /proc."""
+"""What the processes of a running pipeline use, and everything else on the machine, read from /proc."""
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,3 +41,24 @@ def usages(pid: int) -> dict[int, Usage]:
 def shares(before: dict[int, Usage], after: dict[int, Usage], seconds: float) -> dict[int, float]:
     """Each process's part of a core between two looks ``seconds`` apart."""
     return {pid: (after[pid].seconds - before[pid].seconds) / seconds for pid in before if pid in after}
+
+
+class Others:
+    """What everything else takes of the machine from now on: a figure that was measured beside others is not worth much."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self._busy = _busy_seconds()
+        self._own = time.process_time()
+
+    def cores(self, used: dict[int, float]) -> float:
+        """Cores, besides this process and those of ``shares``."""
+        took = time.monotonic() - self._begin
+        all_of_them = (_busy_seconds() - self._busy - (time.process_time() - self._own)) / took
+        return max(0.0, all_of_them - sum(used.values()))
+
+
+def _busy_seconds() -> float:
+    """Processor seconds of the whole machine that were not idle."""
+    user, nice, system, _idle, _wait, irq, soft, *_ = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + soft) / _TICKS

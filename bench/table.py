@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from bench.figures import Result
 
 
+#: Cores that other processes may use in a measurement without being named beside it.
+BESIDE = 0.1
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A goal: ``reached`` and each of ``peers`` name a result and how its figures are written, with their names in braces."""
@@ -111,5 +115,7 @@ def render(found: Mapping[str, Result]) -> str:
     lines.append("")
     for name, result in sorted(found.items()):
         setting = f" ({result.figures['setting']})" if "setting" in result.figures else ""
-        lines.append(f"- {name}: {result.date}, {result.commit}, {result.machine}: `{result.command}`{setting}")
+        others = result.figures.get("cores of others", 0.0)
+        beside = f"; others used {others:.2f} cores" if isinstance(others, float) and others > BESIDE else ""
+        lines.append(f"- {name}: {result.date}, {result.commit}, {result.machine}: `{result.command}`{setting}{beside}")
     return "\n".join(lines)

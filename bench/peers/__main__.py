@@ -19,7 +19,7 @@ from aiohttp import ClientConnectionError, ClientSession, ClientWebSocketRespons
 from bench import figures as kept
 from bench.live import FRAME, RATE
 from bench.peers.streams import PEERS, Peer, Stream
-from bench.processes import shares, usages
+from bench.processes import Others, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
 from bench.words import Showing, erased, latencies, percentile
 from kaption.adapters.embedded_kafka import free_port
@@ -149,18 +149,19 @@ async def run(peer: Peer, stretches: list[Spoken], heard: list[Heard], at_once: 
         try:
             async with ClientSession() as session:
                 await answers(session, f"http://127.0.0.1:{port}/", child)
-                begin, before = time.monotonic(), usages(child.pid)
+                begin, before, others = time.monotonic(), usages(child.pid), Others()
                 seen: list[list[Showing]] = []
                 for first in range(0, len(stretches), at_once):
                     batch = stretches[first : first + at_once]
                     url = f"http://127.0.0.1:{port}{peer.path}"
                     seen += await asyncio.gather(*(play(session, url, peer, stretch) for stretch in batch))
                 used = shares(before, usages(child.pid), time.monotonic() - begin)
+                beside = others.cores(used)
         finally:
             child.stop()
     print(f"{peer.package}, {at_once} at a time: {len(stretches)} streams")
-    figures = report(seen, stretches, heard) | {"cores": sum(used.values())}
-    print(f"  {figures['cores']:.2f} cores", flush=True)
+    figures = report(seen, stretches, heard) | {"cores": sum(used.values()), "cores of others": beside}
+    print(f"  {figures['cores']:.2f} cores, {beside:.2f} of others", flush=True)
     return figures
 
 
