@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from bench.figures import Result
 
-
 #: Cores that other processes may use in a measurement without being named beside it.
 BESIDE = 0.1
 
