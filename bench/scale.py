@@ -49,6 +49,8 @@ STEP_MS = 100
 PARTS = 3
 LOADED = 4
 LANES = 8
+#: Far more than a batch takes: nothing is replaced here.
+LIMIT_SECONDS = 600.0
 Pcm = npt.NDArray[np.int16]
 
 
@@ -102,7 +104,7 @@ class Engine:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             elif (batch := self._planner.next(waiting)) is not None:
                 windows = [self.lanes[_lane(c)].begin(_key(c), c.window) for c in batch.windows]
-                task = asyncio.create_task(self._execute(batch, self.executors.submit(windows), now_ms))
+                task = asyncio.create_task(self._execute(batch, self.executors.submit(windows, LIMIT_SECONDS), now_ms))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
             else:
@@ -192,7 +194,7 @@ async def play(what: str, streams: int, seconds: float, executors: int) -> dict[
     backend = await load(partial(make_backend, settings))
     sessions = RealSessions(session_config(settings), Ports(SileroDetector, PresidioRedactor(), backend.info))
     steps = recorded(audio(what, streams, seconds))
-    engine = Engine(settings, sessions, Executors(backend, executors))
+    engine = Engine(settings, sessions, Executors(backend, executors, LIMIT_SECONDS))
     print("warm", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     begin, used = time.perf_counter(), time.process_time()

@@ -7,7 +7,7 @@ name=$1 here=bench/peers target=.cache/peers/$1
 uv=.cache/uv/bin/uv
 [[ -x $uv ]] || make --silent "$uv"
 if [[ ${LOCK:-} ]]; then
-    "$uv" pip compile "$here/$name.in" --overrides "$here/$name.left-out" --python-version 3.11 \
+    "$uv" pip compile "$here/$name.in" --overrides "$here/$name.left-out" --generate-hashes --python-version 3.11 \
         --no-header --no-annotate --no-emit-index-url --quiet -o "$here/$name.lock"
 fi
 if [[ -f $target/lock ]] && cmp -s "$target/lock" "$here/$name.lock"; then exit 0; fi
