@@ -3,7 +3,14 @@
 from kaption.domain.reader import Reader, Transcript
 from kaption.publisher import FRAME_MS, Publisher, PublishError, StreamWriter
 from kaption.transcripts import Place, Transcripts, parse
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, RunOptions, StreamCompleted
+from kaption_schemas.records import (
+    FinalTranscript,
+    Gap,
+    PartialTranscript,
+    RunOptions,
+    StreamCompleted,
+    StreamProgress,
+)
 
 __all__ = [
     "FRAME_MS",
@@ -16,6 +23,7 @@ __all__ = [
     "Reader",
     "RunOptions",
     "StreamCompleted",
+    "StreamProgress",
     "StreamWriter",
     "Transcript",
     "Transcripts",

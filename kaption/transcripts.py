@@ -18,16 +18,17 @@ from kaption.adapters.presence import require_topics
 from kaption.adapters.settings import Settings
 from kaption.domain.reader import Reader, Transcript
 from kaption_schemas.headers import text_headers
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
 from kaption_schemas.topics import DEFAULT_TENANT, FINAL, PARTIAL, Type, topic_name
 
 log = logging.getLogger(__name__)
 
-_MODELS: Const[dict[str, type[PartialTranscript | FinalTranscript | Gap | StreamCompleted]]] = {
+_MODELS: Const[dict[str, type[Transcript]]] = {
     Type.PARTIAL: PartialTranscript,
     Type.FINAL: FinalTranscript,
     Type.GAP: Gap,
     Type.COMPLETED: StreamCompleted,
+    Type.PROGRESS: StreamProgress,
 }
 _WAIT_MS: Const = 100
 _BATCH: Const = 500
@@ -55,7 +56,7 @@ def parse(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> T
 
 
 class Transcripts:
-    """Partials, finals, gaps and completions of a tenant's streams, as they come.
+    """Partials, finals, gaps and completions of a tenant's streams, and how far their files are, as they come.
 
     ::
 
@@ -87,7 +88,7 @@ class Transcripts:
             from_beginning: Start with the oldest record that is kept, where no group has a place yet.
             group: Consumer group that remembers the place; its id gets the tenant's prefix. Without one, reading
                 starts at the end and several readers each get everything.
-            partials: False reads finals, gaps and completions only.
+            partials: False reads finals, gaps and completions only, and no progress either.
             bootstrap: Brokers, where they are not those of ``settings``.
             settings: How to reach the brokers; default: the environment's.
         """

@@ -177,9 +177,10 @@ class Lane:
         async with self._committing:
             memory, writer = self.memory, self._writer
             draft = memory.draft(now_ms()) if memory else None
-            if draft is None or writer is None:
+            if memory is None or draft is None or writer is None:
                 return False
             await writer.commit(draft)
+            memory.partials.extend(draft.progress)
         self._committed_at = time.monotonic()
         self._parts.wake()  # a run may have been waiting for the one that is closed now
         self._parts.committed(self.source, draft)

@@ -67,12 +67,16 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A transaction to be: ``messages``, the input offset that goes with them, and the objects to delete after it."""
+    """A transaction to be: ``messages``, the input offset that goes with them, and the objects to delete after it.
+
+    ``progress`` is told once it is committed, and is no part of it.
+    """
 
     messages: tuple[Message, ...]
     offset: int
     finished: tuple[tuple[str, str], ...]
     stats: DraftStats
+    progress: tuple[Message, ...] = ()
 
 
 def lane_value(dead: dict[int, Reason]) -> bytes:

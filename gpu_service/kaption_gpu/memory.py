@@ -14,6 +14,7 @@ from kaption.domain.decoding import Decoded, Window
 from kaption.domain.outputs import DeadLetter, Durable, Latency, Output, RunKey
 from kaption_gpu.lane_data import Draft, DraftStats, Saved, SavedLane, Shown, Source, lane_value
 from kaption_gpu.ports import LaneSession, Sessions, Wanted
+from kaption_gpu.progress import FileProgress
 from kaption_gpu.records import (
     Incoming,
     Message,
@@ -22,6 +23,7 @@ from kaption_gpu.records import (
     durable_message,
     lane_message,
     partial_message,
+    progress_message,
     snapshot_message,
 )
 from kaption_schemas.reasons import Reason
@@ -49,6 +51,8 @@ class _Entry:
     ref: tuple[str, str] | None = None
     #: The newest frame's end in samples, its rate, and when the broker had it: what wall time a sample is.
     anchor: tuple[int, int, int] | None = None
+    #: A file's; a live run has none.
+    progress: FileProgress | None = None
 
 
 class LaneMemory:
@@ -136,6 +140,8 @@ class LaneMemory:
         audio = incoming.audio
         if audio.kind is Type.CHUNK:
             entry.anchor = (audio.first_sample + audio.samples, audio.rate, audio.received_ms)
+            if entry.progress:
+                entry.progress.heard(incoming, split=_split(entry))
         self._collect(entry, entry.session.feed(audio), record.timestamp)
 
     def take_unavailable(self, record: ConsumerRecord, incoming: Incoming) -> None:
@@ -220,13 +226,17 @@ class LaneMemory:
         messages: list[Message] = []
         letters, self._refused = self._refused, []
         finished: list[tuple[str, str]] = []
+        progress: list[Message] = []
         spoken: list[tuple[FinalTranscript, float | None]] = []
         repeats = 0
         for key, entry in sorted(self._entries.items(), key=lambda item: item[1].began):
             if self._blocked(key, entry):
                 continue
             repeats += sum(o.repeats for o in entry.pending if isinstance(o, StreamCompleted) and not o.channel)
-            spoken += self._draft_outputs(entry, messages, letters, now_ms)
+            finals = self._draft_outputs(entry, messages, letters, now_ms)
+            spoken += finals
+            if entry.progress and (told := entry.progress.after([final for final, _ in finals], now_ms)):
+                progress.append(progress_message(told, entry.trace))
             if self._saves(entry, now_ms):
                 messages.append(self._save(key, entry, now_ms))
             if entry.session.closed:
@@ -243,7 +253,7 @@ class LaneMemory:
             tuple((late, final.language) for final, late in spoken if late is not None and not final.silent),
             repeats,
         )
-        return Draft(tuple(messages), offset, tuple(finished), stats)
+        return Draft(tuple(messages), offset, tuple(finished), stats, tuple(progress))
 
     # Within
 
@@ -255,8 +265,9 @@ class LaneMemory:
         session = self._sessions.restore(item.value)
         session.epoch = self.epoch
         self._entries[item.key] = _Entry(
-            session, began=item.marks.began, covered=settled, needs=settled, saved_ms=0, ref=item.marks.ref
-        )
+            session, began=item.marks.began, covered=settled, needs=settled, saved_ms=0, ref=item.marks.ref,
+            progress=self._file_progress(),
+        )  # fmt: skip
 
     def _route(self, record: ConsumerRecord, incoming: Incoming) -> _Entry | None:
         """The entry that takes the record, made if its run is new; None when the run is closed."""
@@ -269,7 +280,10 @@ class LaneMemory:
         if entry is None:
             session = self._sessions.new(key, self.source.latency)
             session.epoch = self.epoch
-            entry = _Entry(session, record.offset, covered=0, needs=record.offset, saved_ms=self.record_ms)
+            entry = _Entry(
+                session, record.offset, covered=0, needs=record.offset, saved_ms=self.record_ms,
+                progress=self._file_progress(),
+            )  # fmt: skip
             self._entries[key] = entry
             # One from before the claim may be of a run that the previous owner took and had no snapshot of yet.
             fresh = self.source.latency is Latency.LIVE and record.timestamp >= self._claimed_ms
@@ -283,6 +297,9 @@ class LaneMemory:
                 self._refuse(record, Reason.RUN_CLOSED)
             return None
         return entry
+
+    def _file_progress(self) -> FileProgress | None:
+        return FileProgress() if self.source.latency is Latency.BATCH else None
 
     def _turn_away(self, entry: _Entry, record: ConsumerRecord) -> None:
         """Close a run at its first record. The snapshot of a closed run makes a replay repeat it (promise 5)."""

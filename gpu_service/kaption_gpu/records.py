@@ -1,6 +1,6 @@
 """Records of the pool: audio records read, transcripts, snapshots and dead letters written. No I/O, no clock."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final as Const
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from kaption.domain.outputs import AudioRecord, Latency, RunKey
 from kaption_schemas.headers import TRACE, Headers, event_headers, text_headers
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import DataRef, FinalTranscript, Gap, PartialTranscript, StreamCompleted
+from kaption_schemas.records import DataRef, FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
 from kaption_schemas.topics import (
     BATCH,
     DEFAULT_TENANT,
@@ -45,22 +45,28 @@ class RefusedError(Exception):
 class Incoming:
     """A parsed audio record. ``ref`` is where a batch chunk's bytes are; they are put into ``audio.body`` before use.
 
-    ``trace`` are its trace headers, which its transcripts carry on.
+    ``trace`` are its trace headers, which its transcripts carry on. ``total_samples`` is its file's length, where a batch
+    chunk tells it.
     """
 
     audio: AudioRecord
     ref: DataRef | None
     trace: dict[str, str]
+    total_samples: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One record to write. Its partition is the lane's number, mod the topic's partitions."""
+    """One record to write. Its partition is the lane's number, mod the topic's partitions.
+
+    ``partial``: a revision of a partial, which metrics count.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Headers
+    partial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +98,11 @@ def parse(record: ConsumerRecord, latency: Latency) -> Incoming:
     if not body:
         raise RefusedError(Reason.EMPTY_BODY)
     received = _number(head.get("ce_received", str(record.timestamp)), Reason.BAD_HEADERS)
-    ref, samples, rate, channels = None, 0, 16_000, 1
+    ref, total, samples, rate, channels = None, None, 0, 16_000, 1
     if kind is Type.CHUNK and latency is Latency.BATCH:
         rate, channels = _pcm(head.get("ce_format", ""))
         samples, ref, body = _number(head.get("ce_samples", ""), Reason.BAD_HEADERS), _data_ref(body), b""
+        total = _number(head["ce_totalsamples"], Reason.BAD_HEADERS) if "ce_totalsamples" in head else None
     elif kind is Type.CHUNK:
         rate, channels = _pcm(head.get("content-type", ""))
         if len(body) % (2 * channels):
@@ -115,7 +122,7 @@ def parse(record: ConsumerRecord, latency: Latency) -> Incoming:
         channels=channels,
         body=body,
     )
-    return Incoming(audio, ref, {name: head[name] for name in TRACE if name in head})
+    return Incoming(audio, ref, {name: head[name] for name in TRACE if name in head}, total)
 
 
 def tenant_of_key(key: bytes | None) -> str:
@@ -127,7 +134,12 @@ def tenant_of_key(key: bytes | None) -> str:
 def partial_message(partial: PartialTranscript, trace: dict[str, str], *, split: bool) -> Message:
     """``kaption.transcript.partial``; id ``run/[channel/]segment/epoch.revision``."""
     event = f"{_segment_id(partial, split=split)}/{partial.epoch}.{partial.revision}"
-    return _transcript(PARTIAL, Type.PARTIAL, partial, event, trace)
+    return replace(_transcript(PARTIAL, Type.PARTIAL, partial, event, trace), partial=True)
+
+
+def progress_message(progress: StreamProgress, trace: dict[str, str]) -> Message:
+    """``kaption.stream.progress``, beside the partials; id ``run/progress/done_ms``."""
+    return _transcript(PARTIAL, Type.PROGRESS, progress, f"{progress.run}/progress/{progress.done_ms}", trace)
 
 
 def durable_message(output: FinalTranscript | Gap | StreamCompleted, trace: dict[str, str], *, split: bool) -> Message:

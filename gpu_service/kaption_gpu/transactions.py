@@ -7,7 +7,7 @@ by a bounded queue that sheds its oldest and never holds finals up.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final as Const
@@ -153,7 +153,7 @@ class RecordMetadata:
 
 @dataclass(frozen=True, slots=True)
 class PartialsStats:
-    """Since the start: partials written, shed because the queue was full or the broker failed, and waiting now."""
+    """Since the start: partials written, shed because the queue was full or the broker failed, and records waiting now."""
 
     written: int
     shed: int
@@ -161,7 +161,7 @@ class PartialsStats:
 
 
 class PartialsWriter:
-    """Writes partials in order, without acknowledgement to anyone: what cannot be written is shed."""
+    """Writes partials and files' progress in order, without acknowledgement to anyone: what cannot be written is shed."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -177,8 +177,9 @@ class PartialsWriter:
         return PartialsStats(self._written, self._shed, len(self._queue))
 
     def offer(self, message: Message, partition: int) -> None:
-        """Queue a partial of the lane with this partition number; never blocks."""
-        self._shed += len(self._queue) == PARTIALS_QUEUE
+        """Queue a record of the lane with this partition number; never blocks."""
+        if len(self._queue) == PARTIALS_QUEUE:
+            self._shed += self._queue[0][0].partial
         self._queue.append((message, partition))
         self._filled.set()
         self._empty.clear()
@@ -207,12 +208,12 @@ class PartialsWriter:
             self._filled.clear()
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), _PARTIALS_WINDOW))]
-                self._shed += len(batch)
+                self._shed += _partials(batch)
                 futures = [await self._send(producer, *item) for item in batch]
                 for future in futures:
                     await future
-                self._shed -= len(batch)
-                self._written += len(batch)
+                self._shed -= _partials(batch)
+                self._written += _partials(batch)
             self._empty.set()
 
     async def _send(self, producer: AIOKafkaProducer, message: Message, lane: int) -> "asyncio.Future[RecordMetadata]":
@@ -221,3 +222,8 @@ class PartialsWriter:
             message.topic, message.value, key=message.key, partition=partition, headers=message.headers
         )
         return future
+
+
+def _partials(records: Iterable[tuple[Message, int]]) -> int:
+    """How many of the records are partials."""
+    return sum(message.partial for message, _ in records)

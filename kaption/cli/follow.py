@@ -14,10 +14,16 @@ from kaption.cli.signals import run_until_signal
 from kaption.domain import captions
 from kaption.domain.reader import Transcript
 from kaption.transcripts import Transcripts
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
 from kaption_schemas.topics import DEFAULT_TENANT, STREAM_PATTERN, TENANT_PATTERN
 
-_KINDS = {PartialTranscript: "partial", FinalTranscript: "final", Gap: "gap", StreamCompleted: "completed"}
+_KINDS = {
+    PartialTranscript: "partial",
+    FinalTranscript: "final",
+    Gap: "gap",
+    StreamCompleted: "completed",
+    StreamProgress: "progress",
+}
 
 
 class Sink(Protocol):
@@ -107,8 +113,8 @@ def command(
 ) -> None:
     r"""Read captions as they come, of the streams named or of all, until Ctrl-C.
 
-    On a terminal the sentence that is being said grows; its unsettled end is dim. Elsewhere each record is a line, and
-    partials are marked with ~.
+    On a terminal the sentence that is being said grows; its unsettled end is dim, and how far files are stands below.
+    Elsewhere each record is a line, and partials are marked with ~.
     """
     if until_completed and not streams:
         raise click.UsageError("--until-completed needs the streams' names")
@@ -141,6 +147,8 @@ class Ends:
 
     def after(self, record: Transcript) -> bool:
         """Whether ``record`` is the last that was waited for."""
+        if isinstance(record, StreamProgress):
+            return False  # it is of a run, not of a channel
         channels = self._open.setdefault(record.stream, set())
         if isinstance(record, StreamCompleted):
             channels.discard((record.run, record.channel))

@@ -7,7 +7,7 @@ from rich.live import Live
 from rich.text import Text
 
 from kaption.domain.reader import TrackKey, Transcript
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
 
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
 
@@ -18,7 +18,11 @@ def clock(ms: int) -> str:
 
 
 def line(record: Transcript) -> str:
-    """A record as one plain line; empty for a silent final. Control characters do not reach the terminal."""
+    """A record as one plain line; empty for a silent final, and for progress, of which the finals tell. Control characters
+    do not reach the terminal.
+    """
+    if isinstance(record, StreamProgress):
+        return ""
     where = f"{record.stream}#{record.channel}" if record.channel else record.stream
     if isinstance(record, PartialTranscript):
         return f"{where}  {clock(record.start_ms)}  ~ {printable(record.text)}"
@@ -41,6 +45,7 @@ class Screen:
         self._console = console
         self._status = status
         self._open: dict[tuple[TrackKey, int], PartialTranscript] = {}
+        self._files: dict[str, StreamProgress] = {}
         self._colours: dict[str, str] = {}
         # Drawn when something came, and never by a timer: an idle terminal costs nothing.
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
@@ -53,16 +58,18 @@ class Screen:
     def __exit__(self, *_: object) -> None:
         """Give the terminal back; what was not final is not left standing."""
         self._open.clear()
+        self._files.clear()
         self._live.update(Text(""), refresh=True)
         self._live.stop()
 
     def show(self, record: Transcript, note: str = "") -> None:
         """Draw ``record``; ``note`` stands behind it, dimmed."""
-        key = TrackKey(record.tenant, record.stream, record.run, record.channel)
         if isinstance(record, PartialTranscript):
-            self._open[key, record.segment] = record
+            self._open[_track(record), record.segment] = record
+        elif isinstance(record, StreamProgress):
+            self._files[record.run] = record
         else:
-            self._settle(key, record)
+            self._settle(_track(record), record)
             if text := line(record):
                 said = Text(text, style="" if isinstance(record, FinalTranscript) else "dim")
                 said.stylize(self._colour(record.stream), 0, len(record.stream))
@@ -77,12 +84,15 @@ class Screen:
     def refresh(self) -> None:
         """Draw what is open again."""
         rows = [self._row(record) for record in self.growing]
+        rows += [self._file(record) for record in self._files.values()]
         if status := self._status():
             rows.append(Text(status, style="dim"))
         self._live.update(Group(*rows), refresh=True)
 
     def _settle(self, key: TrackKey, record: Transcript) -> None:
         """Take away what is over with ``record``; the next segment may be growing already."""
+        if isinstance(record, StreamCompleted):
+            self._files.pop(record.run, None)
         last = record.segment if isinstance(record, FinalTranscript) else None
         if last is not None or isinstance(record, StreamCompleted):
             over = [one for one in self._open if one[0] == key and (last is None or one[1] <= last)]
@@ -96,5 +106,14 @@ class Screen:
         out.append(printable(record.text[: record.stable]), style="default")
         return out.append(printable(record.text[record.stable :]), style="dim")
 
+    def _file(self, record: StreamProgress) -> Text:
+        whole = f" of {clock(record.total_ms)}, {100 * record.done_ms // record.total_ms} %" if record.total_ms else ""
+        out = Text(record.stream, style=self._colour(record.stream))
+        return out.append(f"  {clock(record.done_ms)}{whole}", style="dim")
+
     def _colour(self, stream: str) -> str:
         return self._colours.setdefault(stream, _COLOURS[len(self._colours) % len(_COLOURS)])
+
+
+def _track(record: PartialTranscript | FinalTranscript | Gap | StreamCompleted) -> TrackKey:
+    return TrackKey(record.tenant, record.stream, record.run, record.channel)

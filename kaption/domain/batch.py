@@ -37,6 +37,7 @@ def batch_records(run: ObjectRun, options: RunOptions, audio: Normalised) -> lis
             "firstsample": str(first),
             "samples": str(samples),
             "format": pcm_type(audio.rate, audio.channels),
+            "totalsamples": str(audio.samples),
         }
         out.append((ref.model_dump_json().encode(), _headers(run, Type.CHUNK, extra)))
     ended = StreamEnded(last_sequence=last)

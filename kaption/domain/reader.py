@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Final as Const
 from typing import NamedTuple
 
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
 
-Transcript = PartialTranscript | FinalTranscript | Gap | StreamCompleted
+Transcript = PartialTranscript | FinalTranscript | Gap | StreamCompleted | StreamProgress
 
 #: Runs (and channels) that a reader remembers; the one it has not heard of for longest is forgotten first.
 REMEMBERED: Const = 10_000
@@ -28,12 +28,16 @@ class TrackKey(NamedTuple):
 
 @dataclass(slots=True)
 class _Track:
-    """``epoch`` is the newest owner's; ``revisions`` are the newest of its segments that are still open."""
+    """``epoch`` is the newest owner's; ``revisions`` are the newest of its segments that are still open.
+
+    ``done_ms`` is the run's progress, kept with its first channel.
+    """
 
     last_final: int = -1
     completed: bool = False
     epoch: int = -1
     revisions: dict[int, int] = field(default_factory=dict)
+    done_ms: int = -1
 
 
 class Reader:
@@ -48,10 +52,12 @@ class Reader:
         """Whether to pass ``record`` on.
 
         A partial passes when its segment has no final, its run is open, its owner is not a replaced one, and its
-        revision is the segment's newest. A final passes once. A gap always passes.
+        revision is the segment's newest. A final passes once. A gap always passes, progress only where it is more.
         """
         if isinstance(record, Gap):
             return True
+        if isinstance(record, StreamProgress):
+            return _progress(self._track(TrackKey(record.tenant, record.stream, record.run, 0)), record)
         track = self._track(TrackKey(record.tenant, record.stream, record.run, record.channel))
         if isinstance(record, PartialTranscript):
             return _partial(track, record)
@@ -79,6 +85,13 @@ def _partial(track: _Track, record: PartialTranscript) -> bool:
     if record.revision <= track.revisions.get(record.segment, -1):
         return False
     track.revisions[record.segment] = record.revision
+    return True
+
+
+def _progress(track: _Track, record: StreamProgress) -> bool:
+    if track.completed or record.done_ms <= track.done_ms:
+        return False
+    track.done_ms = record.done_ms
     return True
 
 

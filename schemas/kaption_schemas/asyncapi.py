@@ -26,6 +26,7 @@ BODIES: dict[Type, type[BaseModel]] = {
     Type.PARTIAL: records.PartialTranscript,
     Type.FINAL: records.FinalTranscript,
     Type.COMPLETED: records.StreamCompleted,
+    Type.PROGRESS: records.StreamProgress,
 }
 _NUMBER = {"type": "string", "pattern": r"^\d{1,13}$"}
 _RUN = {
@@ -50,6 +51,7 @@ _EXTENSIONS: dict[Type, tuple[tuple[str, Schema, bool], ...]] = {
         ("ce_firstsample", _NUMBER, True),
         ("ce_samples", _NUMBER | {"description": "Samples a channel; where the body is a reference."}, False),
         ("ce_format", {"type": "string", "description": "The audio's format; where the body is a reference."}, False),
+        ("ce_totalsamples", _NUMBER | {"description": "Samples a channel of the whole file, where it is one."}, False),
     ),
 }
 _AUDIO = "audio/pcm"

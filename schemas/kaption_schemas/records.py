@@ -174,6 +174,21 @@ class PartialTranscript(Outbound):
     language: str | None = None
 
 
+class StreamProgress(Outbound):
+    """``kaption.stream.progress``: how far a file is. Up to ``done_ms`` its finals are committed, ``segments`` in all.
+
+    Told every few seconds beside the partials, and may be left out; ``done_ms`` only grows. ``total_ms`` is the file's
+    length, null while it is not known.
+    """
+
+    tenant: str
+    stream: str
+    run: str
+    done_ms: Milliseconds
+    total_ms: Milliseconds | None = None
+    segments: int
+
+
 class FinalTranscript(Outbound):
     """``kaption.transcript.final``: segment ``[start_sample, end_sample)``; ranges of a run tile it. Silent ones have no text.
 

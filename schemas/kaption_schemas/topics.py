@@ -33,6 +33,7 @@ class Type(StrEnum):
     PARTIAL = "kaption.transcript.partial"
     FINAL = "kaption.transcript.final"
     COMPLETED = "kaption.stream.completed"
+    PROGRESS = "kaption.stream.progress"
     SNAPSHOT = "kaption.state.snapshot"
     CLAIM = "kaption.state.claim"
 
@@ -106,7 +107,7 @@ REDACTED: Const = Topic(
 _AUDIO = (Type.STARTED, Type.CHUNK, Type.GAP, Type.ENDED)
 LIVE: Const = Topic("audio.live.v1", _AUDIO, Owner.INNER, "<tenant>/<stream>", DAY_MS, 2 * MIB, append_time=True)
 BATCH: Const = Topic("audio.batch.v1", _AUDIO, Owner.INNER, "<tenant>/<stream>", 7 * DAY_MS, 2 * MIB, append_time=True)
-PARTIAL: Const = Topic("transcripts.partial.v1", (Type.PARTIAL,), Owner.EDGE, "<stream>", HOUR_MS)
+PARTIAL: Const = Topic("transcripts.partial.v1", (Type.PARTIAL, Type.PROGRESS), Owner.EDGE, "<stream>", HOUR_MS)
 FINAL: Const = Topic(
     "transcripts.final.v1", (Type.FINAL, Type.GAP, Type.COMPLETED), Owner.EDGE, "<stream>", 30 * DAY_MS
 )

@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).resolve().parents[2] / "schemas" / "golden" / "1"
 EXAMPLES = sorted(GOLDEN.glob("*.json"))
 WITH_BODY = [path for path in EXAMPLES if "body" in json.loads(path.read_text())]
 # Readers of transcripts are not ours to upgrade, so an old reader must also take what is written today.
-TRANSCRIPTS = (Type.GAP, Type.PARTIAL, Type.FINAL, Type.COMPLETED)
+TRANSCRIPTS = (Type.GAP, Type.PARTIAL, Type.FINAL, Type.COMPLETED, Type.PROGRESS)
 
 
 def load(path: Path) -> dict[str, Any]:

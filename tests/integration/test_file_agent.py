@@ -158,6 +158,7 @@ async def test_a_file_becomes_chunks_of_thirty_seconds(files: Bench) -> None:
     heads = [text_headers(record.headers) for record in audio.chunks]
     assert [int(head["ce_sequence"]) for head in heads] == [0, 1, 2]
     assert [int(head["ce_samples"]) for head in heads] == [480_000, 480_000, 80_000]
+    assert {head["ce_totalsamples"] for head in heads} == {"1040000"}
     assert StreamEnded.model_validate_json(audio.ended[0].value).last_sequence == 2
     assert audio.options.metadata == {"note": "mail [EMAIL_ADDRESS]"}
     assert audio.options.redaction == files.settings.redaction

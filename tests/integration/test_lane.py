@@ -19,7 +19,7 @@ from kaption_gpu.records import TOPIC_OF
 from kaption_gpu.transactions import LaneWriter, TransactionFailedError
 from kaption_gpu.worker import Worker, WorkerParts
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
-from kaption_schemas.records import DataRef
+from kaption_schemas.records import DataRef, StreamEnded, StreamProgress, StreamStarted
 from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE, Type
 from tests.support.brokers import Broker
 from tests.support.counting_session import REFUSED, CountingBackend, CountingSessions, MemoryObjects
@@ -230,12 +230,17 @@ async def test_a_file_is_read_from_the_store_and_deleted_when_done(settings: Set
             await out.send(
                 BATCH.name, "f", RUNS[0], Type.CHUNK, ref.model_dump_json().encode(), sequence=sequence(number),
                 firstsample=str(number * 16000), samples="16000", format=pcm_type(16000, 1), received="1",
+                totalsamples="48000",
             )  # fmt: skip
         await out.end("f", RUNS[0], 2, BATCH.name)
         records = await read(settings, FINAL.name, completed(RUNS[0]))
         letters = await read(settings, DLQ.name, bool)
-        await asyncio.sleep(0.3)
+        told = await read(settings, PARTIAL.name, bool)
     assert finals(records, RUNS[0]) == [(0, "16000:48000"), (1, "16000:48000")]
+    assert {text_headers(record.headers)["ce_type"] for record in told} == {str(Type.PROGRESS)}
+    progress = [StreamProgress.model_validate_json(record.value) for record in told]
+    assert ids(told) == [f"{RUNS[0]}/progress/{one.done_ms}" for one in progress]
+    assert {(one.stream, one.run, one.total_ms) for one in progress} == {("f", RUNS[0], 3000)}
     assert f"{RUNS[0]}/gap/0/1" in ids(records)
     assert text_headers(letters[0].headers)["errors.reason"] == "audio_unavailable"
     assert objects.objects == {}

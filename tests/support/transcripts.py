@@ -7,7 +7,15 @@ from aiokafka import AIOKafkaProducer
 from kaption.domain.reader import Transcript
 from kaption_schemas.headers import event_headers
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import FinalTranscript, Gap, Model, PartialTranscript, StreamCompleted, Word
+from kaption_schemas.records import (
+    FinalTranscript,
+    Gap,
+    Model,
+    PartialTranscript,
+    StreamCompleted,
+    StreamProgress,
+    Word,
+)
 from kaption_schemas.topics import FINAL, PARTIAL, Type, topic_name
 
 RUN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
@@ -16,6 +24,7 @@ _TYPES = {
     FinalTranscript: Type.FINAL,
     Gap: Type.GAP,
     StreamCompleted: Type.COMPLETED,
+    StreamProgress: Type.PROGRESS,
 }
 
 
@@ -70,6 +79,11 @@ def completed(segments: int = 1, **fields: Any) -> StreamCompleted:
     return StreamCompleted(**(base | fields))
 
 
+def progress(done_ms: int, **fields: Any) -> StreamProgress:
+    base: dict[str, Any] = {"tenant": "default", "stream": "call", "run": RUN, "total_ms": 60_000, "segments": 1}
+    return StreamProgress(**(base | {"done_ms": done_ms} | fields))
+
+
 def gap(**fields: Any) -> Gap:
     base: dict[str, Any] = {
         "run": RUN,
@@ -87,7 +101,7 @@ def gap(**fields: Any) -> Gap:
 async def put(producer: AIOKafkaProducer, record: Transcript, partition: int = 0) -> None:
     """Put ``record`` on its topic; finals need a producer in a transaction to be as the pool's."""
     kind = _TYPES[type(record)]
-    topic = topic_name(PARTIAL if kind is Type.PARTIAL else FINAL, record.tenant)
+    topic = topic_name(PARTIAL if kind in PARTIAL.types else FINAL, record.tenant)
     await producer.send_and_wait(
         topic,
         record.model_dump_json().encode(),

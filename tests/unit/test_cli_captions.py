@@ -15,7 +15,7 @@ from kaption.cli.follow import command as follow
 from kaption.cli.publish import command as publish
 from kaption.cli.screen import Screen, line
 from kaption_schemas.records import Word
-from tests.support.transcripts import completed, final, gap, partial
+from tests.support.transcripts import completed, final, gap, partial, progress
 
 SPEECH = Path(__file__).parents[2] / "demo" / "speech"
 
@@ -88,6 +88,28 @@ def test_lines_say_what_kind_they_are() -> None:
     assert line(final(0, "")) == ""
     assert "lost" in line(gap())
     assert "1 segments" in line(completed())
+    assert line(progress(2000)) == ""
+
+
+def test_how_far_a_file_is_stands_below_until_it_is_completed() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, _environ={})
+    assert isinstance(console.file, io.StringIO)
+    with Screen(console) as screen:
+        screen.show(progress(15_000, total_ms=None))
+        assert "0:15.0\x1b" in console.file.getvalue()
+        screen.show(progress(30_500))
+        assert "0:30.5 of 1:00.0, 50 %" in console.file.getvalue()
+        screen.show(completed())
+        console.file.truncate(0)
+        screen.refresh()
+        assert "0:30.5" not in console.file.getvalue()
+
+
+def test_progress_ends_no_wait_and_is_a_record_of_its_own() -> None:
+    ends = Ends(("call",))
+    assert not ends.after(progress(2000))
+    assert not ends.after(progress(3000, run="01J00000000000000000000000"))
+    assert ends.after(completed())
 
 
 def test_a_partial_grows_below_and_its_final_replaces_it() -> None:

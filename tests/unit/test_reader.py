@@ -1,7 +1,7 @@
 """Promise 3: which records a reader passes on."""
 
 from kaption.domain.reader import Reader
-from tests.support.transcripts import completed, final, gap, partial
+from tests.support.transcripts import completed, final, gap, partial, progress
 
 
 def test_a_newer_revision_passes_and_an_older_or_equal_one_does_not() -> None:
@@ -49,6 +49,16 @@ def test_a_completed_run_has_no_more_partials_and_completes_once() -> None:
     assert reader.accept(completed())
     assert not reader.accept(completed())
     assert not reader.accept(partial(9, 1))
+
+
+def test_progress_passes_where_it_is_more_and_the_run_is_open() -> None:
+    reader = Reader()
+    shown = [ms for ms in (2000, 9000, 9000, 4000, 12_000) if reader.accept(progress(ms))]
+    assert shown == [2000, 9000, 12_000]
+    assert reader.accept(progress(2000, run="01J00000000000000000000000"))
+    assert reader.accept(final(5))
+    assert reader.accept(completed())
+    assert not reader.accept(progress(60_000))
 
 
 def test_every_gap_passes() -> None:
