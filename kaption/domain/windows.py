@@ -5,7 +5,8 @@ Finals in order, and the newest partial of each channel. How a window is cut out
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import accumulate, takewhile
+from typing import Final as Const
 
 from kaption.domain.agreement import plain
 from kaption.domain.decoding import (
@@ -31,6 +32,9 @@ from kaption_schemas.records import MAX_CHANNELS, RunOptions
 #: A hang costs an executor for good, so it counts as two.
 MOST_FAILURES = 4
 _UNDECODED = Decoded("", None, 0.0, 0.0, 0.0, suppressed=Reason.DECODE_FAILED.value)
+#: A file's audio that may be decoded while the final in front of it is not out, in seconds, all channels together. A crash
+#: decodes again what was not committed: this, and as much that was given out a moment ago.
+FILE_AHEAD_SECONDS: Const = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class Windows:
         """What could be decoded now and is not in flight."""
         out: list[Wanted] = []
         for channel, track in enumerate(tracks):
-            for segment in self._decodable(track):
+            for segment in self._decodable(track, len(tracks)):
                 window_id, late = _id(channel, segment.index), (now_ms - segment.since_ms) / 1000
                 if window_id not in self._in_flight:
                     out.append(Wanted(window_id, Kind.FINAL, seconds(len(segment.audio)), late, self._alone(channel)))
@@ -153,10 +157,16 @@ class Windows:
     def _alone(self, channel: int) -> bool:
         return any(_split_id(failed)[0] == channel for failed in self._failures)
 
-    def _decodable(self, track: Track) -> list[Segment]:
-        """Segments that wait for a decode: one by one where each is prompted by the one before."""
+    def _decodable(self, track: Track, channels: int) -> list[Segment]:
+        """Segments that wait for a decode: one by one where each is prompted by the one before, a file's not too far ahead."""
         waiting = [s for s in track.segments if s.decoded is None and len(s.audio)]
-        return waiting[:1] if self._prompted else waiting
+        if self._prompted:
+            return waiting[:1]
+        if self._live:
+            return waiting
+        ends = zip(track.segments, accumulate(seconds(len(s.audio)) for s in track.segments), strict=True)
+        near = {s.index for s, end in ends if end <= FILE_AHEAD_SECONDS / channels}
+        return [s for s in waiting if s.index in near or s is waiting[0]]
 
     def _early(self, channel: int, track: Track) -> Wanted | None:
         """A final before the pause is over: it is likely the segment's, else it shows what was said so far."""

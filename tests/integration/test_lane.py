@@ -19,7 +19,7 @@ from kaption_gpu.records import TOPIC_OF
 from kaption_gpu.transactions import LaneWriter, TransactionFailedError
 from kaption_gpu.worker import Worker, WorkerParts
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
-from kaption_schemas.records import DataRef, StreamEnded, StreamProgress, StreamStarted
+from kaption_schemas.records import DataRef, StreamProgress
 from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE, Type
 from tests.support.brokers import Broker
 from tests.support.counting_session import REFUSED, CountingBackend, CountingSessions, MemoryObjects

@@ -1,5 +1,6 @@
 """However a run's audio is sliced, repeated, reordered or interrupted, its finals are the same (promise 4)."""
 
+import random
 from dataclasses import replace
 from itertools import chain, repeat
 
@@ -7,14 +8,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaption.domain.decoding import Decoded, Kind
+from kaption.domain.decoding import Decoded, Kind, Window
 from kaption.domain.outputs import AudioRecord, Latency, Output
 from kaption.domain.run import SessionConfig
 from kaption.domain.segmenter import SegmentRules
 from kaption.domain.session import Session
-from kaption.domain.windows import MOST_FAILURES
-from kaption_schemas.records import FinalTranscript, StreamCompleted
-from tests.support.runs import PORTS, babble, decode_all, finals, play, records, session
+from kaption.domain.windows import FILE_AHEAD_SECONDS, MOST_FAILURES
+from kaption_schemas.records import (
+    MAX_CHANNELS,
+    AudioFormat,
+    FinalTranscript,
+    RunOptions,
+    StreamCompleted,
+    StreamStarted,
+)
+from kaption_schemas.topics import Type
+from tests.support.runs import PORTS, START_MS, babble, decode_all, finals, play, records, session
 from tests.support.voices import spell
 
 # The second stretch is longer than the hard limit of the tests, so that cuts in the middle of speech are among them.
@@ -148,3 +157,48 @@ def test_failures_that_pass_never_show(data: st.DataObject, rate: int) -> None:
     quiet = session(config=config)
     assert finals(out) == finals(play(quiet, stream))
     assert [o.gaps for o in out if isinstance(o, StreamCompleted)] == [0]
+
+
+@given(
+    rate=st.sampled_from([8000, 16000]),
+    stereo=st.booleans(),
+    held=st.booleans(),
+    lengths=st.lists(st.floats(0.5, 13), min_size=2, max_size=16),
+    seed=st.integers(0, 999),
+)
+@settings(max_examples=15, deadline=None)
+def test_a_file_is_decoded_no_further_ahead_than_a_crash_may_cost(
+    rate: int, stereo: bool, held: bool, lengths: list[float], seed: int
+) -> None:
+    """In any order of results, and the order shows in nothing. Finals that are held for their open end stop nothing."""
+    channels, dice = 2 if stereo else 1, random.Random(seed)
+    shape = list(chain.from_iterable(((0.9, False), (length, True)) for length in lengths))
+    stream = records(babble(shape, rate, channels), repeat(rate * 10), rate)
+    options = RunOptions(channels="split" if stereo else "mix", redaction=("NUMBER",) if held else ())
+
+    def fed() -> Session:
+        run = session(Latency.BATCH)
+        body = StreamStarted(format=AudioFormat(rate=rate, channels=channels), options=options).model_dump_json()
+        run.feed(AudioRecord(Type.STARTED, run.key, -1, START_MS, START_MS, body=body.encode()))
+        for record in stream:
+            run.feed(record)
+        return run
+
+    run, ahead, flying = fed(), dict[int, float](), list[Window]()
+    out: list[Output] = []
+    while not run.closed:
+        wanted = run.wants(0)
+        for want in dice.sample(wanted, dice.randint(not flying, len(wanted))):
+            ahead[want.window_id] = want.seconds
+            flying.append(run.begin(want.window_id))
+        for channel in range(channels):
+            own = [seconds for window, seconds in ahead.items() if window % MAX_CHANNELS == channel]
+            assert held or sum(own) <= FILE_AHEAD_SECONDS / channels or len(own) == 1
+        window = flying.pop(dice.randrange(len(flying)))
+        made = run.apply(window.id, spell(window), 0)
+        for final in made:
+            if isinstance(final, FinalTranscript):
+                ahead.pop(final.channel + MAX_CHANNELS * (final.segment + 1), None)
+        out += made
+    assert sorted(finals(out)) == sorted(finals(decode_all(fed(), 0)))
+    assert len(finals(out)) >= len(lengths)
