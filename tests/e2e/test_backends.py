@@ -1,6 +1,7 @@
 """One conformance suite for every backend: same weights, same policy, whatever computes."""
 
 import importlib.util
+import statistics
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,6 +29,7 @@ from kaption_gpu.backends.runtime import Hypothesis
 from kaption_gpu.backends.whisper import WhisperBackend
 from kaption_gpu.weights import find_weights
 from tests.support.asterisk import Prompt, prompt, require_prompts
+from tests.support.single_words import errors, rows
 from tests.support.wer import wer
 
 GREEDY = DecodeOptions(language="en")
@@ -192,6 +194,15 @@ def test_word_times_follow_the_audio(decode: Decode) -> None:
         assert "".join(word.text for word in decoded.words).strip() == decoded.text
         assert decoded.words[0].start >= 0.6
         assert decoded.words[-1].end >= audio.size / SAMPLE_RATE - 1.5
+
+
+def test_words_are_where_they_were_said(decode: Decode, record_property: Callable[[str, object], None]) -> None:
+    """The median error of starts and of ends is within 100 ms, on single words joined with pauses."""
+    found = [pair for row in rows() for pair in errors(row, decode(row.audio, replace(BEAM, word_times=True)).words)]
+    assert len(found) > 0.8 * sum(len(row.words) for row in rows()), "most words were understood"
+    starts, ends = (statistics.median(seconds) for seconds in zip(*found, strict=True))
+    record_property("median error of starts and ends, s", (starts, ends))
+    assert max(starts, ends) <= 0.1, (starts, ends)
 
 
 def test_no_words_unless_asked_for(decode: Decode) -> None:

@@ -28,7 +28,7 @@ from kaption.domain.decoding import (
 )
 from kaption_gpu.backends.prompt import prompt_tokens
 from kaption_gpu.backends.runtime import F, Hypothesis, Mel, Runtime
-from kaption_gpu.backends.words import rest_start, spoken, time_words
+from kaption_gpu.backends.words import after_pauses, rest_start, spoken, time_words
 from kaption_gpu.weights import Weights
 
 _HOP = 160
@@ -234,7 +234,10 @@ class WhisperBackend(Generic[F]):
             )
             for job, found in zip(group, times, strict=True):
                 if found is not None:
-                    words[job.row] = time_words(drafts[job.row].tokens, found, job.tokenizer, job.seconds)
+                    timed = time_words(drafts[job.row].tokens, found, job.tokenizer, job.seconds)
+                    # Partials settle by times as the attention has them.
+                    final = job.window.kind is Kind.FINAL
+                    words[job.row] = after_pauses(timed, job.window.audio) if final else timed
         return words
 
 

@@ -1,11 +1,12 @@
 """From tokens to words: what lies within the audio, and when each word is said."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from faster_whisper.tokenizer import Tokenizer
 
-from kaption.domain.decoding import DecodedWord
+from kaption.domain.decoding import SAMPLE_RATE, Audio, DecodedWord
 from kaption_gpu.backends.runtime import TIME_STEP, TokenTimes
 
 _OPENING = frozenset("\"'“¿([{-")
@@ -16,6 +17,11 @@ _EDGE = 0.1
 #: A rest shorter than this holds no word; one that starts earlier would be the same decode again (seconds).
 _REST = 0.5
 _PROGRESS = 1.0
+#: A hundredth of a second is quiet when it is weaker than this share of its word's loudest; so much quiet in a row is a pause,
+#: and what sounds before it for no longer than that is the end of the word before.
+_QUIET = 0.05
+_STEP = SAMPLE_RATE // 100
+_PAUSE_STEPS = 15
 
 
 def spoken(tokens: Sequence[int], first_timestamp: int, seconds: float) -> tuple[int, ...]:
@@ -67,6 +73,33 @@ def time_words(
         for text, a, b in zip(texts[:-1], bounds[:-1], bounds[1:], strict=True)
     ]
     return _monotone(_shorten(_join_punctuation(words)), seconds)
+
+
+def after_pauses(words: Sequence[DecodedWord], audio: Audio) -> tuple[DecodedWord, ...]:
+    """``words`` of ``audio``, shape (n,), each that follows a pause beginning where its sound does.
+
+    Attention is vague about it: a comma takes the pause and the beginning of the next word, or the next word takes the pause. Where
+    there is no pause, or noise fills it, nothing changes.
+    """
+    ends = [0.0, *(word.end for word in words)]
+    return tuple(replace(word, start=_sound(word, end, audio)) for end, word in zip(ends, words, strict=False))
+
+
+def _sound(word: DecodedWord, since: float, audio: Audio) -> float:
+    """Where ``word`` is heard first, of which the word before ended at second ``since``."""
+    piece = audio[round(since * SAMPLE_RATE) : round(word.end * SAMPLE_RATE)]
+    steps = piece[: len(piece) // _STEP * _STEP].reshape(-1, _STEP)
+    if not len(steps):
+        return word.start
+    level = np.sqrt((steps**2).mean(axis=1))
+    loud = np.flatnonzero(level > _QUIET * level.max())
+    gaps = np.diff(loud, prepend=-1) - 1
+    for first, quiet in zip(loud, gaps, strict=True):
+        if quiet >= _PAUSE_STEPS:
+            return round(since + float(first) * _STEP / SAMPLE_RATE, 3)
+        if first >= _PAUSE_STEPS:
+            break
+    return word.start
 
 
 def _join_punctuation(words: Sequence[DecodedWord]) -> list[DecodedWord]:
