@@ -1,0 +1,186 @@
+"""A worker is killed in the middle of a long file: the next one repeats less than a minute of it, and no final."""
+
+import asyncio
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from kaption.adapters.kafka import security
+from kaption.adapters.s3 import ObjectStore
+from kaption.adapters.settings import Settings
+from kaption.demo import RATE, load_talks, together
+from kaption.domain.batch import Normalised, batch_records
+from kaption.domain.objects import ObjectRun
+from kaption_schemas.headers import text_headers
+from kaption_schemas.records import MediaObject, RunOptions
+from kaption_schemas.topics import BATCH, FINAL, PARTIAL, Type
+from tests.conftest import MakeSettings
+from tests.support.brokers import Broker
+from tests.support.noting_worker import notes
+from tests.support.pool import ready, worker
+from tests.support.processes import Child
+from tests.support.store import EmbeddedStore
+from tests.support.topics import create_topics
+
+pytestmark = pytest.mark.timeout(280)
+
+#: The shipped speech, two minutes, so often.
+TIMES = 2
+#: A worker is killed when so many finals more are committed.
+KILLS = (12,)
+
+
+class Reader:
+    """Committed finals and the progress of each run, as they come."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._consumer = AIOKafkaConsumer(
+            **security(settings),
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+        )
+        self._partitions = [
+            TopicPartition(name, n) for name in (FINAL.name, PARTIAL.name) for n in range(settings.partitions)
+        ]
+        self.finals: dict[str, list[dict[str, Any]]] = {}
+        self.progress: dict[str, list[dict[str, Any]]] = {}
+        self.completed: set[str] = set()
+
+    async def __aenter__(self) -> "Reader":
+        await self._consumer.start()
+        self._consumer.assign(self._partitions)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+
+    async def poll(self, milliseconds: int = 50) -> None:
+        for batch in (await self._consumer.getmany(timeout_ms=milliseconds)).values():
+            for record in batch:
+                body = json.loads(record.value)
+                match text_headers(record.headers)["ce_type"]:
+                    case Type.FINAL:
+                        self.finals.setdefault(body["run"], []).append(body)
+                    case Type.PROGRESS:
+                        self.progress.setdefault(body["run"], []).append(body)
+                    case Type.COMPLETED:
+                        self.completed.add(body["run"])
+
+    async def settle(self) -> None:
+        """Read what has been committed meanwhile."""
+        for _ in range(10):
+            await self.poll()
+
+    async def until(self, run: str, finals: int | None = None) -> None:
+        """Until that many finals are committed, or all."""
+        async with asyncio.timeout(120):
+            while len(self.finals.get(run, [])) < (finals or 0) or (finals is None and run not in self.completed):
+                await self.poll()
+
+
+def noting(settings: Settings, folder: Path, number: int) -> tuple[Child, Path]:
+    """A worker of two executors, not started, and the file of its notes."""
+    child, file = worker(settings, folder / "pool.log"), folder / f"notes-{number}"
+    argv = [sys.executable, "-m", "tests.support.noting_worker", str(file)]
+    return Child(argv, child.log, child.env | {"KAPTION_EXECUTORS": "2"}), file
+
+
+async def submit(settings: Settings, stream: str, run: str) -> None:
+    """Store the audio and publish what the file agent would."""
+    talk = together("film", load_talks() * TIMES)
+    audio = Normalised(settings.work_bucket, f"normalised/{run}", RATE, 1, len(talk.pcm) // 2)
+    store = ObjectStore(settings)
+    store.put(audio.bucket, audio.key, io.BytesIO(talk.pcm))
+    store.close()
+    media = MediaObject(bucket="media", key="default/film.wav")
+    options = RunOptions(language="en", redaction=())
+    producer = AIOKafkaProducer(**security(settings))
+    await producer.start()
+    try:
+        for body, headers in batch_records(ObjectRun("default", stream, run, media, 0), options, audio):
+            await producer.send_and_wait(BATCH.name, body, key=f"default/{stream}".encode(), headers=headers)
+    finally:
+        await producer.stop()
+
+
+@pytest.fixture
+async def settings(fresh_kafka: Broker, store: EmbeddedStore, make_settings: MakeSettings) -> Settings:
+    made = make_settings(fresh_kafka, session_timeout_ms=6000, **store.fields)
+    await create_topics(made)
+    return made
+
+
+async def test_a_killed_worker_repeats_less_than_a_minute_of_a_file(settings: Settings, tmp_path: Path) -> None:
+    """Killed with two batches in flight; finals are those of an undisturbed run."""
+    calm, storm = (f"01K{'0' * 22}{digit}" for digit in "12")
+    async with Reader(settings) as reader:
+        child, file = noting(settings, tmp_path, 0)
+        child.spawn()
+        try:
+            await ready(child)
+            await submit(settings, "calm", calm)
+            await reader.until(calm)
+            undisturbed = len(notes(file))
+            await submit(settings, "storm", storm)
+            begun: dict[int, float] = {}
+            for number, more in enumerate(KILLS, 1):
+                await reader.until(storm, len(reader.finals.get(storm, [])) + more)
+                child.kill()
+                begun |= {note.segment: note.seconds for note in notes(file)[undisturbed:]}
+                undisturbed = 0
+                child, file = noting(settings, tmp_path, number)
+                child.spawn()
+                await ready(child)  # which takes longer than the last transaction
+                await reader.settle()
+                committed = len(reader.finals[storm])
+                # All that is not final when the worker dies is begun again, in flight or done.
+                repeated = {segment: seconds for segment, seconds in begun.items() if segment >= committed}
+                assert repeated, "it was killed with work in flight"
+                assert sum(repeated.values()) <= 60
+                await reader.until(storm, committed + 1)
+                assert min(note.segment for note in notes(file)) >= committed, "what is final is not decoded again"
+            await reader.until(storm)
+            await reader.settle()
+        finally:
+            child.kill()
+    finals = reader.finals[storm]
+    assert [final["segment"] for final in finals] == list(range(len(finals))), "none twice, none missing"
+    assert [final["start_sample"] for final in finals] == [0, *(final["end_sample"] for final in finals[:-1])]
+    assert list(map(said, finals)) == list(map(said, reader.finals[calm]))
+    assert sum(bool(final["text"]) for final in finals) > 30
+    check_words(finals)
+    check_progress(reader.progress[storm], finals)
+
+
+def said(final: dict[str, Any]) -> tuple[Any, ...]:
+    """What must be equal in any run of the same audio."""
+    return final["start_sample"], final["end_sample"], final["text"], final["words"]
+
+
+def check_words(finals: list[dict[str, Any]]) -> None:
+    """A file's words carry times, in order and within what was said, and probabilities."""
+    at = 0
+    for final in finals:
+        assert " ".join(word["text"] for word in final["words"]) == final["text"]
+        for word in final["words"]:
+            assert max(at, final["start_ms"]) <= word["start_ms"] <= word["end_ms"] <= final["end_ms"]
+            assert 0 < word["probability"] <= 1
+            at = word["end_ms"]
+    words = [word for final in finals for word in final["words"]]
+    assert sum(word["end_ms"] > word["start_ms"] for word in words) > 0.9 * len(words)
+
+
+def check_progress(progress: list[dict[str, Any]], finals: list[dict[str, Any]]) -> None:
+    """It only grows, over the workers as well, tells the length, and is true."""
+    done = [record["done_ms"] for record in progress]
+    assert len(done) >= 2
+    assert done == sorted(set(done))
+    assert {record["total_ms"] for record in progress} == {finals[-1]["end_ms"]}
+    ends = {final["end_ms"]: final["segment"] + 1 for final in finals}
+    assert [record["segments"] for record in progress] == [ends[ms] for ms in done]

@@ -1,0 +1,63 @@
+"""``python -m tests.support.noting_worker FILE``: a pool worker that notes in FILE each window that it decodes.
+
+A line a window, ``begun INDEX SECONDS`` and ``done INDEX SECONDS``: the segment's index in a run of one channel, and its audio.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from kaption.adapters.settings import Settings
+from kaption.domain.decoding import SAMPLE_RATE, Backend, Decoded, Window
+from kaption_gpu.__main__ import serve
+from kaption_gpu.backends import make_backend
+from kaption_schemas.records import MAX_CHANNELS
+
+
+class Note(NamedTuple):
+    """One line."""
+
+    what: str
+    segment: int
+    seconds: float
+
+
+def notes(path: Path) -> list[Note]:
+    """What was noted so far; a last line that a kill cut short is left out."""
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [Note(what, int(segment), float(seconds)) for what, segment, seconds in map(str.split, lines)]
+
+
+class NotingBackend:
+    """A backend with a note before and after each batch."""
+
+    def __init__(self, backend: Backend, path: Path) -> None:
+        self.info = backend.info
+        self._backend = backend
+        # Unbuffered: what was written before a SIGKILL stays.
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def warm_up(self) -> None:
+        self._backend.warm_up()
+
+    def transcribe(self, batch: list[Window]) -> list[Decoded]:
+        self._note("begun", batch)
+        results = self._backend.transcribe(batch)
+        self._note("done", batch)
+        return results
+
+    def _note(self, what: str, windows: Sequence[Window]) -> None:
+        lines = [f"{what} {w.id // MAX_CHANNELS - 1} {len(w.audio) / SAMPLE_RATE:.3f}\n" for w in windows]
+        os.write(self._file, "".join(lines).encode())
+
+
+def _make(path: Path, settings: Settings) -> Backend:
+    return NotingBackend(make_backend(settings), path)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(Settings(), partial(_make, Path(sys.argv[1]))))
