@@ -101,7 +101,30 @@ def test_it_is_given_up_at_the_fourth_failure_or_the_second_hang_and_alone_from_
         assert run.wants(0) == []
 
 
-def test_a_window_that_succeeds_at_last_is_nothing_special_and_no_longer_alone() -> None:
+def test_who_succeeds_is_no_longer_alone() -> None:
+    run = session(Latency.BATCH, CONFIG)
+    for record in stream():
+        run.feed(record)
+    first, *_ = run.wants(0)
+    run.begin(first.window_id)
+    assert run.fail(first.window_id, hung=False) is None
+    assert all(want.alone for want in run.wants(0))
+    run.apply(first.window_id, spell(run.begin(first.window_id)), 0)
+    assert [want.alone for want in run.wants(0)] == [False, False]
+
+
+def test_gaps_that_begin_in_one_frame_have_ids_of_their_own() -> None:
+    gap = Gap(
+        run=KEY.run, first_sequence=3, last_sequence=3, first_sample=50_000, samples=500, reason=Reason.DECODE_FAILED
+    )
+    ids = [
+        text_headers(durable_message(g, {}, split=False).headers)["ce_id"]
+        for g in (gap, gap.model_copy(update={"first_sample": 50_500}))
+    ]
+    assert ids == [f"{KEY.run}/gap/0/3/50000", f"{KEY.run}/gap/0/3/50500"]
+
+
+def test_a_window_that_succeeds_at_last_is_nothing_special() -> None:
     tries: dict[tuple[int, int], int] = {}
 
     def fails(window: Window) -> bool:
