@@ -7,6 +7,7 @@ or a clock.
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from random import Random
 from typing import Final as Const
 
 from kaption.domain.decoding import SAMPLE_RATE, Kind, window_length
@@ -29,6 +30,8 @@ _FIRST_COST: Const = 0.01
 #: a batch by itself. Measured with tiny.en, 8 s, 1 to 8 windows.
 _FIXED_COST: Const = {Kind.PARTIAL: 1.0, Kind.FINAL: 0.1}
 _SMOOTHING: Const = 0.1
+#: Waits that differ by less are the same: audio comes in frames of voice detection, 32 ms (seconds).
+_SAME_WAIT: Const = 0.016
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ class Planner:
         self._turn: str | None = None
         self._batch_credit = 0.0
         self._live_plans = 0
+        self._lots = Random(0)  # noqa: S311  # a fixed seed: the same calls give the same plans
         self._cost = dict.fromkeys(Kind, _FIRST_COST)
 
     def next(self, waiting: Sequence[Candidate]) -> Batch | None:
@@ -159,8 +163,13 @@ class Planner:
         return finals if pressing or not partials else partials
 
     def _take(self, tenant: str, among: Sequence[Candidate]) -> Candidate:
-        """Take ``tenant``'s longest waiting window of ``among`` and charge the tenant for it."""
-        chosen = max((c for c in among if c.tenant == tenant), key=lambda c: c.overdue_s)
+        """Take ``tenant``'s longest waiting window of ``among`` and charge the tenant for it.
+
+        Waits are multiples of a frame, so many are equal; the lot falls among those, or some streams would always lose.
+        """
+        longest = max(c.overdue_s for c in among if c.tenant == tenant)
+        equal = [c for c in among if c.tenant == tenant and longest - c.overdue_s < _SAME_WAIT]
+        chosen = self._lots.choice(equal)
         self._deficit[tenant] = self._deficit.get(tenant, 0.0) - self._estimate(chosen)
         return chosen
 

@@ -1,12 +1,13 @@
 from collections.abc import Hashable
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaption.domain.decoding import Kind
 from kaption.domain.outputs import Latency
-from kaption.domain.plan import FILES_BESIDE_LIVE, LONGEST_BATCH, Batch, Candidate, Planner, backlog
+from kaption.domain.plan import _FIXED_COST, FILES_BESIDE_LIVE, LONGEST_BATCH, Batch, Candidate, Planner, backlog
 
 candidates = st.lists(
     st.builds(
@@ -182,3 +183,60 @@ def test_on_virtual_time_nobody_starves(many: int, size: int, cost: float) -> No
     assert longest["small", 0] <= 3 * size * cost + 0.6, (
         "a small tenant waits for a few batches, not for the large one's streams"
     )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(Kind), st.floats(0.002, 0.2), st.floats(1, 28), st.integers(2, 8))
+def test_the_planner_learns_what_a_batch_costs(kind: Kind, cost: float, seconds: float, size: int) -> None:
+    """Whatever a processor takes for a padded second, the estimate of the next batch gets there, and live batches keep their limit."""
+    planner = Planner(size)
+    waiting = [Candidate(n, 0, "a", Latency.LIVE, kind, seconds, 1) for n in range(size)]
+
+    def true(count: float, padded: int) -> float:
+        return (count + _FIXED_COST[kind]) * cost * padded / 16_000
+
+    for _ in range(60):
+        batch = planner.next(waiting)
+        assert batch is not None
+        planner.spent(batch, true(len(batch.windows), batch.padded))
+    batch = planner.next(waiting)
+    assert batch is not None
+    count, padded = len(batch.windows), batch.padded
+    assert planner.estimate(kind, padded, count) == pytest.approx(true(count, padded), rel=0.05)
+    assert count == 1 or true(count - 0.5, padded) <= 1.05 * LONGEST_BATCH
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(2, 24), st.integers(1, 8), st.floats(0.02, 0.3))
+def test_overload_takes_partials_evenly_and_never_finals(many: int, size: int, cost: float) -> None:
+    """Streams that all want a partial all the time, and a final every four seconds, on a device that can do half of it or all."""
+    planner, now, live = Planner(size), 0.0, Latency.LIVE
+    partials, finals = dict.fromkeys(range(many), 0), dict.fromkeys(range(many), 0)
+    shown = dict.fromkeys(range(many), 0.0)
+    latest = 0.0
+    # Finals alone take at most half of the device.
+    period = max(4.0, 2 * many * cost)
+    while now < 20 * period:
+        due = {n: period * (finals[n] + 1 + n / many) for n in range(many)}
+        waiting = [Candidate(n, 1, "a", live, Kind.FINAL, 4, now - at) for n, at in due.items() if at <= now]
+        waiting += [
+            Candidate(n, 0, "a", live, Kind.PARTIAL, 3, now - at - 0.4) for n, at in shown.items() if at + 0.4 <= now
+        ]
+        batch = planner.next(waiting)
+        if batch is None:
+            now += 0.05
+            continue
+        took = cost * len(batch.windows)
+        now += took
+        planner.spent(batch, took)
+        for candidate in batch.windows:
+            owner = candidate.owner
+            assert isinstance(owner, int)
+            if candidate.kind is Kind.FINAL:
+                latest, finals[owner] = max(latest, now - due[owner]), finals[owner] + 1
+            else:
+                shown[owner], partials[owner] = now, partials[owner] + 1
+    assert latest <= (2 * size + 1) * cost + 0.1, (
+        "a final waits for the batch in flight and for those that are due with it"
+    )
+    assert min(partials.values()) >= 0.8 * max(partials.values()) - 2, "partials become fewer for everybody"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaption.domain.overload import EARLY_SECONDS, HOLD_SECONDS, LATE_SECONDS, Overload, Signs, Step
+from kaption.domain.overload import BUSY, EARLY_SECONDS, HOLD_SECONDS, LATE_SECONDS, Overload, Signs, Step
 
 CALM = Signs(busy=0.3, partial_s=0.1, final_s=0.1, reading_s=0.05, files=False)
 
@@ -71,3 +71,19 @@ def test_the_step_falls_at_most_once_a_while(signs: list[Signs]) -> None:
     found = steps(lambda second: signs[second], len(signs))
     falls = [n for n in range(1, len(found)) if found[n] < found[n - 1]]
     assert all(b - a >= HOLD_SECONDS for a, b in itertools.pairwise(falls))
+
+
+@given(
+    st.lists(
+        st.sampled_from([CALM, late(LATE_SECONDS + 1), late(LATE_SECONDS + 2), late(60, busy=0.5), late(5)]),
+        max_size=80,
+    )
+)
+def test_runs_are_refused_last_and_only_while_finals_are_late(signs: list[Signs]) -> None:
+    """Whatever comes: partials are let go before runs are, and nobody is refused for a moment's lateness."""
+    for second, step in enumerate(found := steps(lambda second: signs[second], len(signs))):
+        since = signs[max(0, second - round(HOLD_SECONDS)) : second + 1]
+        if step is Step.RUNS_REFUSED and (second == 0 or found[second - 1] is not Step.RUNS_REFUSED):
+            assert len(since) > HOLD_SECONDS
+            assert all(s.late_s > LATE_SECONDS and s.busy >= BUSY for s in since)
+            assert found[second - 1] is not Step.NOTHING, "partials go first"
