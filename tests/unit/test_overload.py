@@ -16,6 +16,9 @@ def late(seconds: float, busy: float = 1.0) -> Signs:
     return Signs(busy=busy, partial_s=9.0, final_s=seconds, reading_s=0.1, files=False)
 
 
+SIGNS = [CALM, late(5), late(LATE_SECONDS + 1), late(LATE_SECONDS + 2), late(60, busy=0.5)]
+
+
 def steps(signs: Callable[[int], Signs], seconds: int, pool: Overload | None = None) -> list[Step]:
     """The step at each second."""
     pool = pool or Overload()
@@ -73,14 +76,10 @@ def test_the_step_falls_at_most_once_a_while(signs: list[Signs]) -> None:
     assert all(b - a >= HOLD_SECONDS for a, b in itertools.pairwise(falls))
 
 
-@given(
-    st.lists(
-        st.sampled_from([CALM, late(LATE_SECONDS + 1), late(LATE_SECONDS + 2), late(60, busy=0.5), late(5)]),
-        max_size=80,
-    )
-)
-def test_runs_are_refused_last_and_only_while_finals_are_late(signs: list[Signs]) -> None:
+@given(st.lists(st.tuples(st.sampled_from(SIGNS), st.integers(1, 25)), max_size=8))
+def test_runs_are_refused_last_and_only_while_finals_are_late(lasting: list[tuple[Signs, int]]) -> None:
     """Whatever comes: partials are let go before runs are, and nobody is refused for a moment's lateness."""
+    signs = [sign for sign, seconds in lasting for _ in range(seconds)]
     for second, step in enumerate(found := steps(lambda second: signs[second], len(signs))):
         since = signs[max(0, second - round(HOLD_SECONDS)) : second + 1]
         if step is Step.RUNS_REFUSED and (second == 0 or found[second - 1] is not Step.RUNS_REFUSED):
