@@ -21,6 +21,7 @@ from faster_whisper import BatchedInferencePipeline, WhisperModel
 
 from bench import figures as kept
 from bench.live import RATE, files, started
+from bench.processes import end_as_by_hand
 from bench.speech import Spoken, joined
 from kaption.adapters.settings import Settings
 from kaption_gpu.weights import find_weights
@@ -61,6 +62,7 @@ def peer(transcribe: Transcribe, stretches: list[Spoken], at_once: int) -> tuple
 
 async def main() -> None:
     """Each in turn, as often as asked; what the last line says is a ratio of medians."""
+    end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60)

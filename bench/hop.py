@@ -17,6 +17,7 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from bench import figures as kept
+from bench.processes import end_as_by_hand
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption_schemas.headers import text_headers
@@ -133,6 +134,7 @@ async def stopped(settings: Settings, folder: Path, broker: ApacheNode, seconds:
 
 async def main() -> None:
     """Run the three, each on topics of its own."""
+    end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--stopped", type=float, default=60)

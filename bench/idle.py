@@ -10,13 +10,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.processes import shares, usages
+from bench.processes import end_as_by_hand, shares, usages
 from tests.support.brokers import kafka_home
 from tests.support.up import start_up
 
 
 async def main() -> None:
     """Start, wait a little, and watch."""
+    end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kafka", default="embedded")
     parser.add_argument("--seconds", type=float, default=60)

@@ -29,7 +29,7 @@ from minio import Minio
 from ulid import ULID
 
 from bench import figures as kept
-from bench.processes import Others, shares, usages
+from bench.processes import Others, end_as_by_hand, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
 from bench.words import Showing, erased, latencies, percentile
 from kaption.adapters.kafka import security
@@ -282,6 +282,7 @@ async def started(kafka: str) -> AsyncIterator[Up]:
 
 async def main() -> None:
     """Offline first, alone on the machine; then the pipeline."""
+    end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=4, help="streams at a time")
     parser.add_argument("--count", type=int, default=10, help="streams in all")

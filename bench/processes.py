@@ -1,6 +1,7 @@
 """What the processes of a running pipeline use, and everything else on the machine, read from /proc."""
 
 import os
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,11 @@ class Usage:
     name: str
     seconds: float
     resident: float
+
+
+def end_as_by_hand() -> None:
+    """Let SIGTERM do what Ctrl-C does: what a benchmark started ends with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def below(pid: int) -> list[int]:

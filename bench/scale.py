@@ -25,6 +25,7 @@ import numpy.typing as npt
 from aiokafka.structs import ConsumerRecord
 
 from bench import figures as kept
+from bench.processes import end_as_by_hand
 from bench.speech import joined
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
@@ -238,6 +239,7 @@ def ways(first: int, second: int) -> Iterator[tuple[str, int, list[list[int]]]]:
 
 def main() -> None:
     """Every way in turn, then the rooms."""
+    end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=16, help="streams of speech, an even number")
     parser.add_argument("--seconds", type=float, default=20)

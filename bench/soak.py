@@ -17,7 +17,7 @@ import time
 
 from bench import figures as kept
 from bench.live import started
-from bench.processes import usage
+from bench.processes import end_as_by_hand, usage
 from bench.speech import joined
 from bench.talk import Crowd, Talk, crowd, pool
 from kaption.adapters.settings import Settings
@@ -90,6 +90,7 @@ async def restarted(up: Up, talks: list[Talk], number: signal.Signals) -> float:
 
 async def main() -> None:
     """Memory first, then the two restarts."""
+    end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--streams", type=int, default=16)

@@ -19,7 +19,7 @@ from aiohttp import ClientConnectionError, ClientSession, ClientWebSocketRespons
 from bench import figures as kept
 from bench.live import FRAME, RATE
 from bench.peers.streams import PEERS, Peer, Stream
-from bench.processes import Others, shares, usages
+from bench.processes import Others, end_as_by_hand, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
 from bench.words import Showing, erased, latencies, percentile
 from kaption.adapters.embedded_kafka import free_port
@@ -167,6 +167,7 @@ async def run(peer: Peer, stretches: list[Spoken], heard: list[Heard], at_once: 
 
 def main() -> None:
     """One peer, one count of streams."""
+    end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=sorted(PEERS))
     parser.add_argument("--streams", type=int, default=1, help="streams at a time")

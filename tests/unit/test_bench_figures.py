@@ -27,16 +27,18 @@ def test_whisperlivekits_buffer_is_shown_and_its_lines_are_committed() -> None:
     ("late", "seconds"),
     [
         ([(101.0, 1.0), (112.0, 1.0)], 0.0),
-        ([(85.0, 9.0), (101.0, 1.0)], 0.0),  # before
+        ([(85.0, 9.0), (101.0, 1.0), (112.0, 1.0), (125.0, 9.0)], 0.0),  # before and after
         ([(101.0, 9.0), (112.0, 1.0)], 10.0),
-        ([(101.0, 9.0), (112.0, 9.0), (125.0, 1.0)], 20.0),
-        ([(101.0, 1.0), (112.0, 9.0), (125.0, 1.0)], 20.0),  # late again in the second ten seconds
+        ([(112.0, 1.0)], 10.0),  # nothing came in the first ten seconds
+        ([(101.0, 1.0)], 20.0),
+        ([(101.0, 9.0), (112.0, 9.0)], 20.0),
+        ([(101.0, 1.0), (112.0, 9.0)], 20.0),  # late again in the second ten seconds
     ],
 )
 def test_latency_is_back_after_the_last_ten_seconds_that_were_late(
     late: list[tuple[float, float]], seconds: float
 ) -> None:
-    assert back(late, 100.0, 2.0) == seconds
+    assert back(late, 100.0, 120.0, 2.0) == seconds
 
 
 def test_the_table_has_a_dash_where_nothing_was_measured_and_says_where_a_figure_is_from() -> None:
