@@ -44,6 +44,18 @@ def usages(pid: int) -> dict[int, Usage]:
     return {one: usage(one) for one in below(pid)}
 
 
+def thread_seconds(pid: int) -> dict[int, float]:
+    """Processor seconds of each of a process's threads so far, by the thread's id."""
+    used: dict[int, float] = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        used[int(task.name)] = (int(fields[11]) + int(fields[12])) / _TICKS
+    return used
+
+
 def shares(before: dict[int, Usage], after: dict[int, Usage], seconds: float) -> dict[int, float]:
     """Each process's part of a core between two looks ``seconds`` apart."""
     return {pid: (after[pid].seconds - before[pid].seconds) / seconds for pid in before if pid in after}
