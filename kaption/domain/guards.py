@@ -30,6 +30,10 @@ BEGUN_TOKENS = 6
 #: Nobody says a clause of this many tokens so many times in a row; the last round may break off at a limit.
 CLAUSE_TOKENS = 8
 CLAUSE_ROUNDS = 2.5
+#: A text of which this share was said before in it, in runs of at least so many tokens, is decoded again: it may have been
+#: said so, and is rather what a model makes of a short window.
+AGAIN_SHARE = 0.4
+AGAIN_TOKENS = 6
 
 _ARTEFACTS = (
     re.compile(r"(thanks?|thank you)( so much| very much)? for (watching|listening|viewing)"),
@@ -121,18 +125,29 @@ def _long_loop(text: list[int]) -> int | None:
     return min(found, default=None)
 
 
+def _said_again(text: list[int]) -> bool:
+    """Whether much of ``text`` stands in it before, wherever: not only as rounds of a loop."""
+    seen, repeated = set[tuple[int, ...]](), set[int]()
+    for at in range(len(text) - AGAIN_TOKENS + 1):
+        run = tuple(text[at : at + AGAIN_TOKENS])
+        if run in seen:
+            repeated.update(range(at, at + AGAIN_TOKENS))
+        seen.add(run)
+    return len(repeated) > AGAIN_SHARE * len(text)
+
+
 def _silent(quality: Quality) -> bool:
     return quality.no_speech_prob > NO_SPEECH and quality.avg_logprob < LOW_LOGPROB
 
 
-def retry(quality: Quality, tokens: int, seconds: float, *, closed: bool = True) -> Guard | None:
-    """Why a final of ``tokens`` tokens over ``seconds`` of audio should be decoded again by beam, or None.
+def retry(quality: Quality, tokens: Sequence[int], seconds: float, *, closed: bool = True) -> Guard | None:
+    """Why a final whose text is ``tokens``, over ``seconds`` of audio, should be decoded again, or None.
 
     ``closed`` says whether its output ended with a timestamp: one that did not is often said twice over.
     """
-    if quality.compression_ratio > REPETITIVE:
+    if quality.compression_ratio > REPETITIVE or _said_again(list(tokens)):
         return Guard.REPETITION
-    if tokens > token_budget(seconds):
+    if len(tokens) > token_budget(seconds):
         return Guard.OVER_BUDGET
     if _silent(quality):
         return None

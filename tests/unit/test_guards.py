@@ -32,7 +32,14 @@ REPEATED = Quality(avg_logprob=-0.1, no_speech_prob=0.05, compression_ratio=2.5)
     ],
 )
 def test_what_is_decoded_again(quality: Quality, tokens: int, guard: Guard | None) -> None:
-    assert retry(quality, tokens, seconds=5.0) is guard
+    assert retry(quality, range(tokens), seconds=5.0) is guard
+
+
+def test_a_text_of_which_much_was_said_before_is_decoded_again() -> None:
+    first, second = list(range(10)), list(range(10, 17))
+    assert retry(GOOD, [*first, *second, *second, *first, *second], 10.0) is Guard.REPETITION
+    assert retry(GOOD, [*first, *second, *first[:6]], 10.0) is None, "a phrase may well come again"
+    assert retry(GOOD, [*first[:5] * 2], 10.0) is None, "so may a short one"
 
 
 @pytest.mark.parametrize(
@@ -73,8 +80,8 @@ def test_an_utterance_said_twice_without_an_end_is_cut() -> None:
     assert loop_cut([1, 2, 3, 4, 5] * 2, closed=False) == 5
     assert loop_cut([1, 2, 3, 4, 5] * 2) == 10
     assert loop_cut([1, 2, 3] * 2, closed=False) == 6
-    assert retry(GOOD, 10, 5.0, closed=False) is Guard.UNCLOSED
-    assert retry(SILENT, 10, 5.0, closed=False) is None
+    assert retry(GOOD, range(10), 5.0, closed=False) is Guard.UNCLOSED
+    assert retry(SILENT, range(10), 5.0, closed=False) is None
 
 
 def test_repeated_digits_are_no_loop() -> None:

@@ -32,6 +32,8 @@ from kaption_gpu.backends.words import after_pauses, rest_start, spoken, time_wo
 from kaption_gpu.weights import Weights
 
 _HOP = 160
+#: Frames of mel, each of 400 samples around its middle, that the end of the audio reaches into, and one of silence.
+_SPREAD = 4
 #: Longer windows compile when they come: no segment is longer than 15 s, and a runtime keeps some 50 MB for each length.
 _WARM_SECONDS = 18
 #: Beam of a second try.
@@ -139,9 +141,18 @@ class WhisperBackend(Generic[F]):
         drafts = self._generate(jobs, features)
         doubtful = [job for job in jobs if job.window.kind is Kind.FINAL and drafts[job.row].doubt]
         again = [other for job in doubtful if (other := self._second_try(job))]
-        for row, draft in self._generate(again, features).items():
+        others = self._generate(again, features)
+        others |= {job.row: self._longer(job) for job in doubtful if job.row not in others}
+        for row, draft in others.items():
             drafts[row] = replace(max(drafts[row], draft, key=_rank), fallback=drafts[row].doubt)
         return {job.row: self._continued(job, drafts[job.row]) for job in jobs}
+
+    def _longer(self, job: _Job) -> _Draft:
+        """The same in the next longer window: what a model says twice in one hardly comes in another."""
+        longer = (seconds * SAMPLE_RATE for seconds in WINDOW_SECONDS if seconds * SAMPLE_RATE > job.window.padded)
+        window = replace(job.window, padded=next(longer, job.window.padded))
+        alone = replace(job, row=0, window=window)
+        return self._generate([alone], self._runtime.encode(self._mel(window)[None]))[0]
 
     def _continued(self, job: _Job, draft: _Draft) -> _Draft:
         """``draft`` and what is said from its rest on, which is decoded as a window of its own."""
@@ -158,11 +169,16 @@ class WhisperBackend(Generic[F]):
         return draft if _suppressed(rest_job, rest) else _joined(job, draft, rest)
 
     def _mel(self, window: Window) -> Mel:
-        """Log-mel of the window's audio with silence up to its padded length, shape (mels, frames of 10 ms)."""
-        audio = np.zeros(window.padded, np.float32)
-        size = min(window.audio.size, window.padded)
+        """Log-mel of the window's audio with silence up to its padded length, shape (mels, frames of 10 ms).
+
+        Frames that lie behind the audio are alike, so only the first of them is computed.
+        """
+        size, frames = min(window.audio.size, window.padded), window.padded // _HOP
+        heard = min(frames, size // _HOP + _SPREAD)
+        audio = np.zeros(heard * _HOP, np.float32)
         audio[:size] = np.clip(window.audio[:size], -1.0, 1.0)
-        return np.asarray(self._extractor(audio, padding=0), dtype=np.float32)
+        found = np.asarray(self._extractor(audio, padding=0), dtype=np.float32)
+        return np.pad(found, ((0, 0), (0, frames - heard)), mode="edge")
 
     def _jobs(self, windows: Sequence[Window], features: F) -> list[_Job]:
         """Resolve languages, prompts and limits."""
@@ -255,7 +271,7 @@ def _draft(job: _Job, hypothesis: Hypothesis) -> _Draft:
     figures = (hypothesis.avg_logprob, hypothesis.no_speech_prob)
     whole = guards.Quality(*figures, guards.compression_ratio(job.tokenizer.decode(tokens)))
     closed = bool(hypothesis.tokens) and hypothesis.tokens[-1] >= job.tokenizer.timestamp_begin
-    doubt = guards.retry(whole, len(tokens), job.seconds, closed=closed)
+    doubt = guards.retry(whole, tokens, job.seconds, closed=closed)
     tokens = tokens[: guards.loop_cut(tokens, closed=closed)]
     text = job.tokenizer.decode(tokens).strip()
     rest = rest_start(hypothesis.tokens, job.tokenizer.timestamp_begin, job.seconds)
