@@ -10,6 +10,7 @@ from kaption.adapters.encoder_choice import Choice, known_choices, processor, re
 from kaption.adapters.settings import Settings
 from kaption_gpu.backends import make_backend
 from kaption_gpu.backends.openvino_encoder import known_ranges
+from kaption_gpu.backends.pairs import choose
 from kaption_gpu.weights import find_weights
 
 
@@ -46,7 +47,13 @@ def test_auto_takes_one_of_the_pairs_and_remembers_it(tmp_path: Path) -> None:
     assert first.info.backend in {"faster-whisper", "openvino", "openvino-int8"}
     [choice] = known_choices(Settings(backend="auto", data=tmp_path))
     assert choice.name == first.info.backend
-    assert choice.milliseconds[choice.name] == min(choice.milliseconds.values())
+    assert choice.name == choose(choice.milliseconds)
+
+
+def test_of_pairs_that_hardly_differ_the_most_exact_is_taken() -> None:
+    assert choose({"openvino": 8.3, "faster-whisper": 15.9, "openvino-int8": 8.1}) == "openvino"
+    assert choose({"openvino": 39.0, "faster-whisper": 41.0, "openvino-int8": 30.0}) == "openvino-int8"
+    assert choose({"openvino": 60.0, "faster-whisper": 41.0, "openvino-int8": 40.0}) == "faster-whisper"
 
 
 @pytest.mark.parametrize("alias", ["tiny.en", "base"])

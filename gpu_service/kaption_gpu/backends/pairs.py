@@ -7,7 +7,7 @@ are encoded by each at load, on as many threads as the pool will use at once.
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final as Const
 from typing import Protocol
@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 _ROUNDS: Const = 4
 _PASSES: Const = 3
 _MEL_FRAMES: Const = 100  # a second
+#: Encoders that differ by less are equally fast: then the more exact one is taken.
+_TIE: Const = 1.1
 
 
 class Encoder(Protocol):
@@ -55,11 +57,11 @@ class PairedRuntime(CTranslate2Runtime):
 
 
 def pairs(model: WhisperModel, weights: Weights, streams: int) -> dict[str, CTranslate2Runtime]:
-    """The runtimes that these weights allow, by name: each is CTranslate2's decoder behind an encoder."""
+    """The runtimes that these weights allow, by name, the most exact first: each is CTranslate2's decoder behind an encoder."""
     encoder = read_encoder(weights.folder)
     found: dict[str, CTranslate2Runtime] = {
-        "faster-whisper": CTranslate2Runtime(model.model),
         "openvino": PairedRuntime(model.model, OpenVinoEncoder(encoder, streams)),
+        "faster-whisper": CTranslate2Runtime(model.model),
     }
     ranges = known_ranges(weights.digest)
     if ranges is not None:
@@ -68,7 +70,7 @@ def pairs(model: WhisperModel, weights: Weights, streams: int) -> dict[str, CTra
 
 
 def fastest(candidates: dict[str, CTranslate2Runtime], threads: int, bands: int) -> Choice:
-    """The pair whose encoder takes the least time.
+    """The pair whose encoder takes the least time, see ``choose``.
 
     All ``threads`` encode at once, as the pool will; the best round counts, since the machine may be busy.
     """
@@ -79,7 +81,13 @@ def fastest(candidates: dict[str, CTranslate2Runtime], threads: int, bands: int)
         for name, runtime in [*candidates.items()] * _PASSES:
             rounds = pool.map(lambda encode: _best(lambda: encode(mel)), [runtime.encode] * threads)
             took[name] = min(round(1000 * max(rounds), 1), took.get(name, math.inf))
-    return Choice(min(took, key=took.__getitem__), processor(), took)
+    return Choice(choose(took), processor(), took)
+
+
+def choose(milliseconds: Mapping[str, float]) -> str:
+    """The fastest of pairs, given the most exact first; of those that hardly differ from it, the most exact."""
+    least = min(milliseconds.values())
+    return next(name for name, took in milliseconds.items() if took <= _TIE * least)
 
 
 def _best(work: Callable[[], object]) -> float:
