@@ -26,9 +26,9 @@ _LIVE_PLANS: Const = 50
 _CREDIT_LIMIT: Const = 2.0
 #: Device seconds per padded second before anything was measured, and the weight of a new measurement.
 _FIRST_COST: Const = 0.01
-#: What a batch costs beside its windows, in windows: the decoder reads its weights once for all of them. A beam fills
-#: a batch by itself. Measured with tiny.en, 8 s, 1 to 8 windows.
-_FIXED_COST: Const = {Kind.PARTIAL: 1.0, Kind.FINAL: 0.1}
+#: What a batch costs beside its windows, in windows: the decoder reads its weights once for all of them. Measured with
+#: tiny.en, 8 s, 1 to 8 greedy windows, on two processors (0.4 and 1).
+_FIXED_COST: Const = 0.7
 _SMOOTHING: Const = 0.1
 #: Waits that differ by less are the same: audio comes in frames of voice detection, 32 ms (seconds).
 _SAME_WAIT: Const = 0.016
@@ -137,7 +137,7 @@ class Planner:
         estimate = self._estimate(batch.windows[0])
         for candidate in batch.windows:
             self._deficit[candidate.tenant] = self._deficit.get(candidate.tenant, 0.0) - (share - estimate)
-        measured = device_seconds / (count + _FIXED_COST[batch.kind]) * SAMPLE_RATE / batch.padded
+        measured = device_seconds / (count + _FIXED_COST) * SAMPLE_RATE / batch.padded
         self._cost[batch.kind] += _SMOOTHING * (measured - self._cost[batch.kind])
 
     def _room(self, first: Candidate, waiting: Sequence[Candidate]) -> int:
@@ -150,7 +150,7 @@ class Planner:
         """How many windows of ``first``'s kind and length take no longer than a batch may, which nothing can interrupt."""
         if first.latency is Latency.BATCH:
             return self._size
-        return max(1, round(LONGEST_BATCH / self._estimate(first) - _FIXED_COST[first.kind]))
+        return max(1, round(LONGEST_BATCH / self._estimate(first) - _FIXED_COST))
 
     def _lead_class(self, waiting: Sequence[Candidate]) -> list[Candidate]:
         """The windows that the batch's first is taken from: of one latency class and one kind."""
@@ -211,7 +211,7 @@ class Planner:
 
     def estimate(self, kind: Kind, padded: int, windows: float) -> float:
         """Device seconds that a batch of ``windows`` of ``padded`` samples will likely take."""
-        return (windows + _FIXED_COST[kind]) * self._cost[kind] * padded / SAMPLE_RATE
+        return (windows + _FIXED_COST) * self._cost[kind] * padded / SAMPLE_RATE
 
     def _estimate(self, candidate: Candidate) -> float:
         """Device seconds that one more window like ``candidate`` will likely take."""

@@ -15,7 +15,7 @@ class SessionConfig:
     """What holds for every run of a pool. Seconds; see ``Settings`` for the timers."""
 
     redaction: tuple[str, ...] = ()
-    beam_size: int = 5
+    beam_size: int = 1
     partial_step: float = 0.4
     idle_final: float = 30
     idle_close: float = 900

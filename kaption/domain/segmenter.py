@@ -29,7 +29,7 @@ class SegmentRules:
     easy: int = int(5 * _SECOND)
     hard: int = int(10 * _SECOND)
     trail: int = 6
-    pad: int = 10
+    pad: int = 16
     shortest: int = 4
     longest: int = int(15 * _SECOND)
     quiet_search: int = int(3 * _SECOND)

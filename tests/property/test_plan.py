@@ -193,7 +193,7 @@ def test_the_planner_learns_what_a_batch_costs(kind: Kind, cost: float, seconds:
     waiting = [Candidate(n, 0, "a", Latency.LIVE, kind, seconds, 1) for n in range(size)]
 
     def true(count: float, padded: int) -> float:
-        return (count + _FIXED_COST[kind]) * cost * padded / 16_000
+        return (count + _FIXED_COST) * cost * padded / 16_000
 
     for _ in range(60):
         batch = planner.next(waiting)
