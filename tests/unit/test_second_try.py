@@ -46,7 +46,7 @@ class ScriptedRuntime:
         prompts: Sequence[Sequence[int]],
         *,
         beam_size: int,
-        max_new: int,  # noqa: ARG002  # the port's signature
+        max_new: int,
     ) -> list[Hypothesis]:
         """What the script has for this beam and these seconds of window."""
         self.asked.append((beam_size, features.shape[2] // 100))
