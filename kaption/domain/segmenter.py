@@ -12,6 +12,8 @@ import numpy as np
 from kaption.domain.decoding import SAMPLE_RATE, VAD_FRAME, Audio, VoiceDetector
 
 _SECOND = SAMPLE_RATE / VAD_FRAME
+#: Frames that the detector hears at once: less than half the cost of one by one, and what lies behind a cut was heard in vain.
+_BLOCK = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Segmenter:
         at, probabilities = 0, list[float]()
         while at < len(frames):
             if not probabilities:
-                probabilities = self._listen(frames[at:])
+                probabilities = self._listen(frames[at : at + _BLOCK * VAD_FRAME])
             cut = self._step(frames[at : at + VAD_FRAME], probabilities.pop(0))
             if cut is not None:
                 return cut
