@@ -224,7 +224,7 @@ class Publisher:
 
         Args:
             name: The stream, 1-128 of ``A-Z a-z 0-9 . _ -``.
-            rate: Samples a second a channel, one of ``kaption_schemas.records.RATES``.
+            rate: Samples a second a channel, one of ``kaption_schemas.audio.RATES``.
             channels: 1 or 2, interleaved.
             encoding: ``s16le``, ``mulaw`` or ``alaw``.
             options: Everything that a run may ask for; in place of ``fields``.

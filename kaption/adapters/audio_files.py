@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 from typing import Final as Const
 
-from kaption_schemas.records import MAX_CHANNELS, RATES
+from kaption_schemas.audio import MAX_CHANNELS, RATES
 
 _DEFAULT_RATE: Const = 48_000
 #: Files that a folder is searched for.

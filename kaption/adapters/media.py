@@ -18,6 +18,8 @@ from kaption.adapters.settings import Settings
 from kaption.domain.events import RefusedError
 from kaption_schemas.reasons import Reason
 
+#: All that the child's environment holds. NumPy's threads would cost more than the decode of a minute of audio.
+_ENVIRONMENT: Const = {"OPENBLAS_NUM_THREADS": "1"}
 #: Wall seconds a decode may take beyond twice its CPU seconds: it also waits for whoever reads.
 _WALL_SLACK: Const = 60
 
@@ -58,7 +60,7 @@ class Decoding:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(self._file.fileno(), writing),
-                env={},
+                env=_ENVIRONMENT,
                 cwd="/",
                 bufsize=1 << 18,
             )

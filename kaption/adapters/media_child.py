@@ -21,8 +21,8 @@ import av
 import numpy as np
 
 from kaption.adapters.containers import HEAD_BYTES, ends_early, sniff, xing_frames
+from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import MAX_CHANNELS, RATES
 
 MAX_RATE: Const = 192_000
 MAX_SOURCE_CHANNELS: Const = 16

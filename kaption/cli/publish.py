@@ -20,7 +20,7 @@ from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import broker
 from kaption.cli.signals import run_until_signal
 from kaption.publisher import FRAME_MS, Publisher, PublishError, RunFields
-from kaption_schemas.records import RATES
+from kaption_schemas.audio import RATES
 from kaption_schemas.topics import DEFAULT_TENANT, STREAM_PATTERN
 
 

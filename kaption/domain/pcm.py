@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 
 from kaption.domain.events import RefusedError
+from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import MAX_CHANNELS, RATES
 
 WIDTH = {"s16le": 2, "mulaw": 1, "alaw": 1}
 CONTAINERS = {"audio/flac": "flac", "audio/ogg": "ogg", "audio/wav": "wav"}

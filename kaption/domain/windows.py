@@ -25,8 +25,9 @@ from kaption.domain.publication import Publication
 from kaption.domain.run import SessionConfig, Wanted
 from kaption.domain.settling import SETTLE_SECONDS, settle
 from kaption.domain.track import OpenSegment, Segment, Track, seconds
+from kaption_schemas.audio import MAX_CHANNELS
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import MAX_CHANNELS, RunOptions
+from kaption_schemas.records import RunOptions
 
 #: A window is given up when it failed this often: the first time may have been another's fault, then it is alone.
 #: A hang costs an executor for good, so it counts as two.

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN
 
@@ -21,7 +22,6 @@ Entity = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")]
 Term = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 #: Rates whose 40 ms are a whole number of samples, so that resampling works on whole blocks.
-RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 
 
 def _known_rate(rate: int) -> int:
@@ -31,7 +31,6 @@ def _known_rate(rate: int) -> int:
 
 
 Rate = Annotated[int, AfterValidator(_known_rate), Field(json_schema_extra={"enum": list(RATES)})]
-MAX_CHANNELS = 2
 
 
 class Inbound(BaseModel):

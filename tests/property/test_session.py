@@ -14,8 +14,8 @@ from kaption.domain.run import SessionConfig
 from kaption.domain.segmenter import SegmentRules
 from kaption.domain.session import Session
 from kaption.domain.windows import FILE_AHEAD_SECONDS, MOST_FAILURES
+from kaption_schemas.audio import MAX_CHANNELS
 from kaption_schemas.records import (
-    MAX_CHANNELS,
     AudioFormat,
     FinalTranscript,
     RunOptions,

@@ -15,7 +15,7 @@ from kaption.adapters.settings import Settings
 from kaption.domain.decoding import SAMPLE_RATE, Backend, Decoded, Window
 from kaption_gpu.__main__ import serve
 from kaption_gpu.backends import make_backend
-from kaption_schemas.records import MAX_CHANNELS
+from kaption_schemas.audio import MAX_CHANNELS
 
 
 class Note(NamedTuple):
