@@ -2,7 +2,7 @@
 
     .venv/bin/python -m bench [NAME ...]
 
-NAME runs only these; ``none`` runs nothing and prints the table from what is there. Short: about 20 minutes. Results of the long ones and of
+NAME runs only these; ``none`` runs nothing and prints the table from what is there. Short: about 30 minutes, of which the offline pass over new speech takes ten. Results of the long ones and of
 peers lie in bench/results, each with its date, commit, machine and command.
 """
 
@@ -19,6 +19,7 @@ SHORT_FOLDER = Path(".cache/bench/results")
 SHORT = {
     "live-1": ["bench.live", "--streams", "1", "--count", "1", "--seconds", "120"],
     "live-16": ["bench.live", "--streams", "16", "--count", "16", "--seconds", "120"],
+    "live-32": ["bench.live", "--streams", "32", "--count", "32", "--seconds", "120"],
     "file": ["bench.file", "--runs", "1"],
     "hop": ["bench.hop", "--runs", "1", "--stopped", "0"],
     "scale": ["bench.scale"],

@@ -3,10 +3,11 @@
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +49,29 @@ def commit() -> str:
 def add_option(parser: ArgumentParser) -> None:
     """The option that every benchmark has."""
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+
+
+def add_model_option(parser: ArgumentParser) -> None:
+    """The weights to measure, where a benchmark can be run with others."""
+    parser.add_argument(
+        "--model", default="tiny.en", choices=("tiny.en", "base"), help="its weights; offline has the same"
+    )
+
+
+def use_model(arguments: Namespace) -> None:
+    """Let everything that is started from here on, and ``Settings``, take the model that was asked for."""
+    os.environ["KAPTION_MODEL"] = arguments.model
+
+
+def spread(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The median of each figure; with more than one run also its least and most, named ``FIGURE, least`` and ``FIGURE, most``."""
+    if len(runs) == 1:
+        return dict(runs[0])
+    found = {"runs": float(len(runs))}
+    for name in runs[0]:
+        values = [run[name] for run in runs]
+        found |= {name: statistics.median(values), f"{name}, least": min(values), f"{name}, most": max(values)}
+    return found
 
 
 def save(arguments: Namespace, bench: str, figures: Figures) -> None:

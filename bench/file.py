@@ -1,6 +1,6 @@
 """Files through the whole pipeline, against faster-whisper on the same speech, weights and machine, in turn.
 
-    .venv/bin/python -m bench.file [--count 10] [--seconds 60] [--runs 3]
+    .venv/bin/python -m bench.file [--count 10] [--seconds 60] [--runs 3] [--model base]
 
 Ours: objects in the store to finals on the topic, all at once. faster-whisper: its BatchedInferencePipeline as its README runs it
 (one file after another, batches of 16), the same in the thread layout that is fastest here (two workers of one thread, a
@@ -10,7 +10,6 @@ file each), and its sequential way (beam 5, voice detection). All in int8, Engli
 import argparse
 import asyncio
 import os
-import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -61,14 +60,16 @@ def peer(transcribe: Transcribe, stretches: list[Spoken], at_once: int) -> tuple
 
 
 async def main() -> None:
-    """Each in turn, as often as asked; what the last line says is a ratio of medians."""
+    """Each in turn, as often as asked; what the last lines say is the median of each run's ratio."""
     end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--runs", type=int, default=3)
+    kept.add_model_option(parser)
     kept.add_option(parser)
     arguments = parser.parse_args()
+    kept.use_model(arguments)
     home = kafka_home()
     if home is not None:
         os.environ.setdefault("KAFKA_HOME", str(home))
@@ -79,22 +80,22 @@ async def main() -> None:
         "batched, two workers": (batched(two), 2),
         "sequential": (sequential(one), 1),
     }
-    speeds: dict[str, list[float]] = {name: [] for name in (*peers, "kaption")}
-    figures: dict[str, float] = {}
+    runs: list[dict[str, float]] = []
     for _ in range(arguments.runs):
+        figures: dict[str, float] = {}
         for name, (transcribe, at_once) in peers.items():
-            speed, errors = await asyncio.to_thread(peer, transcribe, stretches, at_once)
-            speeds[name].append(speed)
+            figures[name], errors = await asyncio.to_thread(peer, transcribe, stretches, at_once)
             figures[f"{name}, wer"] = errors
-            print(f"{name}: {speed:.1f} times real time, WER {100 * errors:.2f} %", flush=True)
+            print(f"{name}: {figures[name]:.1f} times real time, WER {100 * errors:.2f} %", flush=True)
         async with started("apache") as up:
-            speed, figures["kaption, wer"] = await files(up.settings(), stretches)
-            speeds["kaption"].append(speed)
-    ours = statistics.median(speeds["kaption"])
+            figures["kaption"], figures["kaption, wer"] = await files(up.settings(), stretches)
+        for name in peers:
+            figures[f"over {name}"] = figures["kaption"] / figures[name]
+        runs.append(figures)
+    reached = kept.spread(runs)
     for name in peers:
-        figures[f"over {name}"] = ours / statistics.median(speeds[name])
-        print(f"kaption {ours:.1f} times real time, {figures[f'over {name}']:.2f} times {name}")
-    kept.save(arguments, "file", figures | {name: statistics.median(values) for name, values in speeds.items()})
+        print(f"kaption {reached['kaption']:.1f} times real time, {reached[f'over {name}']:.2f} times {name}")
+    kept.save(arguments, "file", reached)
 
 
 if __name__ == "__main__":

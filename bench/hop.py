@@ -154,7 +154,7 @@ async def main() -> None:
             await create_topics(settings)
             return settings, broker
 
-        measured: dict[str, list[float]] = {"frames a second": [], "added ms": [], "added ms p95": []}
+        measured: list[dict[str, float]] = []
         for run in range(arguments.runs):
             settings, broker = await each(f"throughput-{run}")
             speed = await throughput(settings, folder)
@@ -164,9 +164,8 @@ async def main() -> None:
             median, high = await latency(settings, folder, arguments.seconds)
             print(f"added at 320 frames/s: median {median:.0f} ms (goal <= 15), p95 {high:.0f} ms", flush=True)
             broker.kill()
-            for values, value in zip(measured.values(), (speed, median, high), strict=True):
-                values.append(value)
-        figures: dict[str, float] = {name: statistics.median(values) for name, values in measured.items()}
+            measured.append({"frames a second": speed, "added ms": median, "added ms p95": high})
+        figures = kept.spread(measured)
         if arguments.stopped:
             settings, broker = await each("stopped")
             grown, lost = await stopped(settings, folder, broker, arguments.stopped)

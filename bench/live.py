@@ -1,6 +1,6 @@
 """Live streams in real time through the whole pipeline, by a plain client; and the same speech as files.
 
-    .venv/bin/python -m bench.live [--streams 4] [--count 10] [--seconds 60] [--files] [--kafka cluster]
+    .venv/bin/python -m bench.live [--streams 4] [--count 10] [--seconds 60] [--runs 3] [--model base] [--files] [--kafka cluster]
 
 `kaption up` on a private node of Apache Kafka (KAFKA_HOME or ../shared/kafka), everything on this machine. Latency of a
 word: from its end in real time to the first record that shows it (shown), or that has it in a stable part or a final
@@ -47,6 +47,8 @@ from tests.support.wer import wer
 
 RATE = 16000
 FRAME = 0.1
+#: What every run asks for: the language is known, and nothing is redacted, so that words can be counted.
+OPTIONS = RunOptions(language="en", redaction=())
 
 
 @dataclass(slots=True)
@@ -64,7 +66,7 @@ class Watched:
 async def speak(producer: AIOKafkaProducer, name: str, run: str, spoken: Spoken, watched: Watched) -> None:
     """Publish one stream in real time."""
     key = name.encode()
-    started = StreamStarted(options=RunOptions(redaction=())).model_dump_json().encode()
+    started = StreamStarted(options=OPTIONS).model_dump_json().encode()
     await producer.send_and_wait(
         EVENTS.name, started, key=key, headers=event_headers(Type.STARTED, id=run, source="/bench", run=run)
     )
@@ -224,7 +226,7 @@ async def files(settings: Settings, stretches: list[Spoken]) -> tuple[float, flo
     async with Publisher(settings) as publisher:
         for name, stretch in zip(streams, stretches, strict=True):
             key = await put(settings, name, stretch.pcm)
-            await publisher.object(settings.media_bucket, key, stream=name, options=RunOptions(redaction=()))
+            await publisher.object(settings.media_bucket, key, stream=name, options=OPTIONS)
     async with asyncio.timeout(600):
         await asyncio.gather(*(watched.done.wait() for watched in streams.values()))
     took = time.monotonic() - begin
@@ -246,7 +248,7 @@ async def beside(up: Up, stretches: list[Spoken], heard: list[Heard], at_once: i
     watching = asyncio.create_task(watch(settings, film))
     async with Publisher(settings) as publisher:
         key = await put(settings, "film", long)
-        await publisher.object(settings.media_bucket, key, stream="film", options=RunOptions(redaction=()))
+        await publisher.object(settings.media_bucket, key, stream="film", options=OPTIONS)
     async with asyncio.timeout(300):
         await film["film"].first.wait()
     print(f"beside a file of {len(long) / RATE / 3600:.1f} h, in progress:")
@@ -290,15 +292,19 @@ async def main() -> None:
     parser.add_argument("--files", action="store_true", help="the same speech as files, too")
     parser.add_argument("--beside", type=float, default=0, help="again beside a file of so many hours")
     parser.add_argument("--kafka", default="apache", help="embedded, apache, or cluster: three nodes")
+    parser.add_argument("--runs", type=int, default=1, help="of the live streams; medians and spread are kept")
+    kept.add_model_option(parser)
     kept.add_option(parser)
     arguments = parser.parse_args()
+    kept.use_model(arguments)
     home = kafka_home()
     if home is not None:
         os.environ.setdefault("KAFKA_HOME", str(home))
     stretches = joined(arguments.count, arguments.seconds)
-    heard = offline(stretches)
+    heard = offline(stretches, arguments.model)
     async with started(arguments.kafka) as up:
-        figures = await live(up, stretches, heard, arguments.streams)
+        runs = [await live(up, stretches, heard, arguments.streams, f"live-{n}") for n in range(arguments.runs)]
+        figures = kept.spread(runs)
         if arguments.beside:
             await beside(up, stretches, heard, arguments.streams, arguments.beside)
         if arguments.files:

@@ -77,7 +77,7 @@ def offline(stretches: list[Spoken], model: str = "tiny.en") -> list[Heard]:
 def _pass(whisper: WhisperModel, stretch: Spoken) -> Heard:
     audio = stretch.pcm[:, 0].astype(np.float32) / 32768
     segments, _ = whisper.transcribe(
-        audio, beam_size=5, vad_filter=True, condition_on_previous_text=False, word_timestamps=True
+        audio, beam_size=5, vad_filter=True, condition_on_previous_text=False, word_timestamps=True, language="en"
     )
     found = list(segments)
     words = tuple((w.word.strip(), float(w.end)) for s in found for w in s.words or ())

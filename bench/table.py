@@ -38,8 +38,15 @@ ROWS: tuple[Row, ...] = (
     Row("P2", "1 stream: final after a sentence's end, p95, s", "0.9", ("live-1", "{finals p95:.2f}")),
     _live("P2", 16, "shown p50 / p95, s", "0.5 / 1.0", _SHOWN, 4),
     _live("P2", 16, "committed p50 / p95, s", "1.5 / 3.0", _COMMITTED, 4),
-    _live("P1", 16, "shown, committed p95, s", "2, 5 (with 32)", "{shown p95:.2f}, {committed p95:.2f}", 4),
-    Row("P1", "16 streams: WER, offline", "1 point", ("live-16", "{wer:.2%}, {wer offline:.2%}")),
+    _live("P1", 32, "shown, committed p95, s", "2, 5", "{shown p95:.2f}, {committed p95:.2f}", 4),
+    Row("P1", "32 streams: WER, offline", "1 point", ("live-32", "{wer:.2%}, {wer offline:.2%}")),
+    Row(
+        "P1",
+        "11 streams with base: shown, committed p95, s",
+        "2, 5",
+        ("live-base-11", "{shown p95:.2f}, {committed p95:.2f}"),
+    ),
+    Row("P1", "11 streams with base: WER, offline", "1 point", ("live-base-11", "{wer:.2%}, {wer offline:.2%}")),
     _live("4", 16, "shown words taken back or changed, a word", "", "{revisions a word:.2f}", 4),
     Row("4", "16 streams: stable words that finals change", "2 %", ("live-16", "{stable changed:.1%}")),
     Row(
@@ -55,6 +62,19 @@ ROWS: tuple[Row, ...] = (
             ),
             ("two workers", "file", "{batched, two workers:.1f} ({batched, two workers, wer:.2%})"),
             ("sequential", "file", "{sequential:.1f} ({sequential, wer:.2%})"),
+        ),
+    ),
+    Row(
+        "P3",
+        "files with base, times real time (WER)",
+        "",
+        ("file-base", "{kaption:.1f} ({kaption, wer:.2%})"),
+        (
+            (
+                "faster-whisper batched, its README",
+                "file-base",
+                "{batched, as its README:.1f} ({batched, as its README, wer:.2%})",
+            ),
         ),
     ),
     Row("P4", "front door: added at 320 frames/s, median, ms", "15", ("hop", "{added ms:.0f}")),
@@ -94,12 +114,29 @@ ROWS: tuple[Row, ...] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """The median of several runs, with the least and the most of them behind it."""
+
+    median: float
+    least: float
+    most: float
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.median:{spec}} ({self.least:{spec}} to {self.most:{spec}})"
+
+
 def written(result: Result | None, template: str) -> str:
-    """A result's figures in words; a dash when there is none, or when it lacks a figure."""
+    """A result's figures in words, with their spread if they are of several runs; a dash when there is none, or when it lacks a figure."""
     if result is None:
         return "-"
+    figures: dict[str, object] = dict(result.figures)
+    for name, value in result.figures.items():
+        least, most = result.figures.get(f"{name}, least"), result.figures.get(f"{name}, most")
+        if isinstance(value, float) and isinstance(least, float) and isinstance(most, float):
+            figures[name] = _Spread(value, least, most)
     try:
-        return template.format(**result.figures)
+        return template.format(**figures)
     except KeyError:
         return "-"
 

@@ -13,13 +13,13 @@ import numpy.typing as npt
 from aiokafka import AIOKafkaProducer
 from ulid import ULID
 
-from bench.live import FRAME, RATE, Watched, watch
+from bench.live import FRAME, OPTIONS, RATE, Watched, watch
 from bench.processes import usages
 from bench.speech import Spoken
 from kaption.adapters.kafka import security
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import RunOptions, StreamStarted
+from kaption_schemas.records import StreamStarted
 from kaption_schemas.topics import EVENTS, Type
 from tests.support.pipeline import Record
 from tests.support.up import Up
@@ -65,7 +65,7 @@ class Talk:
             headers = event_headers(kind, id=f"{run}-{kind}", source="/bench", run=run)
             await producer.send_and_wait(EVENTS.name, body, key=key, headers=headers)
 
-        await say(Type.STARTED, StreamStarted(options=RunOptions(redaction=())).model_dump_json().encode())
+        await say(Type.STARTED, StreamStarted(options=OPTIONS).model_dump_json().encode())
         begin = time.monotonic()
         self.watched.began = time.time() * 1000
         for _, value, headers in endless(self.name, run, self.spoken.pcm):

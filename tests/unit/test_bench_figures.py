@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.figures import Result
+from bench.figures import Result, spread
 from bench.overload import back
 from bench.peers.streams import WhisperLive, WhisperLiveKit
 from bench.table import ROWS, render, written
@@ -49,3 +49,11 @@ def test_the_table_has_a_dash_where_nothing_was_measured_and_says_where_a_figure
     assert "- hop: 2026-11-25, abc, a machine: `python -m bench.hop`" in table
     assert len({(row.goal, row.what) for row in ROWS}) == len(ROWS)
     assert written(None, "{x}") == "-"
+
+
+def test_several_runs_are_a_median_with_their_spread() -> None:
+    figures: dict[str, float | str] = {**spread([{"shown p95": 1.5}, {"shown p95": 1.9}, {"shown p95": 1.6}])}
+    assert figures == {"runs": 3, "shown p95": 1.6, "shown p95, least": 1.5, "shown p95, most": 1.9}
+    result = Result("live", "2026-11-25", "abc", "a machine", "python -m bench.live --runs 3", figures)
+    assert written(result, "{shown p95:.2f}") == "1.60 (1.50 to 1.90)"
+    assert spread([{"shown p95": 1.5}]) == {"shown p95": 1.5}
