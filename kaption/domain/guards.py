@@ -156,7 +156,9 @@ def retry(quality: Quality, tokens: Sequence[int], seconds: float, *, closed: bo
     return None if closed else Guard.UNCLOSED
 
 
-def suppress(text: str, quality: Quality, vocabulary: Sequence[str] = (), *, heard: bool = True) -> Guard | None:
+def suppress(
+    text: str, quality: Quality, vocabulary: Sequence[str] = (), *, heard: bool = True, repeated: bool = False
+) -> Guard | None:
     """Which guard takes ``text`` away, or None if it stands.
 
     Args:
@@ -164,12 +166,13 @@ def suppress(text: str, quality: Quality, vocabulary: Sequence[str] = (), *, hea
         quality: The figures of that decode.
         vocabulary: The terms that stood in the prompt.
         heard: Whether the voice detector heard speech; known artefacts are dropped only where it did not.
+        repeated: Whether ``retry`` says so of it, also after a second look; where no speech is likely, too, it is noise.
     """
     if not text:
         return None
     if _silent(quality):
         return Guard.NO_SPEECH
-    if quality.compression_ratio > REPETITIVE:
+    if quality.compression_ratio > REPETITIVE or (repeated and quality.no_speech_prob > NO_SPEECH):
         return Guard.REPETITION
     plain = _plain(text)
     # A list of one may well be what was said; a longer one hardly ever is.

@@ -57,6 +57,12 @@ def test_what_is_suppressed(text: str, quality: Quality, guard: Guard | None) ->
     assert suppress(text, quality) is guard
 
 
+def test_what_is_said_twice_where_nobody_speaks_is_noise() -> None:
+    assert suppress("So it is, so it is.", QUIET_BUT_SURE, repeated=True) is Guard.REPETITION
+    assert suppress("So it is, so it is.", GOOD, repeated=True) is None
+    assert suppress("So it is.", QUIET_BUT_SURE) is None
+
+
 def test_output_that_equals_the_vocabulary_is_an_echo() -> None:
     assert suppress("Kaption, Ångström.", GOOD, ("Kaption", "Ångström")) is Guard.VOCABULARY_ECHO
     assert suppress("Kaption and Ångström.", GOOD, ("Kaption", "Ångström")) is None

@@ -298,7 +298,8 @@ def _joined(job: _Job, first: _Draft, rest: _Draft) -> _Draft:
 
 
 def _suppressed(job: _Job, draft: _Draft) -> guards.Guard | None:
-    return guards.suppress(draft.text, draft.quality, job.window.options.vocabulary)
+    repeated = draft.doubt is guards.Guard.REPETITION
+    return guards.suppress(draft.text, draft.quality, job.window.options.vocabulary, repeated=repeated)
 
 
 def _decoded(job: _Job, draft: _Draft, fired: guards.Guard | None, words: tuple[DecodedWord, ...]) -> Decoded:
