@@ -11,7 +11,7 @@ from typing import Final as Const
 from aiokafka.structs import ConsumerRecord
 
 from kaption.domain.decoding import Decoded, Window
-from kaption.domain.outputs import DeadLetter, Durable, Latency, Output, RunKey
+from kaption.domain.outputs import AudioRecord, DeadLetter, Durable, Latency, Output, RunKey
 from kaption_gpu.lane_data import Draft, DraftStats, Saved, SavedLane, Shown, Source, lane_value
 from kaption_gpu.ports import LaneSession, Sessions, Wanted
 from kaption_gpu.progress import FileProgress
@@ -32,6 +32,14 @@ from kaption_schemas.topics import Type
 
 #: No dead letter when their run is closed: a repeat of `ended` is a no-op, a gap stands for a frame that has its own.
 _UNTOLD: Const = frozenset({Type.ENDED, Type.GAP})
+
+
+@dataclass(frozen=True, slots=True)
+class _Closed:
+    """A run that is over: the offset before which its records are covered, and the sequence before which it took chunks."""
+
+    settled: int
+    next_sequence: int
 
 
 @dataclass(slots=True)
@@ -92,7 +100,8 @@ class LaneMemory:
         self._claimed_ms = saved.claimed_ms
         self._silence_ms = silence_ms
         self._entries: dict[RunKey, _Entry] = {}
-        self._closed: dict[RunKey, int] = {}
+        self._closed: dict[RunKey, _Closed] = {}
+        self._repeats = 0
         self._dead = dict(saved.dead)
         self._refused: list[tuple[ConsumerRecord, Reason]] = []
         self._committed = position
@@ -228,7 +237,7 @@ class LaneMemory:
         finished: list[tuple[str, str]] = []
         progress: list[Message] = []
         spoken: list[tuple[FinalTranscript, float | None]] = []
-        repeats = 0
+        repeats, self._repeats = self._repeats, 0
         for key, entry in sorted(self._entries.items(), key=lambda item: item[1].began):
             if self._blocked(key, entry):
                 continue
@@ -240,7 +249,7 @@ class LaneMemory:
             if self._saves(entry, now_ms):
                 messages.append(self._save(key, entry, now_ms))
             if entry.session.closed:
-                self._closed[key] = entry.needs
+                self._closed[key] = _Closed(entry.needs, entry.session.next_sequence)
                 finished += [entry.ref] if entry.ref else []
                 del self._entries[key]
         offset = max(self._floor(now_ms), self._committed)
@@ -260,7 +269,7 @@ class LaneMemory:
     def _restore(self, item: Saved) -> None:
         settled = item.marks.settled
         if item.marks.closed:
-            self._closed[item.key] = settled
+            self._closed[item.key] = _Closed(settled, item.marks.next_sequence)
             return
         session = self._sessions.restore(item.value)
         session.epoch = self.epoch
@@ -272,9 +281,9 @@ class LaneMemory:
     def _route(self, record: ConsumerRecord, incoming: Incoming) -> _Entry | None:
         """The entry that takes the record, made if its run is new; None when the run is closed."""
         key = incoming.audio.key
-        if (settled := self._closed.get(key)) is not None:
-            if record.offset >= settled and incoming.audio.kind not in _UNTOLD:
-                self._refuse(record, Reason.RUN_CLOSED)
+        if (closed := self._closed.get(key)) is not None:
+            if record.offset >= closed.settled:
+                self._too_late(record, incoming.audio, closed.next_sequence)
             return None
         entry = self._entries.get(key)
         if entry is None:
@@ -293,10 +302,19 @@ class LaneMemory:
             if other_key[:2] == key[:2] and other.began < entry.began:
                 self._supersede(other, record.timestamp)
         if (entry.session.closed or entry.superseded) and record.offset >= entry.covered:
-            if incoming.audio.kind not in _UNTOLD:
-                self._refuse(record, Reason.RUN_CLOSED)
+            self._too_late(record, incoming.audio, entry.session.next_sequence)
             return None
         return entry
+
+    def _too_late(self, record: ConsumerRecord, audio: AudioRecord, next_sequence: int) -> None:
+        """Dead-letter a record of a closed run, unless it repeats what the run took: a file agent that was killed publishes
+        all records of its object again, as they were, and the run may be over by then.
+        """
+        again = audio.kind is Type.STARTED or (audio.kind is Type.CHUNK and audio.sequence < next_sequence)
+        if self.source.latency is Latency.BATCH and again:
+            self._repeats += 1
+        elif audio.kind not in _UNTOLD:
+            self._refuse(record, Reason.RUN_CLOSED)
 
     def _file_progress(self) -> FileProgress | None:
         return FileProgress() if self.source.latency is Latency.BATCH else None
@@ -370,7 +388,9 @@ class LaneMemory:
         entry.pending.clear()
         entry.raw = {offset: record for offset, record in entry.raw.items() if offset >= entry.needs}
         session = entry.session
-        marks = SnapshotMarks(self.source.latency, session.closed, entry.needs, entry.began, entry.ref)
+        marks = SnapshotMarks(
+            self.source.latency, session.closed, entry.needs, entry.began, entry.ref, session.next_sequence
+        )
         return snapshot_message(key, session.snapshot(), marks)
 
     def _reached(self, entry: _Entry) -> int:

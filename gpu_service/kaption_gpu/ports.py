@@ -54,6 +54,10 @@ class LaneSession(Protocol):
     def closed(self) -> bool:
         """Whether every output of the run has been returned."""
 
+    @property
+    def next_sequence(self) -> int:
+        """The sequence that is awaited: what comes before it was taken, or is missing for good."""
+
     def feed(self, record: AudioRecord) -> Sequence[Output]:
         """Take the run's next record."""
 

@@ -74,7 +74,7 @@ class SnapshotMarks:
     """What a lane must know of a snapshot without reading it; it travels in the record's headers.
 
     ``settled``: records of the run before this offset are covered. ``began``: offset of the run's first record.
-    ``ref``: bucket and key of the run's normalised object, if it has one.
+    ``ref``: bucket and key of the run's normalised object, if it has one. ``next_sequence``: chunks before it were taken.
     """
 
     latency: Latency
@@ -82,6 +82,7 @@ class SnapshotMarks:
     settled: int
     began: int
     ref: tuple[str, str] | None = None
+    next_sequence: int = 0
 
 
 def parse(record: ConsumerRecord, latency: Latency) -> Incoming:
@@ -179,6 +180,7 @@ def snapshot_message(key: RunKey, snapshot: bytes, marks: SnapshotMarks) -> Mess
         "closed": str(int(marks.closed)),
         "settled": str(marks.settled),
         "began": str(marks.began),
+        "next": str(marks.next_sequence),
     }
     if marks.ref:
         extra["dataref"] = "/".join(marks.ref)
@@ -196,6 +198,7 @@ def read_marks(record: ConsumerRecord) -> SnapshotMarks:
         settled=int(head["ce_settled"]),
         began=int(head["ce_began"]),
         ref=(bucket, key) if slash else None,
+        next_sequence=int(head.get("ce_next", "0")),
     )
 
 

@@ -53,6 +53,11 @@ class Session:
         self._due: list[Output] = []
         self._windows = Windows(latency, config)
 
+    @property
+    def next_sequence(self) -> int:
+        """The sequence that is awaited."""
+        return self.order.next
+
     # -- records in ------------------------------------------------------------------------------------------------
 
     def feed(self, record: AudioRecord) -> list[Output]:
@@ -63,8 +68,10 @@ class Session:
         self.progress.last_ms = max(self.progress.last_ms, record.timestamp_ms)
         if self.closed or self.progress.closing:
             repeat = record.kind is Type.ENDED and self.progress.ended is not None
+            again = self._again(record)
+            self.order.repeats += again and not replayed
             # The frame that a gap stands for has a dead letter of its own.
-            silent = repeat or replayed or record.kind is Type.GAP
+            silent = repeat or again or replayed or record.kind is Type.GAP
             return out if silent else [*out, DeadLetter(record.offset, Reason.RUN_CLOSED)]
         self.progress.idle_cut = False
         handle = {Type.STARTED: self._on_started, Type.ENDED: self._on_ended}.get(record.kind, self._on_audio)
@@ -161,7 +168,9 @@ class Session:
 
     def _on_started(self, record: AudioRecord) -> list[Output]:
         if self.progress.started or self.progress.framed:
-            return [DeadLetter(record.offset, Reason.ALREADY_STARTED)]
+            again = self._again(record)
+            self.order.repeats += again
+            return [] if again else [DeadLetter(record.offset, Reason.ALREADY_STARTED)]
         body = StreamStarted.model_validate_json(record.body)
         options, model = body.options, self.ports.model
         self.progress.started = True
@@ -191,6 +200,11 @@ class Session:
         if body.last_sequence < self.order.next:
             self._end(Reason.ENDED, record.timestamp_ms)
         return []
+
+    def _again(self, record: AudioRecord) -> bool:
+        """Whether a file's record repeats what was taken: its agent was killed, and the next one publishes all of them again."""
+        taken = record.kind is Type.STARTED or (record.kind is Type.CHUNK and record.sequence < self.next_sequence)
+        return self.latency is Latency.BATCH and taken
 
     def _on_audio(self, record: AudioRecord) -> list[Output]:
         refusal = self._refusal(record)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaption.domain.outputs import Latency, RunKey
-from kaption_gpu.lane_data import Saved, SavedLane, Source, read_lane_value
+from kaption_gpu.lane_data import Draft, Saved, SavedLane, Source, read_lane_value
 from kaption_gpu.memory import LaneMemory
 from kaption_gpu.records import RefusedError, parse, read_marks
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
@@ -16,7 +16,6 @@ from kaption_schemas.records import StreamEnded
 from kaption_schemas.topics import LIVE, Type
 from tests.support.counting_session import REFUSED, CountingBackend, CountingSessions
 
-SOURCE = Source(Latency.LIVE, 0)
 BACKEND = CountingBackend()
 STREAMS = ("a", "b")
 
@@ -66,7 +65,9 @@ class Committed:
     state: dict[bytes, tuple[bytes, tuple[tuple[str, bytes], ...]]] = field(default_factory=dict)
     offset: int = 0
 
-    def open(self, epoch: int, *, admits: bool = True, claimed_ms: int = 0) -> LaneMemory:
+    def open(
+        self, epoch: int, *, admits: bool = True, claimed_ms: int = 0, latency: Latency = Latency.LIVE
+    ) -> LaneMemory:
         snapshots, dead = [], {}
         for key, (value, headers) in self.state.items():
             if text_headers(headers)["ce_type"] == str(Type.CLAIM):
@@ -77,13 +78,20 @@ class Committed:
                 snapshots.append(Saved(RunKey(tenant, stream, run), marks, value))
         saved = SavedLane(tuple(snapshots), dead, claimed_ms)
         return LaneMemory(
-            SOURCE, CountingSessions(), saved, position=self.offset, epoch=epoch, silence_ms=0, admits=lambda: admits
+            Source(latency, 0),
+            CountingSessions(),
+            saved,
+            position=self.offset,
+            epoch=epoch,
+            silence_ms=0,
+            admits=lambda: admits,
         )
 
     def commit(self, memory: LaneMemory, now: int) -> None:
-        draft = memory.draft(now)
-        if draft is None:
-            return
+        if draft := memory.draft(now):
+            self.write(draft)
+
+    def write(self, draft: Draft) -> None:
         assert draft.offset >= self.offset
         for message in draft.messages:
             head = text_headers(message.headers)
@@ -170,6 +178,31 @@ def test_every_record_ends_somewhere(plan: list[tuple[str, str, int]]) -> None:
     assert broken <= letters
     # All that is behind the committed offset is in a closed segment, refused, or a no-op.
     assert open_from <= len(log)
+
+
+def test_a_closed_files_records_are_repeats_when_its_agent_publishes_them_again() -> None:
+    log = [record(n, "a", 1, Type.CHUNK, n, 7) for n in range(2)] + [record(2, "a", 1, Type.ENDED, 1, 0)]
+    again = [replace(item, offset=3 + item.offset) for item in log]
+    stray = record(6, "a", 1, Type.CHUNK, 2, 7)
+    broker = Committed()
+    memory = broker.open(0, latency=Latency.BATCH)
+    for item in log:
+        take(memory, item)
+    decode(memory)
+    draft = memory.draft(1)
+    assert draft is not None
+    broker.write(draft)
+    for item in again:
+        take(memory, item)
+    after = memory.draft(2)
+    assert after is not None
+    assert after.stats.repeats == 2
+    # The next owner knows of the closed run by its snapshot's marks; what the run never took is dead-lettered.
+    memory = broker.open(1, latency=Latency.BATCH)
+    for item in [*again, stray]:
+        take(memory, item)
+    broker.commit(memory, 3)
+    assert [output for output in broker.outputs if "@" in output] == ["run_closed@6"]
 
 
 def test_a_full_pool_turns_a_new_run_away_and_a_replay_repeats_it() -> None:

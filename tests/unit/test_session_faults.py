@@ -234,6 +234,20 @@ def test_restoring_a_closed_run_refuses_everything() -> None:
     assert reasons(again.feed(replace(stream()[3], offset=999))) == [Reason.RUN_CLOSED]
 
 
+def test_an_agent_that_publishes_a_file_again_leaves_no_dead_letters() -> None:
+    """It was killed before it acknowledged the object; its successor's records are the same, while the run is open and after."""
+    whole = [started(), *stream()]
+    whole = number(whole)
+    once = finals(play(session(Latency.BATCH), whole))
+    for cut in (1, 20, len(whole) - 1, len(whole)):
+        run = session(Latency.BATCH)
+        out = play(run, number([*whole[:cut], *whole]))
+        assert (reasons(out), finals(out)) == ([], once)
+        assert completed(out).repeats == len([r for r in whole[:cut] if r.kind is not Type.ENDED]) or cut == len(whole)
+    late = replace(stream()[3], offset=999, sequence=500)
+    assert reasons(run.feed(late)) == [Reason.RUN_CLOSED]
+
+
 def test_what_the_log_lost_is_a_gap_of_its_own_reason() -> None:
     whole = number(stream())
     run = session()
