@@ -11,6 +11,7 @@ from typing import Final as Const
 from aiokafka.structs import ConsumerRecord
 
 from kaption.domain.decoding import Decoded, Window
+from kaption.domain.ordering import published_again
 from kaption.domain.outputs import AudioRecord, DeadLetter, Durable, Latency, Output, RunKey
 from kaption_gpu.lane_data import Draft, DraftStats, Saved, SavedLane, Shown, Source, lane_value
 from kaption_gpu.ports import LaneSession, Sessions, Wanted
@@ -307,11 +308,8 @@ class LaneMemory:
         return entry
 
     def _too_late(self, record: ConsumerRecord, audio: AudioRecord, next_sequence: int) -> None:
-        """Dead-letter a record of a closed run, unless it repeats what the run took: a file agent that was killed publishes
-        all records of its object again, as they were, and the run may be over by then.
-        """
-        again = audio.kind is Type.STARTED or (audio.kind is Type.CHUNK and audio.sequence < next_sequence)
-        if self.source.latency is Latency.BATCH and again:
+        """Dead-letter a record of a closed run, unless it repeats what the run took."""
+        if published_again(audio, self.source.latency, next_sequence):
             self._repeats += 1
         elif audio.kind not in _UNTOLD:
             self._refuse(record, Reason.RUN_CLOSED)

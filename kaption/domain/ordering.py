@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from kaption.domain.outputs import AudioRecord
+from kaption.domain.outputs import AudioRecord, Latency
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import Type
 
@@ -51,6 +51,15 @@ Step = Frame | Missing | Refused
 def digest(record: AudioRecord) -> bytes:
     """What makes two frames of one sequence the same."""
     return blake2b(record.first_sample.to_bytes(8, "big") + record.body, digest_size=8).digest()
+
+
+def published_again(record: AudioRecord, latency: Latency, next_sequence: int) -> bool:
+    """Whether a file's record repeats what its run took, which awaits ``next_sequence``.
+
+    A file agent that was killed publishes all records of its object again, as they were; the run may be over by then.
+    """
+    taken = record.kind is Type.STARTED or (record.kind is Type.CHUNK and record.sequence < next_sequence)
+    return latency is Latency.BATCH and taken
 
 
 class FrameOrder:

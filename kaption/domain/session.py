@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from kaption.domain.decoding import SAMPLE_RATE, Decoded, Window
 from kaption.domain.ledger import Item, Ledger
-from kaption.domain.ordering import Frame, FrameOrder, Missing, Refused, Step
+from kaption.domain.ordering import Frame, FrameOrder, Missing, Refused, Step, published_again
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
 from kaption.domain.publication import Publication, RunFacts
 from kaption.domain.run import Ports, Progress, SessionConfig, Wanted
@@ -202,9 +202,7 @@ class Session:
         return []
 
     def _again(self, record: AudioRecord) -> bool:
-        """Whether a file's record repeats what was taken: its agent was killed, and the next one publishes all of them again."""
-        taken = record.kind is Type.STARTED or (record.kind is Type.CHUNK and record.sequence < self.next_sequence)
-        return self.latency is Latency.BATCH and taken
+        return published_again(record, self.latency, self.next_sequence)
 
     def _on_audio(self, record: AudioRecord) -> list[Output]:
         refusal = self._refusal(record)
