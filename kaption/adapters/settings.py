@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     executors: Annotated[int, Field(ge=1)] = Field(2, description="Batches in flight a worker, one thread each.")
     batch_size: Annotated[int, Field(ge=1)] = Field(8, description="Most windows in one batch.")
     beam_size: Annotated[int, Field(ge=1)] = Field(
-        1, description="Beam of finals; partials are greedy. One that is in doubt is decoded again by 5 at least."
+        1, description="Beam of finals; partials are greedy. One in doubt is decoded again, by 5 or in a longer window."
     )
     prompt_seconds: float = Field(
         0, description="A live final is prompted by the one before if it ended less than this ago; 0: never."
