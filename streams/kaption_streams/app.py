@@ -17,9 +17,16 @@ from kaption_schemas.topics import MIB, Topic, tenant_of, topic_name
 log = logging.getLogger(__name__)
 
 
+class _Stateless(faust.App):
+    """An app without tables: it makes no folder for them in the working directory, which may be read-only."""
+
+    def _create_directories(self) -> None:
+        pass
+
+
 def make_app(settings: Settings, name: str) -> faust.App:
-    """A Faust app of consumer group ``<group>.<name>``: bytes in, bytes out, nothing of Faust's own on the network."""
-    return faust.App(
+    """A Faust app of consumer group ``<group>.<name>``: bytes in, bytes out, nothing of Faust's own on network or disk."""
+    return _Stateless(
         f"{settings.group}.{name}",
         broker=[f"kafka://{server}" for server in settings.kafka.split(",")],
         broker_client_id=client_id(name),

@@ -35,6 +35,8 @@ async def outcome(broker: Broker, settings: Settings, folder: Path) -> list[tupl
     await create_topics(settings)
     child = agent(settings, folder / f"{settings.stages}.log")
     child.env["KAPTION_STAGES"] = settings.stages
+    child.folder = folder / f"{settings.stages}-work"
+    child.folder.mkdir()
     child.spawn()
     consumer = AIOKafkaConsumer(**security(settings), auto_offset_reset="earliest")
     await consumer.start()
@@ -54,6 +56,7 @@ async def outcome(broker: Broker, settings: Settings, folder: Path) -> list[tupl
     finally:
         await consumer.stop()
         child.stop()
+    assert not [*child.folder.iterdir()], "an agent leaves nothing where it works"
     return sorted(out, key=repr)
 
 

@@ -15,9 +15,10 @@ class Child:
     """
 
     def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
-        """``env`` is added to the environment of the tests."""
+        """``env`` is added to the environment of the tests; ``folder``, if set, is where the process works."""
         self.argv = list(argv)
         self.log = log
+        self.folder: Path | None = None
         self.env = dict(env or {})
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -43,6 +44,7 @@ class Child:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 env=os.environ | self.env,
+                cwd=self.folder,
                 start_new_session=True,
             )
 
