@@ -29,7 +29,7 @@ from bench.processes import end_as_by_hand
 from bench.speech import joined
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import SAMPLE_RATE, Kind
+from kaption.domain.decoding import SAMPLE_RATE, Costs, Kind
 from kaption.domain.outputs import Latency
 from kaption.domain.plan import Batch, Candidate, Planner
 from kaption.domain.run import Ports
@@ -66,10 +66,10 @@ class Tally:
 class Engine:
     """Lanes without a broker, and the loop of the pool over them."""
 
-    def __init__(self, settings: Settings, sessions: RealSessions, executors: Executors) -> None:
+    def __init__(self, settings: Settings, sessions: RealSessions, executors: Executors, costs: Costs) -> None:
         self.tally = Tally()
         self.executors = executors
-        self._planner = Planner(settings.batch_size)
+        self._planner = Planner(settings.batch_size, costs)
         self._running: set[asyncio.Task[None]] = set()
         silence = round(settings.silence_commit_seconds * 1000)
         self.lanes = [
@@ -192,10 +192,10 @@ def audio(what: str, streams: int, seconds: float) -> list[Pcm]:
 async def play(what: str, streams: int, seconds: float, executors: int) -> dict[str, float]:
     """One way, in this process: wait for a line on standard input, then play all streams through the engine."""
     settings = Settings(executors=executors)
-    backend = await load(partial(make_backend, settings))
+    backend, costs = await load(partial(make_backend, settings), executors, settings.batch_size)
     sessions = RealSessions(session_config(settings), Ports(SileroDetector, PresidioRedactor(), backend.info))
     steps = recorded(audio(what, streams, seconds))
-    engine = Engine(settings, sessions, Executors(backend, executors, LIMIT_SECONDS))
+    engine = Engine(settings, sessions, Executors(backend, executors, LIMIT_SECONDS), costs)
     print("warm", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     begin, used = time.perf_counter(), time.process_time()

@@ -72,13 +72,13 @@ async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_b
     health = Health(telemetry.prometheus)
     await health.start(settings, NAME)
     try:
-        backend = await load(partial(make, settings))
+        backend, costs = await load(partial(make, settings), settings.executors, settings.batch_size)
         ports = Ports(SileroDetector, PresidioRedactor(), backend.info)
         metrics = PoolMetrics(telemetry, backend.info, settings.executors)
         sessions = RealSessions(session_config(settings), ports)
         tracing = PoolTracing(telemetry, f"{settings.group}.pool")
         objects = StoreObjects(ObjectStore(settings))
-        worker = Worker(WorkerParts(settings, backend, sessions, objects, metrics.sinks(), tracing))
+        worker = Worker(WorkerParts(settings, backend, sessions, objects, metrics.sinks(), tracing, costs))
 
         def ready() -> None:
             health.ready = True

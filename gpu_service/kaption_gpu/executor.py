@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final as Const
 
-from kaption.domain.decoding import Backend, Decoded, Window
+from kaption.domain.decoding import Backend, Costs, Decoded, Window
 
 log = logging.getLogger(__name__)
 
@@ -37,17 +37,26 @@ def _step_back() -> None:
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
-async def load(make: Callable[[], Backend]) -> Backend:
-    """Make a backend and warm it up, in a thread that steps back: runtimes compute in threads that they start here."""
+async def load(make: Callable[[], Backend], executors: int, batch_size: int) -> tuple[Backend, Costs]:
+    """Make a backend, warm it up, and measure what batches take on all executors at once.
 
-    def work() -> Backend:
+    In threads that step back: runtimes compute in threads that they start here.
+    """
+
+    def warm() -> Backend:
         backend = make()
         backend.warm_up()
         return backend
 
     sys.setswitchinterval(_SWITCH_SECONDS)
-    with ThreadPoolExecutor(1, "load", _step_back) as thread:
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(executors, "load", _step_back) as threads:
+        backend = await loop.run_in_executor(threads, warm)
+        measured = [loop.run_in_executor(threads, backend.calibrate, batch_size) for _ in range(executors)]
+        # The least disturbed of them: others may be busy on the machine.
+        costs = min(await asyncio.gather(*measured), key=lambda costs: costs.a_second)
+    log.info("Batches were calibrated", extra={"second": round(costs.a_second, 4), "fixed": round(costs.fixed, 2)})
+    return backend, costs
 
 
 class Cause(StrEnum):

@@ -20,10 +20,10 @@ from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRa
 from kaption.adapters.kafka import security
 from kaption.adapters.members import client_id, keep_removing
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Backend, Kind
+from kaption.domain.decoding import Backend, Costs, Kind
 from kaption.domain.outputs import Latency
 from kaption.domain.overload import Overload, Signs, Step
-from kaption.domain.plan import Backlog, Batch, Candidate, Planner, backlog
+from kaption.domain.plan import DEFAULT_COSTS, Backlog, Batch, Candidate, Planner, backlog
 from kaption_gpu import batches
 from kaption_gpu.batches import BatchStats, Recovered
 from kaption_gpu.executor import Cause, Execution, Executors, ReplacedError
@@ -65,7 +65,7 @@ class Sinks:
 
 @dataclass(frozen=True, slots=True)
 class WorkerParts:
-    """What a worker is wired from. ``backend`` is loaded and warm."""
+    """What a worker is wired from. ``backend`` is loaded and warm, and takes ``costs``."""
 
     settings: Settings
     backend: Backend
@@ -73,6 +73,7 @@ class WorkerParts:
     objects: Objects
     sinks: Sinks = Sinks()
     tracing: Tracing = NO_TRACING
+    costs: Costs = DEFAULT_COSTS
 
 
 class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types that mypy follows
@@ -82,7 +83,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self.lanes: dict[TopicPartition, Lane] = {}
         self._parts = parts
         self._wake = asyncio.Event()
-        self._planner = Planner(parts.settings.batch_size)
+        self._planner = Planner(parts.settings.batch_size, parts.costs)
         self._executors = Executors(
             parts.backend, parts.settings.executors, parts.settings.hang_seconds, parts.sinks.replaced
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final as Const
 
-from kaption.domain.decoding import SAMPLE_RATE, Kind, window_length
+from kaption.domain.decoding import SAMPLE_RATE, Costs, Kind, window_length
 from kaption.domain.outputs import Latency
 
 #: Device seconds a tenant may spend in one turn.
@@ -24,14 +24,11 @@ FILES_BESIDE_LIVE: Const = 1
 _LIVE_PLANS: Const = 50
 #: Bounds on what files may save up or owe, in device seconds, so that neither class is paid for a past of hours.
 _CREDIT_LIMIT: Const = 2.0
-#: Device seconds per padded second before anything was measured, and the weight of a new measurement.
-_FIRST_COST: Const = 0.01
-#: What a batch costs beside its windows, in windows: the decoder reads its weights once for all of them. Measured with
-#: tiny.en, 8 s, 1 to 8 greedy windows, on two processors (0.4 and 1).
-_FIXED_COST: Const = 0.7
+#: The weight of a new measurement of what a batch takes.
 _SMOOTHING: Const = 0.1
 #: Waits that differ by less are the same: audio comes in frames of voice detection, 32 ms (seconds).
 _SAME_WAIT: Const = 0.016
+DEFAULT_COSTS: Const = Costs()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +92,19 @@ def backlog(waiting: Iterable[Candidate]) -> Backlog:
 class Planner:
     """Plans one batch at a time and keeps the accounts: what each tenant and each latency class has spent.
 
-    Deterministic: the same calls give the same plans.
+    Deterministic: the same calls give the same plans. ``costs`` are what batches take as far as is known; ``spent``
+    corrects them.
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, costs: Costs = DEFAULT_COSTS) -> None:
         self._size = batch_size
+        self._fixed = costs.fixed
         self._deficit: dict[str, float] = {}
         self._turn: str | None = None
         self._batch_credit = 0.0
         self._live_plans = 0
         self._lots = Random(0)  # noqa: S311  # a fixed seed: the same calls give the same plans
-        self._cost = dict.fromkeys(Kind, _FIRST_COST)
+        self._cost = dict.fromkeys(Kind, costs.a_second)
 
     def next(self, waiting: Sequence[Candidate]) -> Batch | None:
         """The batch to decode now, at most ``batch_size`` windows; None when nothing waits.
@@ -137,7 +136,7 @@ class Planner:
         estimate = self._estimate(batch.windows[0])
         for candidate in batch.windows:
             self._deficit[candidate.tenant] = self._deficit.get(candidate.tenant, 0.0) - (share - estimate)
-        measured = device_seconds / (count + _FIXED_COST) * SAMPLE_RATE / batch.padded
+        measured = device_seconds / (count + self._fixed) * SAMPLE_RATE / batch.padded
         self._cost[batch.kind] += _SMOOTHING * (measured - self._cost[batch.kind])
 
     def _room(self, first: Candidate, waiting: Sequence[Candidate]) -> int:
@@ -150,7 +149,7 @@ class Planner:
         """How many windows of ``first``'s kind and length take no longer than a batch may, which nothing can interrupt."""
         if first.latency is Latency.BATCH:
             return self._size
-        return max(1, round(LONGEST_BATCH / self._estimate(first) - _FIXED_COST))
+        return max(1, round(LONGEST_BATCH / self._estimate(first) - self._fixed))
 
     def _lead_class(self, waiting: Sequence[Candidate]) -> list[Candidate]:
         """The windows that the batch's first is taken from: of one latency class and one kind."""
@@ -211,7 +210,7 @@ class Planner:
 
     def estimate(self, kind: Kind, padded: int, windows: float) -> float:
         """Device seconds that a batch of ``windows`` of ``padded`` samples will likely take."""
-        return (windows + _FIXED_COST) * self._cost[kind] * padded / SAMPLE_RATE
+        return (windows + self._fixed) * self._cost[kind] * padded / SAMPLE_RATE
 
     def _estimate(self, candidate: Candidate) -> float:
         """Device seconds that one more window like ``candidate`` will likely take."""

@@ -24,7 +24,7 @@ from kaption.domain.decoding import (
     window_length,
 )
 from kaption_gpu.backends import make_backend
-from kaption_gpu.backends.faster_whisper import CTranslate2Runtime, load_model
+from kaption_gpu.backends.faster_whisper import CTranslate2Runtime, end_token, load_model
 from kaption_gpu.backends.runtime import Hypothesis
 from kaption_gpu.backends.whisper import WhisperBackend
 from kaption_gpu.weights import find_weights
@@ -229,10 +229,16 @@ class CountingRuntime(CTranslate2Runtime):
     calls = 0
 
     def generate(
-        self, features: StorageView, prompts: Sequence[Sequence[int]], *, beam_size: int, max_new: int
+        self,
+        features: StorageView,
+        prompts: Sequence[Sequence[int]],
+        *,
+        beam_size: int,
+        max_new: int,
+        endless: bool = False,
     ) -> list[Hypothesis]:
         self.calls += 1
-        return super().generate(features, prompts, beam_size=beam_size, max_new=max_new)
+        return super().generate(features, prompts, beam_size=beam_size, max_new=max_new, endless=endless)
 
 
 @pytest.mark.parametrize("options", [GREEDY, BEAM], ids=["greedy", "beam"])
@@ -240,12 +246,20 @@ def test_windows_of_one_length_are_decoded_at_once(options: DecodeOptions, data_
     """As a session asks for them: partials' limits follow from their audio, finals' from the window."""
     settings = Settings(data=Path(data_folder))
     weights, counting = find_weights(settings), load_model(find_weights(settings), 1)
-    runtime = CountingRuntime(counting.model)
+    runtime = CountingRuntime(counting.model, end_token(counting))
     backend = WhisperBackend(runtime, counting.hf_tokenizer, counting.feature_extractor, weights, "counting")
     audio = _speech(6, 1)[0].audio()
     limits = (30, 40, 58) if options is GREEDY else (options.max_tokens,) * 3
     backend.transcribe([_window(audio, replace(options, max_tokens=limit)) for limit in limits])
     assert runtime.calls == 1
+
+
+def test_a_calibration_says_what_a_batch_costs(backend: Backend) -> None:
+    """More windows take longer, and none is cheaper than its share; speed itself is a matter of benchmarks."""
+    costs = backend.calibrate(4)
+    assert 0 < costs.a_second < 1
+    assert 0 <= costs.fixed < 10
+    assert backend.calibrate(1).fixed == 0
 
 
 def test_windows_of_a_batch_share_a_length(backend: Backend) -> None:

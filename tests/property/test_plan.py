@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaption.domain.decoding import Kind
+from kaption.domain.decoding import Costs, Kind
 from kaption.domain.outputs import Latency
-from kaption.domain.plan import _FIXED_COST, FILES_BESIDE_LIVE, LONGEST_BATCH, Batch, Candidate, Planner, backlog
+from kaption.domain.plan import FILES_BESIDE_LIVE, LONGEST_BATCH, Batch, Candidate, Planner, backlog
 
 candidates = st.lists(
     st.builds(
@@ -186,14 +186,16 @@ def test_on_virtual_time_nobody_starves(many: int, size: int, cost: float) -> No
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sampled_from(Kind), st.floats(0.002, 0.2), st.floats(1, 28), st.integers(2, 8))
-def test_the_planner_learns_what_a_batch_costs(kind: Kind, cost: float, seconds: float, size: int) -> None:
+@given(st.sampled_from(Kind), st.floats(0.002, 0.2), st.floats(0, 2), st.floats(1, 28), st.integers(2, 8))
+def test_the_planner_learns_what_a_batch_costs(
+    kind: Kind, cost: float, fixed: float, seconds: float, size: int
+) -> None:
     """Whatever a processor takes for a padded second, the estimate of the next batch gets there, and live batches keep their limit."""
-    planner = Planner(size)
+    planner = Planner(size, Costs(fixed=fixed))
     waiting = [Candidate(n, 0, "a", Latency.LIVE, kind, seconds, 1) for n in range(size)]
 
     def true(count: float, padded: int) -> float:
-        return (count + _FIXED_COST) * cost * padded / 16_000
+        return (count + fixed) * cost * padded / 16_000
 
     for _ in range(60):
         batch = planner.next(waiting)
@@ -204,6 +206,18 @@ def test_the_planner_learns_what_a_batch_costs(kind: Kind, cost: float, seconds:
     count, padded = len(batch.windows), batch.padded
     assert planner.estimate(kind, padded, count) == pytest.approx(true(count, padded), rel=0.05)
     assert count == 1 or true(count - 0.5, padded) <= 1.05 * LONGEST_BATCH
+
+
+@given(st.sampled_from(Kind), st.floats(0.002, 0.2), st.floats(0, 2), st.floats(1, 28), st.integers(2, 8))
+def test_the_first_batch_keeps_the_limit_where_costs_were_calibrated(
+    kind: Kind, cost: float, fixed: float, seconds: float, size: int
+) -> None:
+    planner = Planner(size, Costs(cost, fixed))
+    batch = planner.next([Candidate(n, 0, "a", Latency.LIVE, kind, seconds, 1) for n in range(size)])
+    assert batch is not None
+    count, a_window = len(batch.windows), cost * batch.padded / 16_000
+    assert count == 1 or (count - 0.5 + fixed) * a_window <= LONGEST_BATCH * 1.001
+    assert count == size or (count + 0.5 + fixed) * a_window >= LONGEST_BATCH * 0.999
 
 
 @settings(max_examples=30, deadline=None)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaption.domain.decoding import Decoded, DecodeOptions, Kind, ModelInfo, Window, window_length
+from kaption.domain.decoding import Costs, Decoded, DecodeOptions, Kind, ModelInfo, Window, window_length
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
 from kaption.domain.windows import MOST_FAILURES
 from kaption_gpu.ports import ObjectUnavailableError, SnapshotUnreadableError, StoreAwayError
@@ -195,6 +195,10 @@ class CountingBackend:
 
     def warm_up(self) -> None:
         """Nothing to warm."""
+
+    def calibrate(self, size: int) -> Costs:  # the port's signature
+        """What the planner assumes."""
+        return Costs()
 
     def transcribe(self, batch: list[Window]) -> list[Decoded]:
         time.sleep(self.seconds)

@@ -9,7 +9,7 @@ import sys
 import threading
 
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Backend, Decoded, Kind, Window
+from kaption.domain.decoding import Backend, Costs, Decoded, Kind, Window
 from kaption_gpu.__main__ import serve
 from kaption_gpu.backends import make_backend
 
@@ -32,6 +32,9 @@ class Gate:
 
     def warm_up(self) -> None:
         self._backend.warm_up()
+
+    def calibrate(self, size: int) -> Costs:
+        return self._backend.calibrate(size)
 
     def transcribe(self, batch: list[Window]) -> list[Decoded]:
         if self._closed.is_set():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import SAMPLE_RATE, Backend, Decoded, Window
+from kaption.domain.decoding import SAMPLE_RATE, Backend, Costs, Decoded, Window
 from kaption_gpu.__main__ import serve
 from kaption_gpu.backends import make_backend
 from kaption_schemas.audio import MAX_CHANNELS
@@ -43,6 +43,9 @@ class NotingBackend:
 
     def warm_up(self) -> None:
         self._backend.warm_up()
+
+    def calibrate(self, size: int) -> Costs:
+        return self._backend.calibrate(size)
 
     def transcribe(self, batch: list[Window]) -> list[Decoded]:
         self._note("begun", batch)

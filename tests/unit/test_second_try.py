@@ -47,6 +47,7 @@ class ScriptedRuntime:
         *,
         beam_size: int,
         max_new: int,
+        endless: bool = False,  # the port's signature
     ) -> list[Hypothesis]:
         """What the script has for this beam and these seconds of window."""
         self.asked.append((beam_size, features.shape[2] // 100))

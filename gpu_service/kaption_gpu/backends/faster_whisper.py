@@ -19,14 +19,18 @@ from kaption_gpu.weights import Weights, find_weights
 
 #: Positions of Whisper's decoder.
 MAX_LENGTH = 448
+#: Whisper's own list of what is no speech.
+_SUPPRESSED = [-1]
 
 
 class CTranslate2Runtime:
     """A ``Runtime`` on CTranslate2; features are its storage views, shape (batch, frames / 2, width)."""
 
-    def __init__(self, model: ctranslate2.models.Whisper) -> None:
+    def __init__(self, model: ctranslate2.models.Whisper, end: int) -> None:
+        """``end``: the token that ends a text."""
         self._model = model
         self._cuda = model.device == "cuda"
+        self._end = end
 
     @property
     def multilingual(self) -> bool:
@@ -48,7 +52,13 @@ class CTranslate2Runtime:
         return [str(ranked[0][0])[2:-2] for ranked in self._model.detect_language(features)]
 
     def generate(
-        self, features: ctranslate2.StorageView, prompts: Sequence[Sequence[int]], *, beam_size: int, max_new: int
+        self,
+        features: ctranslate2.StorageView,
+        prompts: Sequence[Sequence[int]],
+        *,
+        beam_size: int,
+        max_new: int,
+        endless: bool = False,
     ) -> list[Hypothesis]:
         """Decode each item."""
         # CTranslate2 gives the output at most half of max_length, whatever the prompt leaves.
@@ -60,6 +70,7 @@ class CTranslate2Runtime:
             max_length=limit,
             return_scores=True,
             return_no_speech_prob=True,
+            suppress_tokens=[*_SUPPRESSED, self._end] if endless else _SUPPRESSED,
         )
         return [_hypothesis(result) for result in results]
 
@@ -104,6 +115,11 @@ def load_model(weights: Weights, executors: int) -> WhisperModel:
     )
 
 
+def end_token(model: WhisperModel) -> int:
+    """The token that ends a text."""
+    return int(model.hf_tokenizer.token_to_id("<|endoftext|>"))
+
+
 def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
     """Load ``settings.model`` for ``settings.executors`` batches in flight, each on one thread.
 
@@ -113,5 +129,9 @@ def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
     weights = find_weights(settings)
     model = load_model(weights, settings.executors)
     return WhisperBackend(
-        CTranslate2Runtime(model.model), model.hf_tokenizer, model.feature_extractor, weights, "faster-whisper"
+        CTranslate2Runtime(model.model, end_token(model)),
+        model.hf_tokenizer,
+        model.feature_extractor,
+        weights,
+        "faster-whisper",
     )

@@ -30,11 +30,17 @@ _SPECIAL = ("startoftranscript", "endoftext", "notimestamps")
 class _Task(DecodingTask):  # type: ignore[misc] # the package has no types
     """Whisper's decoding after a given prompt, of features that need not be those of 30 s."""
 
-    def __init__(self, model: Whisper, prompt: Sequence[int], beam_size: int, max_new: int) -> None:
+    def __init__(
+        self, model: Whisper, prompt: Sequence[int], beam_size: int, max_new: int, suppressed: Sequence[int] = (-1,)
+    ) -> None:
         self._prompt = tuple(prompt)
         # The language only chooses special tokens, which the prompt has already.
         options = DecodingOptions(
-            language="en", sample_len=max_new, beam_size=beam_size if beam_size > 1 else None, fp16=False
+            language="en",
+            sample_len=max_new,
+            beam_size=beam_size if beam_size > 1 else None,
+            suppress_tokens=suppressed,
+            fp16=False,
         )
         super().__init__(model, options)
 
@@ -88,13 +94,20 @@ class TorchRuntime:
         return found
 
     def generate(
-        self, features: torch.Tensor, prompts: Sequence[Sequence[int]], *, beam_size: int, max_new: int
+        self,
+        features: torch.Tensor,
+        prompts: Sequence[Sequence[int]],
+        *,
+        beam_size: int,
+        max_new: int,
+        endless: bool = False,
     ) -> list[Hypothesis]:
         """Decode each item."""
         found = []
+        suppressed = (-1, self._end) if endless else (-1,)
         for item, prompt in zip(features, prompts, strict=True):
             with self._lock:
-                result = _Task(self._model, prompt, beam_size, max_new).run(item[None])[0]
+                result = _Task(self._model, prompt, beam_size, max_new, suppressed).run(item[None])[0]
             found.append(Hypothesis(tuple(result.tokens), float(result.avg_logprob), float(result.no_speech_prob)))
         return found
 

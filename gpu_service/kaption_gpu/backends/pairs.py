@@ -20,7 +20,7 @@ from faster_whisper import WhisperModel
 from kaption.adapters.encoder_choice import Choice, choice_file, processor, remembered
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding import WINDOW_SECONDS
-from kaption_gpu.backends.faster_whisper import CTranslate2Runtime, load_model
+from kaption_gpu.backends.faster_whisper import CTranslate2Runtime, end_token, load_model
 from kaption_gpu.backends.openvino_encoder import OpenVinoEncoder, known_ranges, read_encoder
 from kaption_gpu.backends.runtime import Mel
 from kaption_gpu.backends.whisper import WhisperBackend
@@ -47,8 +47,8 @@ class Encoder(Protocol):
 class PairedRuntime(CTranslate2Runtime):
     """CTranslate2's decoder behind another encoder."""
 
-    def __init__(self, model: ctranslate2.models.Whisper, encoder: Encoder) -> None:
-        super().__init__(model)
+    def __init__(self, model: ctranslate2.models.Whisper, end: int, encoder: Encoder) -> None:
+        super().__init__(model, end)
         self._encoder = encoder
 
     def encode(self, mel: Mel) -> ctranslate2.StorageView:
@@ -58,14 +58,14 @@ class PairedRuntime(CTranslate2Runtime):
 
 def pairs(model: WhisperModel, weights: Weights, streams: int) -> dict[str, CTranslate2Runtime]:
     """The runtimes that these weights allow, by name, the most exact first: each is CTranslate2's decoder behind an encoder."""
-    encoder = read_encoder(weights.folder)
+    encoder, end = read_encoder(weights.folder), end_token(model)
     found: dict[str, CTranslate2Runtime] = {
-        "openvino": PairedRuntime(model.model, OpenVinoEncoder(encoder, streams)),
-        "faster-whisper": CTranslate2Runtime(model.model),
+        "openvino": PairedRuntime(model.model, end, OpenVinoEncoder(encoder, streams)),
+        "faster-whisper": CTranslate2Runtime(model.model, end),
     }
     ranges = known_ranges(weights.digest)
     if ranges is not None:
-        found["openvino-int8"] = PairedRuntime(model.model, OpenVinoEncoder(encoder, streams, ranges=ranges))
+        found["openvino-int8"] = PairedRuntime(model.model, end, OpenVinoEncoder(encoder, streams, ranges=ranges))
     return found
 
 

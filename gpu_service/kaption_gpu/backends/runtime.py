@@ -51,9 +51,12 @@ class Runtime(Protocol[F]):
         """The likeliest language code of each item; multilingual weights only."""
 
     def generate(
-        self, features: F, prompts: Sequence[Sequence[int]], *, beam_size: int, max_new: int
+        self, features: F, prompts: Sequence[Sequence[int]], *, beam_size: int, max_new: int, endless: bool = False
     ) -> list[Hypothesis]:
-        """Decode each item after its prompt (start sequence included, equal lengths) for up to ``max_new`` tokens."""
+        """Decode each item after its prompt (start sequence included, equal lengths) for up to ``max_new`` tokens.
+
+        ``endless``: for as many, whatever is heard; to measure what a token takes.
+        """
 
     def align(
         self, features: F, start: Sequence[int], texts: Sequence[Sequence[int]], frames: Sequence[int]

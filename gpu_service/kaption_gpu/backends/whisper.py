@@ -4,6 +4,8 @@ A window's result follows from its audio and options alone. What needs equal sha
 number of its items (promise 4), provided that the runtime is batch-invariant.
 """
 
+import math
+import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +20,7 @@ from kaption.domain import guards
 from kaption.domain.decoding import (
     SAMPLE_RATE,
     WINDOW_SECONDS,
+    Costs,
     Decoded,
     DecodedWord,
     DecodeOptions,
@@ -36,6 +39,10 @@ _HOP = 160
 _SPREAD = 4
 #: Longer windows compile when they come: no segment is longer than 15 s, and a runtime keeps some 50 MB for each length.
 _WARM_SECONDS = 18
+#: Windows that a calibration decodes, and for how many tokens; and the tokens that a second of window has of speech.
+_CALIBRATION_SECONDS = 8
+_CALIBRATION_TOKENS = 8
+_SPEECH_TOKENS = 3.5
 #: Beam of a second try.
 _RETRY_BEAM = 5
 
@@ -106,6 +113,31 @@ class WhisperBackend(Generic[F]):
         options = DecodeOptions(language="en", beam_size=2, word_times=True, max_tokens=8)
         for seconds in (length for length in WINDOW_SECONDS if length <= _WARM_SECONDS):
             self.transcribe([Window(0, Kind.PARTIAL, noise, seconds * SAMPLE_RATE, options)])
+
+    def calibrate(self, size: int) -> Costs:
+        """Encode and decode noise of 8 s, one window and ``size`` of them.
+
+        The decoder goes on for a few tokens whatever it hears; what those take is scaled to as many as speech has.
+        """
+        length = _CALIBRATION_SECONDS * SAMPLE_RATE
+        noise = np.random.default_rng(0).normal(0, 0.1, length).astype(np.float32)
+        window = Window(0, Kind.FINAL, noise, length, DecodeOptions(language="en", max_tokens=_CALIBRATION_TOKENS))
+        mel = self._mel(window)
+        took = dict[int, float]()
+        for count in (1, size, 1):
+            begin = time.perf_counter()
+            features = self._runtime.encode(np.stack([mel] * count))
+            encoded = time.perf_counter()
+            prompts = [job.full_prompt for job in self._jobs([window] * count, features)]
+            self._runtime.generate(features, prompts, beam_size=1, max_new=_CALIBRATION_TOKENS, endless=True)
+            decoded = (time.perf_counter() - encoded) / _CALIBRATION_TOKENS
+            seconds = encoded - begin + decoded * _SPEECH_TOKENS * _CALIBRATION_SECONDS
+            took[count] = min(seconds, took.get(count, math.inf))
+        if size == 1:
+            return Costs(took[1] / _CALIBRATION_SECONDS, 0.0)
+        # A busy moment may make one window as dear as many.
+        further = max((took[size] - took[1]) / (size - 1), took[size] / size / 4)
+        return Costs(further / _CALIBRATION_SECONDS, max(0.0, took[1] / further - 1))
 
     def transcribe(self, batch: list[Window]) -> list[Decoded]:
         """Decode ``batch``; results in its order.
