@@ -62,8 +62,8 @@ class ScriptedRuntime:
         return [None] * len(texts)
 
 
-def decode(runtime: ScriptedRuntime, kind: Kind, beam_size: int) -> Decoded:
-    audio = np.random.default_rng(0).normal(0, 0.1, 5 * SAMPLE_RATE).astype(np.float32)
+def decode(runtime: ScriptedRuntime, kind: Kind, beam_size: int, seconds: int = 5) -> Decoded:
+    audio = np.random.default_rng(0).normal(0, 0.1, seconds * SAMPLE_RATE).astype(np.float32)
     backend = WhisperBackend(runtime, TOKENIZER, FeatureExtractor(), WEIGHTS, "scripted")
     options = DecodeOptions(beam_size=beam_size)
     return backend.transcribe([Window(0, kind, audio, window_length(audio.size), options)])[0]
@@ -81,6 +81,12 @@ def test_one_by_beam_is_decoded_in_the_next_longer_window() -> None:
     decoded = decode(runtime, Kind.FINAL, 5)
     assert (decoded.text, decoded.fallback) == (ONCE, "repetition")
     assert runtime.asked == [(5, 8), (5, 12)]
+
+
+def test_one_in_the_longest_window_is_not_decoded_the_same_way_again() -> None:
+    runtime = ScriptedRuntime({(5, 30): TWICE})
+    assert decode(runtime, Kind.FINAL, 5, seconds=20).text == TWICE
+    assert runtime.asked == [(5, 30)]
 
 
 def test_what_was_really_said_twice_stands() -> None:

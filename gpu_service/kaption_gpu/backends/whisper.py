@@ -174,15 +174,15 @@ class WhisperBackend(Generic[F]):
         doubtful = [job for job in jobs if job.window.kind is Kind.FINAL and drafts[job.row].doubt]
         again = [other for job in doubtful if (other := self._second_try(job))]
         others = self._generate(again, features)
-        others |= {job.row: self._longer(job) for job in doubtful if job.row not in others}
+        alone = (job for job in doubtful if job.row not in others)
+        others |= {job.row: self._longer(job, longer) for job in alone if (longer := _next_length(job.window.padded))}
         for row, draft in others.items():
             drafts[row] = replace(max(drafts[row], draft, key=_rank), fallback=drafts[row].doubt)
         return {job.row: self._continued(job, drafts[job.row]) for job in jobs}
 
-    def _longer(self, job: _Job) -> _Draft:
-        """The same in the next longer window: what a model says twice in one hardly comes in another."""
-        longer = (seconds * SAMPLE_RATE for seconds in WINDOW_SECONDS if seconds * SAMPLE_RATE > job.window.padded)
-        window = replace(job.window, padded=next(longer, job.window.padded))
+    def _longer(self, job: _Job, padded: int) -> _Draft:
+        """The same in a longer window: what a model says twice in one hardly comes in another."""
+        window = replace(job.window, padded=padded)
         alone = replace(job, row=0, window=window)
         return self._generate([alone], self._runtime.encode(self._mel(window)[None]))[0]
 
@@ -287,6 +287,12 @@ class WhisperBackend(Generic[F]):
                     final = job.window.kind is Kind.FINAL
                     words[job.row] = after_pauses(timed, job.window.audio) if final else timed
         return words
+
+
+def _next_length(padded: int) -> int | None:
+    """The next longer window, in samples; None for the longest."""
+    longer = (seconds * SAMPLE_RATE for seconds in WINDOW_SECONDS if seconds * SAMPLE_RATE > padded)
+    return next(longer, None)
 
 
 def _groups(jobs: Sequence[_Job], key: Callable[[_Job], Hashable]) -> Iterator[list[_Job]]:
