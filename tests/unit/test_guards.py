@@ -7,6 +7,7 @@ from kaption.domain.guards import (
     Guard,
     Quality,
     compression_ratio,
+    dense,
     loop_cut,
     no_signal,
     retry,
@@ -42,6 +43,18 @@ def test_a_text_of_which_much_was_said_before_is_decoded_again() -> None:
     assert retry(GOOD, [*first[:5] * 2], 10.0) is None, "so may a short one"
 
 
+def test_what_repeats_itself_and_took_its_time_was_said_so() -> None:
+    """Three prompts in a row may be nearly the same; made up, they would have come on top of what was said."""
+    sentence = list(range(14))
+    three = [*sentence, 50, *sentence, 50, *sentence]
+    assert retry(REPEATED, three, 14.0) is None
+    assert loop_cut(three, slow=not dense(three, 14.0)) == len(three)
+    assert retry(REPEATED, three, 8.0) is Guard.REPETITION
+    assert loop_cut(three, slow=not dense(three, 8.0)) == len(sentence) + 1
+    noise = Quality(-0.2, 0.9, 3.0)
+    assert retry(noise, three, 14.0) is Guard.REPETITION, "where nobody speaks it takes its time, too"
+
+
 @pytest.mark.parametrize(
     ("text", "quality", "guard"),
     [
@@ -49,7 +62,7 @@ def test_a_text_of_which_much_was_said_before_is_decoded_again() -> None:
         ("Hello there.", SILENT, Guard.NO_SPEECH),
         ("Hello there.", QUIET_BUT_SURE, None),
         ("Hello there.", UNSURE, None),
-        ("No no no.", REPEATED, Guard.REPETITION),
+        ("No no no.", REPEATED, None),
         ("", SILENT, None),
     ],
 )
@@ -60,6 +73,7 @@ def test_what_is_suppressed(text: str, quality: Quality, guard: Guard | None) ->
 def test_what_is_said_twice_where_nobody_speaks_is_noise() -> None:
     assert suppress("So it is, so it is.", QUIET_BUT_SURE, repeated=True) is Guard.REPETITION
     assert suppress("So it is, so it is.", GOOD, repeated=True) is None
+    assert suppress("No no no no no.", REPEATED, repeated=True) is Guard.REPETITION
     assert suppress("So it is.", QUIET_BUT_SURE) is None
 
 

@@ -198,7 +198,8 @@ class WhisperBackend(Generic[F]):
         features = self._runtime.encode(self._mel(window)[None])
         [rest_job] = self._jobs([window], features)
         rest = self._settle([rest_job], features)[rest_job.row]
-        return draft if _suppressed(rest_job, rest) else _joined(job, draft, rest)
+        said = rest.tokens == draft.tokens[-len(rest.tokens) :]  # the timestamp came too early
+        return draft if said or _suppressed(rest_job, rest) else _joined(job, draft, rest)
 
     def _mel(self, window: Window) -> Mel:
         """Log-mel of the window's audio with silence up to its padded length, shape (mels, frames of 10 ms).
@@ -310,7 +311,7 @@ def _draft(job: _Job, hypothesis: Hypothesis) -> _Draft:
     whole = guards.Quality(*figures, guards.compression_ratio(job.tokenizer.decode(tokens)))
     closed = bool(hypothesis.tokens) and hypothesis.tokens[-1] >= job.tokenizer.timestamp_begin
     doubt = guards.retry(whole, tokens, job.seconds, closed=closed)
-    tokens = tokens[: guards.loop_cut(tokens, closed=closed)]
+    tokens = tokens[: guards.loop_cut(tokens, closed=closed, slow=not guards.dense(tokens, job.seconds))]
     text = job.tokenizer.decode(tokens).strip()
     rest = rest_start(hypothesis.tokens, job.tokenizer.timestamp_begin, job.seconds)
     return _Draft(tokens, text, guards.Quality(*figures, guards.compression_ratio(text)), doubt, rest)
