@@ -1,8 +1,8 @@
 """Word errors of finals alone: the session's own segments, each decoded as a live final is; no Kafka, no clock, no partials.
 
-    .venv/bin/python -m bench.finals [--streams 32] [--seconds 120] [--backend auto] [--beam 1] [--pad 16] [--shipped]
+    .venv/bin/python -m bench.finals [--streams 32] [--seconds 120] [--backend auto] [--beam 1] [--pad 16] [--shipped] [--files]
 
-The texts are those that ``bench.live`` gets of the same streams; beams, margins and backends can be compared in minutes. ``ms`` is what
+The texts are those that ``bench.live`` gets of the same streams, or with ``--files`` those that ``bench.file`` gets; beams, margins and backends can be compared in minutes. ``ms`` is what
 a final takes on one thread, one at a time.
 """
 
@@ -67,13 +67,15 @@ def main() -> None:
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--beam", type=int, default=SessionConfig().beam_size)
     parser.add_argument("--pad", type=int, default=SessionConfig().rules.pad, help="frames of 32 ms before the speech")
+    parser.add_argument("--files", action="store_true", help="segments as files have them")
     parser.add_argument("--shipped", action="store_true", help="the demo's speech in place of the prompts")
     kept.add_option(parser)
     arguments = parser.parse_args()
     backend = make_backend(Settings(backend=arguments.backend, executors=1))
     backend.warm_up()
     config = SessionConfig()
-    config = replace(config, beam_size=arguments.beam, rules=replace(config.rules, pad=arguments.pad))
+    rules = config.file_rules if arguments.files else config.rules
+    config = replace(config, beam_size=arguments.beam, file_rules=replace(rules, pad=arguments.pad))
     stretches = joined(arguments.streams, arguments.seconds)
     if arguments.shipped:
         stretches = [Spoken(np.frombuffer(t.pcm, np.int16).reshape(-1, 1), t.text) for t in load_talks()]

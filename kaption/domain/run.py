@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from kaption.domain.decoding import Kind, ModelInfo, VoiceDetector
+from kaption.domain.outputs import Latency
 from kaption.domain.redaction import TextRedactor
 from kaption.domain.segmenter import SegmentRules
 from kaption_schemas.reasons import Reason
@@ -12,7 +13,7 @@ from kaption_schemas.records import StreamEnded
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """What holds for every run of a pool. Seconds; see ``Settings`` for the timers."""
+    """What holds for every run of a pool. Seconds; see ``Settings`` for the timers. ``file_rules`` are those of files."""
 
     redaction: tuple[str, ...] = ()
     beam_size: int = 1
@@ -23,6 +24,11 @@ class SessionConfig:
     ahead: float = 30
     prompt_seconds: float = 0
     rules: SegmentRules = field(default_factory=SegmentRules)
+    file_rules: SegmentRules = field(default_factory=lambda: SegmentRules(join=SegmentRules().longest))
+
+    def rules_of(self, latency: Latency) -> SegmentRules:
+        """Where the segments of a run end."""
+        return self.rules if latency is Latency.LIVE else self.file_rules
 
 
 @dataclass(frozen=True, slots=True)

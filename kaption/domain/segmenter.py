@@ -22,6 +22,7 @@ class SegmentRules:
 
     ``pause`` of quiet ends a segment, of which ``trail`` are decoded: so a decode can begin before the pause is over. From
     length ``easy`` on ever less quiet does, at ``hard`` ``short_pause``: what is long costs most to decode again.
+    ``join``: what is so long together becomes one segment again, over pauses of at most ``join_pause`` (``Joiner``).
     """
 
     onset: float = 0.5
@@ -36,6 +37,8 @@ class SegmentRules:
     longest: int = int(15 * _SECOND)
     quiet_search: int = int(3 * _SECOND)
     silence: int = int(10 * _SECOND)
+    join: int = 0
+    join_pause: int = int(2 * _SECOND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,50 @@ class Cut:
     start: int | None
     end: int
     speech_end: int
+
+
+class Joiner:
+    """Joins cuts in a row, for runs that nobody waits for: long windows have less padding, and the model more to go by.
+
+    ``start`` is where the speech of what is kept back begins. A session that is restored behind a segment joins alike, since
+    nothing from before it matters.
+    """
+
+    def __init__(self, rules: SegmentRules) -> None:
+        self._longest = rules.join * VAD_FRAME
+        self._pause = rules.join_pause * VAD_FRAME
+        self._kept: Cut | None = None
+
+    @property
+    def start(self) -> int | None:
+        """None when nothing is kept back."""
+        return self._kept.start if self._kept else None
+
+    def take(self, cut: Cut) -> list[Cut]:
+        """The cuts that are decided by ``cut``, in order."""
+        kept, self._kept = self._kept, None
+        joined = self._joined(kept, cut) if kept else None
+        if joined is not None:
+            self._kept = joined
+            return []
+        before = [kept] if kept else []
+        if cut.start is None or not self._longest:
+            return [*before, cut]
+        self._kept = cut
+        return before
+
+    def flush(self) -> list[Cut]:
+        """What is kept back: nothing follows, or nobody waits any longer."""
+        kept, self._kept = self._kept, None
+        return [kept] if kept else []
+
+    def _joined(self, kept: Cut, cut: Cut) -> Cut | None:
+        """Both as one, if they go together; a piece without speech only moves the end."""
+        if cut.start is None:
+            return Cut(kept.start, cut.end, kept.speech_end) if cut.end - kept.speech_end <= self._pause else None
+        near = cut.start - kept.speech_end <= self._pause
+        fits = cut.speech_end - (kept.start or 0) <= self._longest
+        return Cut(kept.start, cut.end, cut.speech_end) if near and fits else None
 
 
 class Segmenter:

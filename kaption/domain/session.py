@@ -290,7 +290,7 @@ class Session:
     def _make_tracks(self) -> None:
         count = self.channels if self.options.channels == "split" else 1
         for channel in range(count):
-            self.tracks.append(Track(self.rate, self.ports.detector, self.config.rules))
+            self.tracks.append(Track(self.rate, self.ports.detector, self.config.rules_of(self.latency)))
             self.publications.append(
                 Publication(self._facts(channel), self.ports.redactor, self.tracks[channel].checkpoint)
             )
@@ -398,7 +398,7 @@ class Session:
         self.order.repeats = saved.repeats
         self.next_sample = saved.next_sample
         for channel, state in enumerate(saved.tracks):
-            track = load_track(state, self.rate, ports.detector, config.rules)
+            track = load_track(state, self.rate, ports.detector, config.rules_of(self.latency))
             publication = Publication(self._facts(channel), ports.redactor, track.checkpoint)
             publication.last_text, publication.last_end = state.prompt, state.prompt_end
             publication.carried = state.carried

@@ -12,7 +12,7 @@ from kaption.domain.agreement import Agreement
 from kaption.domain.decoding import SAMPLE_RATE, VAD_FRAME, Audio, Decoded, VoiceDetector
 from kaption.domain.resample import Pcm, Resampler, to_source
 from kaption.domain.samples import Samples
-from kaption.domain.segmenter import Cut, Segmenter, SegmentRules
+from kaption.domain.segmenter import Cut, Joiner, Segmenter, SegmentRules
 
 MakeDetector = Callable[[], VoiceDetector]
 #: For a source sample: the sequence of the frame that holds it, and the samples that precede that frame.
@@ -89,6 +89,7 @@ class Track:
         self.range_start = to_source(start, rate)
         self._resampler = Resampler(rate, start=start)
         self._segmenter = Segmenter(make_detector, rules, start)
+        self._joiner = Joiner(rules)
         self._audio = Samples(np.float32, start)
         self._skip = start - self._resampler.position
         self.checkpoint = Checkpoint(start, np.zeros(0, np.int16), self._resampler.end, self._resampler.end, 0)
@@ -110,13 +111,13 @@ class Track:
 
     @property
     def speech_start(self) -> int | None:
-        """Where the open segment's speech begins, 16 kHz; None in silence."""
-        return self._segmenter.speech_start
+        """Where the open segment's speech begins, or that of what is kept back to be joined, 16 kHz; None in silence."""
+        return self._segmenter.speech_start if self._joiner.start is None else self._joiner.start
 
     @property
     def unsettled(self) -> int | None:
         """Where the audio begins that a partial decodes, 16 kHz; None in silence."""
-        start = self._segmenter.speech_start
+        start = self.speech_start
         return None if start is None else max(start, self.open.settled_to)
 
     @property
@@ -161,7 +162,9 @@ class Track:
     def cut_here(self, now_ms: int, mark: Mark) -> None:
         """Close the open segment where it stands."""
         if self._segmenter.speech_start is not None:
-            self._apply(self._segmenter.force(), now_ms, mark)
+            self._cut(self._segmenter.force(), now_ms, mark)
+        for cut in self._joiner.flush():
+            self._apply(cut, now_ms, mark)
 
     def audio(self, start: int, end: int) -> Audio:
         """A copy of the audio of a 16 kHz range of the open segment, shape (n,)."""
@@ -176,7 +179,11 @@ class Track:
             at = self._segmenter.position
             cut = self._segmenter.feed(self._audio.slice(at, at + frames * VAD_FRAME))
             if cut is not None:
-                self._apply(cut, now_ms, mark)
+                self._cut(cut, now_ms, mark)
+
+    def _cut(self, cut: Cut, now_ms: int, mark: Mark) -> None:
+        for decided in self._joiner.take(cut):
+            self._apply(decided, now_ms, mark)
 
     def _apply(self, cut: Cut, now_ms: int, mark: Mark) -> None:
         checkpoint = self._checkpoint(cut.end, mark)

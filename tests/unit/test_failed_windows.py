@@ -10,6 +10,7 @@ import pytest
 from kaption.domain.decoding import Kind, Window
 from kaption.domain.outputs import AudioRecord, Latency, Output
 from kaption.domain.run import SessionConfig
+from kaption.domain.segmenter import SegmentRules
 from kaption.domain.session import Session
 from kaption.domain.windows import MOST_FAILURES
 from kaption_gpu.records import durable_message
@@ -21,7 +22,8 @@ from tests.support.runs import KEY, START_MS, babble, finals, play, records, ses
 from tests.support.voices import spell
 
 RATE = 16000
-CONFIG = SessionConfig(prompt_seconds=0)
+#: Files as live runs have their segments, so that there are several.
+CONFIG = SessionConfig(prompt_seconds=0, file_rules=SegmentRules())
 PCM = babble([(0.5, False), (1.5, True), (1.0, False), (1.0, True), (1.0, False), (1.2, True), (0.8, False)], RATE)
 #: The middle segment is shouted.
 PCM[3 * RATE : 4 * RATE] *= 3
