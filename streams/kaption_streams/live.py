@@ -71,7 +71,8 @@ class Door:
         async def agent(stream: Any) -> None:  # Faust ships no types
             async for event in stream.noack().events():
                 try:
-                    await window.add(await self._measured(origin_of(event, topic), stage, work), event.ack)
+                    origin = origin_of(event, topic)
+                    await window.add(await self._measured(origin, stage, work), event.ack, len(origin.value or b""))
                 except Exception as error:  # noqa: BLE001  # the process's edge: Faust would ack the event and go on
                     self._fail(error)
                     return

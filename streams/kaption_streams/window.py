@@ -8,27 +8,37 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from kaption_schemas.topics import MIB
+
 
 class Window:
-    """At most ``size`` events whose deliveries are awaited; ``fail`` is called once, with the first delivery's error."""
+    """Events whose deliveries are awaited: at most ``count``, and ``size`` bytes, or one that is larger.
 
-    def __init__(self, fail: Callable[[BaseException], None], size: int = 64) -> None:
+    ``fail`` is called once, with the first delivery's error.
+    """
+
+    def __init__(self, fail: Callable[[BaseException], None], count: int = 256, size: int = 2 * MIB) -> None:
         self._fail = fail
-        self._size = size
-        self._pending: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
+        self._count = count
+        self._room_left = size
+        self._pending: deque[tuple[asyncio.Future[Any], Callable[[], Any], int]] = deque()
         self._room = asyncio.Event()
         self._failed = False
 
     def __len__(self) -> int:
         return len(self._pending)
 
-    async def add(self, deliveries: Sequence[Awaitable[Any]], ack: Callable[[], Any]) -> None:
-        """Take an event's deliveries; waits while the window is full. ``ack`` is called when it and all before it are done."""
-        while len(self._pending) >= self._size:
+    async def add(self, deliveries: Sequence[Awaitable[Any]], ack: Callable[[], Any], size: int = 0) -> None:
+        """Take an event's deliveries; waits while the window is full. ``ack`` is called when it and all before it are done.
+
+        ``size`` is what the event holds in memory, in bytes.
+        """
+        while self._pending and (len(self._pending) >= self._count or self._room_left < size):
             self._room.clear()
             await self._room.wait()
-        future = asyncio.ensure_future(asyncio.gather(*deliveries))
-        self._pending.append((future, ack))
+        future = asyncio.ensure_future(deliveries[0] if len(deliveries) == 1 else asyncio.gather(*deliveries))
+        self._room_left -= size
+        self._pending.append((future, ack, size))
         future.add_done_callback(self._drain)
 
     async def settle(self) -> None:
@@ -39,7 +49,7 @@ class Window:
 
     def _drain(self, _: object) -> None:
         while self._pending and self._pending[0][0].done() and not self._failed:
-            future, ack = self._pending[0]
+            future, ack, size = self._pending[0]
             error = asyncio.CancelledError() if future.cancelled() else future.exception()
             if error is not None:
                 # Nothing behind it may be acknowledged either: the process ends, and the log gives all of it again.
@@ -47,5 +57,6 @@ class Window:
                 self._fail(error)
                 break
             self._pending.popleft()
+            self._room_left += size
             ack()
         self._room.set()

@@ -57,7 +57,7 @@ async def test_an_event_without_deliveries_waits_its_turn() -> None:
 
 
 async def test_a_full_window_makes_the_next_event_wait() -> None:
-    window, acked = Window(unexpected, size=2), list[int]()
+    window, acked = Window(unexpected, count=2), list[int]()
     futures = [pending() for _ in range(3)]
     await add(window, acked, 0, futures[0])
     await add(window, acked, 1, futures[1])
@@ -71,6 +71,23 @@ async def test_a_full_window_makes_the_next_event_wait() -> None:
         future.set_result(None)
     await asyncio.wait_for(window.settle(), 1)
     assert acked == [0, 1, 2]
+
+
+async def test_large_events_fill_a_window_and_one_that_is_larger_goes_alone() -> None:
+    window = Window(unexpected, size=100)
+    futures = [pending() for _ in range(3)]
+    for future, size in zip(futures, (60, 40, 200), strict=True):
+        task = asyncio.create_task(window.add([future], lambda: None, size))
+        await asyncio.sleep(0.01)
+        assert task.done() == (size < 200)
+    futures[0].set_result(None)
+    await asyncio.sleep(0.01)
+    assert len(window) == 1
+    futures[1].set_result(None)
+    await asyncio.wait_for(task, 1)
+    futures[2].set_result(None)
+    await asyncio.wait_for(window.settle(), 1)
+    await asyncio.wait_for(window.add([pending()], lambda: None, 100), 1)
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
@@ -92,7 +109,7 @@ async def test_nothing_behind_a_failed_delivery_is_acked(cancelled: bool) -> Non
 
 async def test_a_full_window_that_fails_never_admits_in_silence() -> None:
     failures, acked = list[BaseException](), list[int]()
-    window = Window(failures.append, size=1)
+    window = Window(failures.append, count=1)
     bad = pending()
     await add(window, acked, 1, bad)
     bad.set_exception(OSError("refused"))
