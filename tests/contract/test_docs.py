@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kaption.adapters.settings import Settings
+from kaption.domain.open_suffix import RECOGNISED
 from tests.support.brokers import ROOT
 
 PAGES = sorted(path for folder in (".", "docs", "docs/adr", "*") for path in ROOT.glob(f"{folder}/*.md"))
@@ -61,3 +62,8 @@ def test_nothing_of_a_developers_machine_is_committed() -> None:
     assert not [
         name for name in listed if re.search(r"(^|/)(\.cache|\.venv|__pycache__|node_modules)/|\.(pyc|wav|log)$", name)
     ]
+
+
+def test_the_page_of_redaction_names_each_entity() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    assert [name for name in sorted(RECOGNISED) if name not in text] == []

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -54,3 +55,16 @@ def test_a_child_that_died_is_replaced(decoder: FrameDecoder) -> None:
     decoder(good, FrameFormat("wav", 16000, 1))
     decoder.close()
     assert decoder(good, FrameFormat("wav", 16000, 1))
+
+
+def test_the_child_knows_nothing_of_its_parents_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords stand in it, and the child reads hostile bytes."""
+    monkeypatch.setenv("KAPTION_KAFKA_PASSWORD", "open sesame")
+    body, _ = encoded("FLAC", "PCM_16")
+    child = FrameDecoder()
+    try:
+        assert child(body, FrameFormat("flac", 16000, 1))
+        assert child.pid is not None
+        assert b"KAPTION" not in Path(f"/proc/{child.pid}/environ").read_bytes()
+    finally:
+        child.close()
