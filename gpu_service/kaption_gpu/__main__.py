@@ -56,6 +56,7 @@ def session_config(settings: Settings) -> SessionConfig:
         redaction=settings.redaction,
         beam_size=settings.beam_size,
         partial_step=settings.partial_step_seconds,
+        prompt_seconds=settings.prompt_seconds,
         idle_final=settings.idle_final_seconds,
         idle_close=settings.idle_close_seconds,
         ahead=settings.ahead_seconds,
