@@ -56,6 +56,8 @@ def _decode(session: Session, backend: Backend, now: int, took: list[float]) -> 
         [decoded] = backend.transcribe([window])
         took.append(time.perf_counter() - begin)
         found += session.apply(window.id, decoded, now)
+        session.drafted()
+        session.committed()
     return found
 
 

@@ -33,8 +33,9 @@ log = logging.getLogger(__name__)
 
 #: Finals of this long go in one transaction, seconds.
 COMMIT_INTERVAL: Const = 0.1
-#: Audio that an open run may hold before its lane is not read on, seconds; a segment is at most 30 s long.
-BACKLOG_SECONDS: Const = {Latency.LIVE: 300.0, Latency.BATCH: 120.0}
+#: Audio that an open run may hold before its lane is not read on, seconds; finals that are
+#: held for an open end are 60 s together at most, with 4 s between them, and a file's next piece is kept back until one more is heard.
+BACKLOG_SECONDS: Const = {Latency.LIVE: 300.0, Latency.BATCH: 150.0}
 #: Records read but not taken yet; a live one is taken at once.
 INTAKE: Const = {Latency.LIVE: 1000, Latency.BATCH: 32}
 #: Batch chunks (30 s, up to 6 MB) that are fetched ahead.
@@ -180,6 +181,7 @@ class Lane:
             if memory is None or draft is None or writer is None:
                 return False
             await writer.commit(draft)
+            memory.committed()
             memory.partials.extend(draft.progress)
         self._committed_at = time.monotonic()
         self._parts.wake()  # a run may have been waiting for the one that is closed now

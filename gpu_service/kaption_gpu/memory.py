@@ -210,6 +210,11 @@ class LaneMemory:
             entry.touched = True
             self._collect(entry, entry.session.apply(window_id, decoded, now_ms), now_ms)
 
+    def committed(self) -> None:
+        """The last draft is committed."""
+        for entry in self._entries.values():
+            entry.session.committed()
+
     # What goes out
 
     @property
@@ -247,6 +252,7 @@ class LaneMemory:
             spoken += finals
             if entry.progress and (told := entry.progress.after([final for final, _ in finals], now_ms)):
                 progress.append(progress_message(told, entry.trace))
+            entry.session.drafted()
             if self._saves(entry, now_ms):
                 messages.append(self._save(key, entry, now_ms))
             if entry.session.closed:

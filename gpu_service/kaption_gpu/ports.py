@@ -91,6 +91,12 @@ class LaneSession(Protocol):
     def snapshot(self) -> bytes:
         """What ``restore`` needs, consistent with ``settled_offset`` and the durable outputs returned so far."""
 
+    def drafted(self) -> None:
+        """The outputs returned so far go into a transaction that begins."""
+
+    def committed(self) -> None:
+        """The last transaction that was drafted is committed."""
+
     def backlog_seconds(self) -> float:
         """Audio that no final covers yet."""
 

@@ -52,7 +52,7 @@ class Publication:
             decodes = [segment.decoded or _SILENT for segment in group]
             masked = mask_together(decodes, self.facts.entities, self._redactor, carried=self.carried)
             out += [self._final(s, d, m) for s, d, m in zip(group, decodes, masked, strict=True)]
-            del track.segments[: len(group)]
+            track.publish(len(group))
             self.done = group[-1].checkpoint
             self.last_text, self.last_end = masked[-1].text, group[-1].end
             self.carried = carries(masked[-1])

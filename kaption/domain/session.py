@@ -159,6 +159,16 @@ class Session:
             offsets.append(self.progress.ended_offset)
         return min(offsets, default=None)
 
+    def drafted(self) -> None:
+        """What was returned so far is in a transaction that begins."""
+        for track in self.tracks:
+            track.drafted()
+
+    def committed(self) -> None:
+        """The last transaction that was drafted is committed."""
+        for track in self.tracks:
+            track.committed()
+
     def backlog_seconds(self) -> float:
         """Audio that no final covers yet."""
         ends = [(self.next_sample - p.done.sample) / self.rate for p in self.publications]

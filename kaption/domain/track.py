@@ -92,6 +92,7 @@ class Track:
         self._joiner = Joiner(rules)
         self._audio = Samples(np.float32, start)
         self._skip = start - self._resampler.position
+        self._published = self._drafted = self._committed = 0.0
         self.checkpoint = Checkpoint(start, np.zeros(0, np.int16), self._resampler.end, self._resampler.end, 0)
 
     @property
@@ -133,6 +134,24 @@ class Track:
     def closed_at(self, audio_end: int) -> Segment | None:
         """The segment that waits for its final and whose audio ends there."""
         return next((s for s in self.segments if s.audio_end == audio_end and s.decoded is None), None)
+
+    @property
+    def at_risk(self) -> float:
+        """Seconds of audio whose finals are out and not committed: a crash now decodes it again."""
+        return self._published - self._committed
+
+    def publish(self, count: int) -> None:
+        """The finals of the first ``count`` segments are out."""
+        self._published += sum(seconds(len(segment.audio)) for segment in self.segments[:count])
+        del self.segments[:count]
+
+    def drafted(self) -> None:
+        """What was published so far is in a transaction that begins."""
+        self._drafted = self._published
+
+    def committed(self) -> None:
+        """That transaction is committed."""
+        self._committed = self._drafted
 
     def preload(self, tail: Pcm, first: int) -> None:
         """Give a new track the source samples that its snapshot kept."""

@@ -33,9 +33,9 @@ from kaption_schemas.records import RunOptions
 #: A hang costs an executor for good, so it counts as two.
 MOST_FAILURES = 4
 _UNDECODED = Decoded("", None, 0.0, 0.0, 0.0, suppressed=Reason.DECODE_FAILED.value)
-#: A file's audio that may be decoded while the final in front of it is not out, in seconds, all channels together. A crash
-#: decodes again what was not committed: this, and as much that was given out a moment ago.
-FILE_AHEAD_SECONDS: Const = 30
+#: A file's audio that may be decoded, or in decode, and not be committed, in seconds, all channels together: a crash decodes
+#: it again. Where finals are held for an open end one window more is given out, once all others are committed.
+FILE_AHEAD_SECONDS: Const = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +165,11 @@ class Windows:
             return waiting[:1]
         if self._live:
             return waiting
-        ends = zip(track.segments, accumulate(seconds(len(s.audio)) for s in track.segments), strict=True)
-        near = {s.index for s, end in ends if end <= FILE_AHEAD_SECONDS / channels}
-        return [s for s in waiting if s.index in near or s is waiting[0]]
+        lengths = (seconds(len(s.audio)) for s in track.segments)
+        ends = accumulate(lengths, initial=track.at_risk)
+        next(ends)
+        near = {s.index for s, end in zip(track.segments, ends, strict=True) if end <= FILE_AHEAD_SECONDS / channels}
+        return [s for s in waiting if s.index in near or (s is waiting[0] and not track.at_risk)]
 
     def _early(self, channel: int, track: Track) -> Wanted | None:
         """A final before the pause is over: it is likely the segment's, else it shows what was said so far."""

@@ -163,6 +163,12 @@ class CountingSession:
         next_sequence = self.chunks[0][1] if self.chunks else self.next_sequence
         return json.dumps([*self.key, self.latency, self.segment, self.revision, next_sequence]).encode()
 
+    def drafted(self) -> None:
+        """Nothing is decoded ahead."""
+
+    def committed(self) -> None:
+        """Nothing is decoded ahead."""
+
     def backlog_seconds(self) -> float:
         return sum(len(body) for _, _, body in self.chunks) / 2 / RATE
 

@@ -57,11 +57,13 @@ def session(latency: Latency = Latency.LIVE, config: SessionConfig = CONFIG) -> 
 def decode_all(
     run: Session, now_ms: int, decode: Callable[[Window], Decoded] = spell, chance: Callable[[], bool] = lambda: True
 ) -> list[Output]:
-    """Decode what is wanted, as often as ``chance`` lets it, until nothing is."""
+    """Decode what is wanted, as often as ``chance`` lets it, until nothing is; what comes out counts as committed."""
     out: list[Output] = []
     while wanted := [w for w in run.wants(now_ms) if chance()]:
         for want in wanted:
             out += run.apply(want.window_id, decode(run.begin(want.window_id)), now_ms)
+        run.drafted()
+        run.committed()
         if all(w.kind is Kind.PARTIAL for w in wanted):
             break
     return out
