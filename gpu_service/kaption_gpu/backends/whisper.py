@@ -43,6 +43,8 @@ _WARM_SECONDS = 18
 _CALIBRATION_SECONDS = 8
 _CALIBRATION_TOKENS = 8
 _SPEECH_TOKENS = 3.5
+#: A rest of so many tokens that are the last ones before it was heard in them already.
+_SAID_TOKENS = 4
 #: Beam of a second try.
 _RETRY_BEAM = 5
 
@@ -198,7 +200,8 @@ class WhisperBackend(Generic[F]):
         features = self._runtime.encode(self._mel(window)[None])
         [rest_job] = self._jobs([window], features)
         rest = self._settle([rest_job], features)[rest_job.row]
-        said = rest.tokens == draft.tokens[-len(rest.tokens) :]  # the timestamp came too early
+        # The timestamp came too early; a word or two may well be said again.
+        said = len(rest.tokens) >= _SAID_TOKENS and rest.tokens == draft.tokens[-len(rest.tokens) :]
         return draft if said or _suppressed(rest_job, rest) else _joined(job, draft, rest)
 
     def _mel(self, window: Window) -> Mel:
@@ -311,7 +314,10 @@ def _draft(job: _Job, hypothesis: Hypothesis) -> _Draft:
     whole = guards.Quality(*figures, guards.compression_ratio(job.tokenizer.decode(tokens)))
     closed = bool(hypothesis.tokens) and hypothesis.tokens[-1] >= job.tokenizer.timestamp_begin
     doubt = guards.retry(whole, tokens, job.seconds, closed=closed)
-    tokens = tokens[: guards.loop_cut(tokens, closed=closed, slow=not guards.dense(tokens, job.seconds))]
+    kept = guards.loop_cut(tokens, closed=closed, slow=not guards.dense(tokens, job.seconds))
+    if kept < len(tokens):
+        doubt = doubt or guards.Guard.REPETITION
+    tokens = tokens[:kept]
     text = job.tokenizer.decode(tokens).strip()
     rest = rest_start(hypothesis.tokens, job.tokenizer.timestamp_begin, job.seconds)
     return _Draft(tokens, text, guards.Quality(*figures, guards.compression_ratio(text)), doubt, rest)
