@@ -103,17 +103,17 @@ class Publication:
             if segment.decoded is None and len(segment.audio):
                 return []
             group.append(segment)
-            if not self._unfinished(group):
+            if segment.last or not self._unfinished(group):
                 return group
         if group and not closing and not self._silent_since(track, group[-1].end):
             return []
         return group
 
     def _silent_since(self, track: Track, end: int) -> bool:
-        """Whether no speech began within the hold-back time behind source sample ``end``."""
+        """Whether no speech began within the hold-back time behind source sample ``end``; a beginning may yet be put before it."""
         limit = end * SAMPLE_RATE // self.facts.rate + HOLD_SECONDS * SAMPLE_RATE
         start = track.speech_start
-        return track.position > limit and (start is None or start > limit)
+        return track.position > limit + track.lead and (start is None or start > limit)
 
     def _unfinished(self, group: list[Segment]) -> bool:
         text = " ".join(text_of(s.decoded) for s in group if s.decoded)

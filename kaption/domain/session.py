@@ -97,7 +97,7 @@ class Session:
                 progress.idle_cut = True
                 out += self._steps(self.order.flush(), now_ms)
                 for track in self.tracks:
-                    track.cut_here(now_ms, self._mark)
+                    track.rest(now_ms, self._mark)
         return out + self._advance()
 
     def close(self, reason: Reason, now_ms: int) -> None:
@@ -170,9 +170,8 @@ class Session:
             track.committed()
 
     def backlog_seconds(self) -> float:
-        """Audio that no final covers yet."""
-        ends = [(self.next_sample - p.done.sample) / self.rate for p in self.publications]
-        return max(ends, default=0.0)
+        """Audio that waits for its final: from the first speech that no final covers."""
+        return max(((self.next_sample - track.waits_from) / self.rate for track in self.tracks), default=0.0)
 
     # -- events ----------------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ class Checkpoint:
 class Segment:
     """A closed range ``[start, end)`` of source samples that waits for its final.
 
-    ``audio`` is what is decoded of it, up to 16 kHz position ``audio_end``.
+    ``audio`` is what is decoded of it, up to 16 kHz position ``audio_end``. ``last``: nobody waits for what may follow.
     """
 
     index: int
@@ -46,6 +46,7 @@ class Segment:
     since_ms: int
     checkpoint: Checkpoint
     decoded: Decoded | None = None
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,7 @@ class Track:
         self._resampler = Resampler(rate, start=start)
         self._segmenter = Segmenter(make_detector, rules, start)
         self._joiner = Joiner(rules)
+        self._lead = rules.pad * VAD_FRAME
         self._audio = Samples(np.float32, start)
         self._skip = start - self._resampler.position
         self._published = self._drafted = self._committed = 0.0
@@ -136,6 +138,16 @@ class Track:
         return next((s for s in self.segments if s.audio_end == audio_end and s.decoded is None), None)
 
     @property
+    def waits_from(self) -> int:
+        """The source sample from which on audio is kept for finals: what was quiet before it is not."""
+        return self.segments[0].speech if self.segments else to_source(self.checkpoint.position, self.rate)
+
+    @property
+    def lead(self) -> int:
+        """16 kHz samples by which a segment may begin before its speech."""
+        return self._lead
+
+    @property
     def at_risk(self) -> float:
         """Seconds of audio whose finals are out and not committed: a crash now decodes it again."""
         return self._published - self._committed
@@ -177,6 +189,12 @@ class Track:
         self.range_start = min(self.range_start, end)
         if self.range_start < end:
             self._append(self.range_start, end, (np.zeros(0, np.float32), self.position), now_ms, self.checkpoint)
+
+    def rest(self, now_ms: int, mark: Mark) -> None:
+        """Nothing has come for long: close the open segment, and let no final wait for what may follow it."""
+        self.cut_here(now_ms, mark)
+        if self.segments:
+            self.segments[-1].last = True
 
     def cut_here(self, now_ms: int, mark: Mark) -> None:
         """Close the open segment where it stands."""

@@ -51,3 +51,17 @@ def test_past_the_limit_neither_half_is_shown() -> None:
 def test_without_a_policy_nothing_waits_and_nothing_is_masked() -> None:
     finals = said(["My card is 4111 1111", "1111 1111 and that is all."], 1.0, ())
     assert finals[0].text == "My card is 4111 1111"
+
+
+def test_what_could_go_on_is_out_when_nothing_has_come_for_long() -> None:
+    """A publisher that falls silent, or sends only what it takes for speech, leaves no final behind."""
+    run = Session(KEY, Latency.LIVE, SessionConfig(redaction=POLICY), Ports(EnergyDetector, PresidioRedactor(), MODEL))
+    stream = records(babble([(0.5, False), (1.2, True), (0.9, False)], RATE), repeat(1600), RATE, ended=False)
+
+    def hear(window: Window) -> Decoded:
+        return Decoded("My card is 4111 1111" if window.kind is Kind.FINAL else "", "en", -0.1, 0.0, 1.0)
+
+    assert not [o for o in play(run, stream, decode=hear) if isinstance(o, FinalTranscript)]
+    late = stream[-1].timestamp_ms + 40_000
+    [final] = [o for o in run.tick(late) if isinstance(o, FinalTranscript)]
+    assert final.text == "My card is [REDACTED]"

@@ -5,6 +5,7 @@ from itertools import pairwise, repeat
 
 import pytest
 
+from kaption.domain.decoding import Kind
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output
 from kaption.domain.session import Session
 from kaption_schemas.reasons import Reason
@@ -20,6 +21,7 @@ from kaption_schemas.records import (
 )
 from kaption_schemas.topics import Type
 from tests.support.runs import KEY, START_MS, babble, decode_all, finals, play, records, session
+from tests.support.voices import spell
 
 RATE = 16000
 PCM = babble([(0.5, False), (1.5, True), (1.0, False), (1.0, True), (0.8, False)], RATE)
@@ -198,6 +200,23 @@ def test_the_idle_timer_finalises_the_open_segment() -> None:
     assert not finals(decode_all(run, START_MS))
     late = START_MS + 40_000
     assert finals(run.tick(late) + decode_all(run, late))
+
+
+@pytest.mark.parametrize("latency", list(Latency))
+def test_what_was_quiet_before_the_first_waiting_segment_is_no_backlog(latency: Latency) -> None:
+    """A lane that reads no further when a run holds so much would wait for ever for what it does not read."""
+    run = session(latency)
+    quiet = [part for _ in range(12) for part in ((9.0, False),)]
+    pcm = babble([(0.5, False), (1.5, True), *quiet, (2.0, True), (1.0, False)], RATE)
+    stream = records(pcm, repeat(RATE * 30), RATE, ended=False)
+    for record in stream[:1]:
+        run.feed(record)
+    [first] = [w for w in run.wants(0) if w.kind is Kind.FINAL]
+    for record in stream[1:]:
+        run.feed(record)
+    assert run.backlog_seconds() == pytest.approx(112, abs=1)
+    run.apply(first.window_id, spell(run.begin(first.window_id)), 0)
+    assert run.backlog_seconds() < 12, "silence is dealt with every ten seconds"
 
 
 def test_channels_of_a_split_call_are_runs_of_their_own() -> None:
