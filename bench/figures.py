@@ -47,7 +47,7 @@ def commit() -> str:
 
 
 def add_option(parser: ArgumentParser) -> None:
-    """The option that every benchmark has."""
+    """The option that most benchmarks have."""
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
 
 

@@ -15,7 +15,7 @@ from kaption.adapters.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The pair that was chosen on this processor, and the milliseconds that an item of 8 s took with each."""
+    """The pair that was chosen on this processor, and the milliseconds that an item of 6 s took with each."""
 
     name: str
     processor: str

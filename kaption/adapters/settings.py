@@ -90,7 +90,8 @@ class Settings(BaseSettings):
     executors: Annotated[int, Field(ge=1)] = Field(2, description="Batches in flight a worker, one thread each.")
     batch_size: Annotated[int, Field(ge=1)] = Field(8, description="Most windows in one batch.")
     beam_size: Annotated[int, Field(ge=1)] = Field(
-        1, description="Beam of finals; partials are greedy. One in doubt is decoded again, by 5 or in a longer window."
+        1,
+        description="Beam of finals; partials are greedy. One in doubt is decoded again, by 5, or if it is 5 already in a longer window.",
     )
     prompt_seconds: float = Field(
         0, description="A live final is prompted by the one before if it ended less than this ago; 0: never."
@@ -98,7 +99,9 @@ class Settings(BaseSettings):
     partial_step_seconds: float = Field(0.4, description="New audio that a partial waits for.")
     session_timeout_ms: int = Field(10_000, description="Consumer session timeout of agents and workers.")
     transaction_timeout_ms: int = Field(15_000, description="Transaction timeout of a lane's producer.")
-    hang_seconds: float = Field(120, description="A worker that makes no progress for this long ends, to be restarted.")
+    hang_seconds: float = Field(
+        120, description="An agent or worker that makes no progress for this long ends, to be restarted."
+    )
     executor_hang_seconds: Annotated[float, Field(gt=0)] = Field(
         30, description="A batch that takes this long, and 20 times what was expected, hangs: its executor is replaced."
     )
