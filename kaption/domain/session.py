@@ -50,6 +50,7 @@ class Session:
         self.config = config
         self.ports = ports
         self.ledger = Ledger()
+        self._fed_ms: int | None = None
         self._due: list[Output] = []
         self._windows = Windows(latency, config)
 
@@ -62,7 +63,9 @@ class Session:
 
     def feed(self, record: AudioRecord) -> list[Output]:
         """Take a record of the run. Its own faults come back as dead letters; the run goes on."""
-        out = self.tick(record.timestamp_ms)
+        # A replay makes the idle cuts again that lie in it, though newer records are known of.
+        out = self._pass_time(record.timestamp_ms, self._fed_ms or self.progress.last_ms)
+        self._fed_ms = record.timestamp_ms
         replayed = record.offset <= self.progress.last_offset
         self.progress.last_offset = max(self.progress.last_offset, record.offset)
         self.progress.last_ms = max(self.progress.last_ms, record.timestamp_ms)
@@ -83,10 +86,13 @@ class Session:
 
     def tick(self, now_ms: int) -> list[Output]:
         """Let time pass: finalise and close idle runs, and stop waiting for what an ended run still lacks."""
+        return self._pass_time(now_ms, self.progress.last_ms)
+
+    def _pass_time(self, now_ms: int, since_ms: int) -> list[Output]:
         progress, config = self.progress, self.config
         if self.closed or not (progress.last_ms or progress.closing):
             return []
-        idle = (now_ms - progress.last_ms) / 1000
+        idle = (now_ms - since_ms) / 1000
         out: list[Output] = []
         if not progress.closing:
             if progress.ended and (now_ms - progress.ended_ms) / 1000 >= config.ended_wait:

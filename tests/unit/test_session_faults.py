@@ -202,6 +202,21 @@ def test_the_idle_timer_finalises_the_open_segment() -> None:
     assert finals(run.tick(late) + decode_all(run, late))
 
 
+def test_an_idle_cut_is_made_again_when_its_stretch_is_replayed() -> None:
+    """The snapshot knows of records behind the hole, and begins before it."""
+    speech = records(babble([(0.3, False), (3.0, True), (0.8, False)], RATE), repeat(1600), RATE)
+    hole = [replace(r, timestamp_ms=r.timestamp_ms + 40_000 * (n > 15)) for n, r in enumerate(number(speech))]
+    run = session()
+    for record in hole:
+        run.feed(record)
+    again = Session.restore(run.snapshot(), run.config, run.ports)
+    told = finals(decode_all(run, hole[-1].timestamp_ms))
+    assert len(told) == 3, "two pieces of speech, and the quiet end"
+    for record in hole:
+        again.feed(record)
+    assert finals(decode_all(again, hole[-1].timestamp_ms)) == told
+
+
 @pytest.mark.parametrize("latency", list(Latency))
 def test_what_was_quiet_before_the_first_waiting_segment_is_no_backlog(latency: Latency) -> None:
     """A lane that reads no further when a run holds so much would wait for ever for what it does not read."""
