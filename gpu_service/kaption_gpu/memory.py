@@ -31,6 +31,8 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
 from kaption_schemas.topics import Type
 
+#: Nobody waits any more for the last finals of a live run that are so late, in seconds.
+GONE_SECONDS: Const = 10.0
 #: No dead letter when their run is closed: a repeat of `ended` is a no-op, a gap stands for a frame that has its own.
 _UNTOLD: Const = frozenset({Type.ENDED, Type.GAP})
 
@@ -185,6 +187,11 @@ class LaneMemory:
             if not self._blocked(key, entry):
                 for wanted in entry.session.wants(now_ms):
                     yield key, wanted
+
+    def urgency(self, key: RunKey, wanted: Wanted) -> Latency:
+        """How soon a wanted window is looked for: a live run's last finals are a file's once they are late, since who watched it is gone."""
+        gone = wanted.overdue_s > GONE_SECONDS and self._entries[key].session.ended
+        return Latency.BATCH if gone else self.source.latency
 
     def begin(self, key: RunKey, window_id: int) -> Window:
         """Mark a wanted window in flight and copy its audio out."""

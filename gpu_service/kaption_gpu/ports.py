@@ -55,6 +55,10 @@ class LaneSession(Protocol):
         """Whether every output of the run has been returned."""
 
     @property
+    def ended(self) -> bool:
+        """Whether no more audio comes: what is left are the last finals."""
+
+    @property
     def next_sequence(self) -> int:
         """The sequence that is awaited: what comes before it was taken, or is missing for good."""
 

@@ -284,7 +284,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 (lane.memory, key),
                 w.window_id,
                 key.tenant,
-                lane.source.latency,
+                lane.memory.urgency(key, w),
                 w.kind,
                 w.seconds,
                 w.overdue_s,

@@ -55,6 +55,11 @@ class Session:
         self._windows = Windows(latency, config)
 
     @property
+    def ended(self) -> bool:
+        """Whether no more audio comes: what is left are the last finals."""
+        return self.progress.closing is not None
+
+    @property
     def next_sequence(self) -> int:
         """The sequence that is awaited."""
         return self.order.next

@@ -7,9 +7,11 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kaption.domain.decoding import Kind
 from kaption.domain.outputs import Latency, RunKey
+from kaption.domain.run import Wanted
 from kaption_gpu.lane_data import Draft, Saved, SavedLane, Source, read_lane_value
-from kaption_gpu.memory import LaneMemory
+from kaption_gpu.memory import GONE_SECONDS, LaneMemory
 from kaption_gpu.records import RefusedError, parse, read_marks
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.records import StreamEnded
@@ -203,6 +205,19 @@ def test_a_closed_files_records_are_repeats_when_its_agent_publishes_them_again(
         take(memory, item)
     broker.commit(memory, 3)
     assert [output for output in broker.outputs if "@" in output] == ["run_closed@6"]
+
+
+def test_the_last_finals_of_a_live_run_are_as_urgent_as_a_files_once_they_are_late() -> None:
+    late, later = (Wanted(0, Kind.FINAL, 1.0, GONE_SECONDS + more) for more in (0, 1))
+    for latency in Latency:
+        memory = Committed().open(0, latency=latency)
+        for number in range(8):
+            take(memory, record(number, "a", 1, Type.CHUNK, number, 7))
+        key, _ = next(memory.wants(0))
+        assert memory.urgency(key, later) is latency, "its audio goes on"
+        take(memory, record(8, "a", 1, Type.ENDED, 7, 0))
+        assert memory.urgency(key, late) is latency
+        assert memory.urgency(key, later) is Latency.BATCH
 
 
 def test_a_full_pool_turns_a_new_run_away_and_a_replay_repeats_it() -> None:

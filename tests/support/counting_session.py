@@ -50,6 +50,10 @@ class CountingSession:
         self.failures: dict[int, int] = {}
         self.muted = False
 
+    @property
+    def ended(self) -> bool:
+        return self.closing is not None
+
     def feed(self, record: AudioRecord) -> list[Output]:
         if self.closing:
             return [] if record.kind is Type.ENDED else [DeadLetter(record.offset, Reason.RUN_CLOSED)]
