@@ -56,6 +56,7 @@ def test_a_file_has_fewer_and_longer_segments_that_tile_it() -> None:
         for latency in Latency
     }
     assert [len(found[latency]) for latency in (Latency.LIVE, Latency.BATCH)] == [7, 3]
+    assert not any(final.silent for final in found[Latency.BATCH]), "what was kept back at the end was heard"
     ends = [final.end_sample for final in found[Latency.BATCH]]
     assert [final.start_sample for final in found[Latency.BATCH]] == [0, *ends[:-1]]
     assert ends[-1] == len(pcm)
