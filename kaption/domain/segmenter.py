@@ -1,4 +1,5 @@
-"""Where a segment ends: a pause, or at the hard limit the quietest frame of the last 3 s. Depends on samples only.
+"""Where a segment ends: a pause, or at the hard limit the quietest frame of the last 3 s; and which of a file's are joined again.
+Depends on samples only.
 
 At every cut the detector starts anew, so a session that is restored at a cut needs none of its state.
 """

@@ -91,7 +91,8 @@ class Track:
         self._resampler = Resampler(rate, start=start)
         self._segmenter = Segmenter(make_detector, rules, start)
         self._joiner = Joiner(rules)
-        self._lead = rules.pad * VAD_FRAME
+        #: 16 kHz samples by which a segment may begin before its speech.
+        self.lead = rules.pad * VAD_FRAME
         self._audio = Samples(np.float32, start)
         self._skip = start - self._resampler.position
         self._published = self._drafted = self._committed = 0.0
@@ -141,11 +142,6 @@ class Track:
     def waits_from(self) -> int:
         """The source sample from which on audio is kept for finals: what was quiet before it is not."""
         return self.segments[0].speech if self.segments else to_source(self.checkpoint.position, self.rate)
-
-    @property
-    def lead(self) -> int:
-        """16 kHz samples by which a segment may begin before its speech."""
-        return self._lead
 
     @property
     def at_risk(self) -> float:
