@@ -7,7 +7,7 @@ are encoded by each at load, on as many threads as the pool will use at once.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final as Const
 from typing import Protocol
@@ -29,9 +29,9 @@ from kaption_gpu.weights import Weights, find_weights
 
 log = logging.getLogger(__name__)
 
-#: Windows that each thread encodes in a pass of a calibration, and passes, so that one busy moment decides nothing.
+#: Windows that each thread encodes in a pass of a calibration, and passes: the first one compiles.
 _ROUNDS: Const = 4
-_PASSES: Const = 3
+_PASSES: Const = 4
 _MEL_FRAMES: Const = 100  # a second
 #: Encoders that differ by less are equally fast: then the more exact one is taken.
 _TIE: Const = 1.1
@@ -72,15 +72,23 @@ def pairs(model: WhisperModel, weights: Weights, streams: int) -> dict[str, CTra
 def fastest(candidates: dict[str, CTranslate2Runtime], threads: int, bands: int) -> Choice:
     """The pair whose encoder takes the least time, see ``choose``.
 
-    All ``threads`` encode at once, as the pool will; the best round counts, since the machine may be busy.
+    All ``threads`` encode at once, as the pool will. Milliseconds are the processor's, not the clock's, since the machine may
+    be busy with others while the choice, which is remembered, is made; the best pass counts.
     """
     rng = np.random.default_rng(0)
     mel = rng.normal(0, 0.5, (1, bands, WINDOW_SECONDS[0] * _MEL_FRAMES)).astype(np.float32)
     took: dict[str, float] = {}
+
+    def encode(runtime: CTranslate2Runtime) -> None:
+        for _ in range(_ROUNDS):
+            runtime.encode(mel)
+
     with ThreadPoolExecutor(threads) as pool:
         for name, runtime in [*candidates.items()] * _PASSES:
-            rounds = pool.map(lambda encode: _best(lambda: encode(mel)), [runtime.encode] * threads)
-            took[name] = min(round(1000 * max(rounds), 1), took.get(name, math.inf))
+            begin = time.process_time()
+            list(pool.map(encode, [runtime] * threads))
+            milliseconds = 1000 * (time.process_time() - begin) / (threads * _ROUNDS)
+            took[name] = min(round(milliseconds, 1), took.get(name, math.inf))
     return Choice(choose(took), processor(), took)
 
 
@@ -88,15 +96,6 @@ def choose(milliseconds: Mapping[str, float]) -> str:
     """The fastest of pairs, given the most exact first; of those that hardly differ from it, the most exact."""
     least = min(milliseconds.values())
     return next(name for name, took in milliseconds.items() if took <= _TIE * least)
-
-
-def _best(work: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(_ROUNDS):
-        begin = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds)
 
 
 def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
