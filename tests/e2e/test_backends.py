@@ -165,6 +165,26 @@ def test_company_changes_nothing(backend: Backend, options: DecodeOptions) -> No
     assert [d for n in range(0, 12, 5) for d in backend.transcribe(windows[n : n + 5])] == alone
 
 
+@pytest.mark.torch
+@TORCH
+@OLD_ARRAYS
+@OPEN_FILE
+def test_in_batches_of_one_shape_company_changes_nothing(data_folder: str) -> None:
+    """As a GPU has them: filled up with copies, several at once, words too; the texts are those of items decoded alone."""
+    from kaption_gpu.backends import openai_whisper  # noqa: PLC0415  # an extra
+
+    settings = Settings(backend="openai-whisper", data=Path(data_folder))
+    options = replace(GREEDY, word_times=True)
+    windows = [
+        _window(p.audio(), replace(options, prompt="Please hold while I try that extension for you now." * (n % 3)), n)
+        for n, p in enumerate(_speech(5, 6))
+    ]
+    in_rows, by_item = openai_whisper.load(settings, rows=4), openai_whisper.load(settings, rows=1)
+    together = in_rows.transcribe(windows)
+    assert together == [in_rows.transcribe([window])[0] for window in windows]
+    assert [d.text for d in together] == [by_item.transcribe([window])[0].text for window in windows]
+
+
 def test_batches_in_flight_do_not_disturb_each_other(backend: Backend) -> None:
     batches = [[_window(p.audio(), replace(BEAM, word_times=True), n)] for n, p in enumerate(_speech(6, 6))]
     alone = [backend.transcribe(batch) for batch in batches]
@@ -258,7 +278,8 @@ def test_a_calibration_says_what_a_batch_costs(backend: Backend) -> None:
     """More windows take longer, and none is cheaper than its share; speed itself is a matter of benchmarks."""
     costs = backend.calibrate(4)
     assert 0 < costs.a_second < 1
-    assert 0 <= costs.fixed < 10
+    # On a GPU a batch takes hardly longer than a window, and then a window counts as a quarter of its share.
+    assert 0 <= costs.fixed < 4 * 4
     assert backend.calibrate(1).fixed == 0
 
 
