@@ -1,6 +1,7 @@
 """``python -m kaption_gpu``: one pool worker. The composition root: the only place that knows which parts are used."""
 
 import asyncio
+import ctypes
 import logging
 import os
 import signal
@@ -28,6 +29,8 @@ from kaption_gpu.vad import SileroDetector
 from kaption_gpu.worker import Worker, WorkerParts
 
 NAME = "pool"
+#: From glibc's malloc.h.
+_M_ARENA_MAX = -8
 log = logging.getLogger("kaption_gpu")
 
 
@@ -91,8 +94,16 @@ async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_b
         await asyncio.to_thread(telemetry.shutdown)
 
 
+def _share_heaps() -> None:
+    """Let the threads share two of glibc's heaps: it would make eight a core, each with holes of its own, 60 MB in all."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 2)
+
+
 def main() -> None:
     """Run until stopped; exit status 1 after a failure, for the supervisor to start it again."""
+    _share_heaps()
     settings = Settings()
     logs.configure(settings, NAME)
     status = 0
