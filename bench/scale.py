@@ -5,7 +5,8 @@
 Real lanes' memories, sessions, detector, planner, executors and backend, as ``kaption_gpu.worker`` wires them; no Kafka and no agents.
 Time is the records': it passes when nothing waits to be decoded, so that each way does the same work as fast as it can; with speech, what
 streams want is collected for ``LOADED`` steps, since a busy pool decodes in batches.
-Each way runs in processes of its own, pinned. Rooms are noise that nobody speaks in.
+Each way runs in processes of its own, pinned, with as many streams a core: with fewer, batches are smaller, and that would be measured.
+What the machine gives is measured beside it: the same ways, but batches of recorded windows alone, without an engine. Rooms are noise that nobody speaks in.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, TextIO, cast
 
 import numpy as np
@@ -25,6 +27,7 @@ import numpy.typing as npt
 from aiokafka.structs import ConsumerRecord
 
 from bench import figures as kept
+from bench.batches import fitting, timed, windows
 from bench.processes import end_as_by_hand
 from bench.speech import joined
 from kaption.adapters.presidio import PresidioRedactor
@@ -50,6 +53,9 @@ STEP_MS = 100
 PARTS = 3
 LOADED = 4
 LANES = 8
+#: Windows of a batch where there is no engine, and of each stream: about what an engine decodes at once, and of a stream in all.
+ALONE = 4
+EACH = 16
 #: Far more than a batch takes: nothing is replaced here.
 LIMIT_SECONDS = 600.0
 Pcm = npt.NDArray[np.int16]
@@ -210,11 +216,22 @@ async def play(what: str, streams: int, seconds: float, executors: int) -> dict[
     return {"times real time": speed, "cores": used / spoken, "batches": batches} | windows
 
 
+async def decoded(count: int, executors: int) -> dict[str, float]:
+    """Batches of ``ALONE`` windows with nothing around them, in this process, after a line on standard input."""
+    settings = Settings(executors=executors)
+    backend, _ = await load(partial(make_backend, settings), executors, settings.batch_size)
+    work = windows(list(islice(fitting(), count)))
+    print("warm", flush=True)
+    sys.stdin.readline()
+    _, _, took = timed(backend, work, ALONE, executors)
+    return {"times real time": sum(window.audio.size for window in work) / SAMPLE_RATE / took}
+
+
 def played(what: str, streams: int, seconds: float, executors: int, cores: list[list[int]]) -> list[dict[str, float]]:
-    """The same in a process for each of ``cores``, pinned to them, all at once; the streams are shared among them."""
+    """The same in a process for each of ``cores``, pinned to them, all at once; ``streams`` a core."""
     children: list[subprocess.Popen[str]] = []
     for own in cores:
-        shape = [what, str(streams // len(cores)), str(seconds), str(executors), ",".join(map(str, own))]
+        shape = [what, str(streams * len(own)), str(seconds), str(executors), ",".join(map(str, own))]
         argv = [sys.executable, "-m", "bench.scale", "--one", *shape]
         children.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
     try:
@@ -241,7 +258,7 @@ def main() -> None:
     """Every way in turn, then the rooms."""
     end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=16, help="streams of speech, an even number")
+    parser.add_argument("--streams", type=int, default=16, help="streams of speech a core")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--rooms", type=int, default=64, help="streams of noise")
     parser.add_argument("--one", nargs=5, help=argparse.SUPPRESS)
@@ -250,7 +267,11 @@ def main() -> None:
     if arguments.one:
         what, streams, seconds, executors, own = arguments.one
         os.sched_setaffinity(0, map(int, own.split(",")))
-        print(json.dumps(asyncio.run(play(what, int(streams), float(seconds), int(executors)))), flush=True)
+        if what == "batches":
+            way = decoded(int(streams) * EACH, int(executors))
+        else:
+            way = play(what, int(streams), float(seconds), int(executors))
+        print(json.dumps(asyncio.run(way)), flush=True)
         os._exit(0)  # at an interpreter's end the runtimes' threads abort
     free = sorted(os.sched_getaffinity(0))
     if len(free) < 2:
@@ -259,20 +280,25 @@ def main() -> None:
     for name, executors, cores in ways(*free[:2]):
         parts = played("speech", arguments.streams, arguments.seconds, executors, cores)
         speed = sum(part["times real time"] for part in parts)
-        windows = sum(part["partials"] + part["finals"] for part in parts)
-        each = windows / sum(part["batches"] for part in parts)
-        figures |= {name: speed, f"{name}, windows": windows, f"{name}, windows a batch": each}
-        print(f"{name}: {speed:.1f} times real time, {windows:.0f} windows, {each:.1f} a batch", flush=True)
-    for name in ("two executors on two cores", "two processes, an executor and a core each"):
-        ratio = figures[name] / figures["one executor on one core"]
-        figures[f"{name}, ratio"] = ratio
-        print(f"{name}: {ratio:.2f} times one on one (goal 1.8)")
+        count = sum(part["partials"] + part["finals"] for part in parts)
+        each = count / sum(part["batches"] for part in parts)
+        figures |= {name: speed, f"{name}, windows": count, f"{name}, windows a batch": each}
+        print(f"{name}: {speed:.1f} times real time, {count:.0f} windows, {each:.1f} a batch", flush=True)
+        alone = sum(part["times real time"] for part in played("batches", arguments.streams, 0, executors, cores))
+        figures[f"{name}, batches alone"] = alone
+        print(f"{name}, batches alone: {alone:.1f} times real time", flush=True)
+    first, *others = [name for name, _, _ in ways(*free[:2])]
+    for name in others:
+        ratio = figures[name] / figures[first]
+        limit = figures[f"{name}, batches alone"] / figures[f"{first}, batches alone"]
+        figures |= {f"{name}, ratio": ratio, f"{name}, batches alone, ratio": limit}
+        print(f"{name}: {ratio:.2f} times one on one (goal 1.8); batches alone {limit:.2f}")
     for what, title in (("quiet", "brown noise at -55 dBFS"), ("fans", "pink noise at -40 dBFS")):
         room = played(what, arguments.rooms, arguments.seconds, 1, [free[:1]])[0]
-        windows = room["partials"] + room["finals"]
-        figures |= {f"{title}, cores": room["cores"], f"{title}, windows": windows}
+        count = room["partials"] + room["finals"]
+        figures |= {f"{title}, cores": room["cores"], f"{title}, windows": count}
         share = 100 * room["cores"]
-        print(f"{arguments.rooms} rooms, {title}: {share:.0f} % of a core (goal 25), {windows:.0f} windows (goal 0)")
+        print(f"{arguments.rooms} rooms, {title}: {share:.0f} % of a core (goal 25), {count:.0f} windows (goal 0)")
     kept.save(arguments, "scale", figures)
 
 
