@@ -1,6 +1,6 @@
 """Word errors of finals alone: the session's own segments, each decoded as a live final is; no Kafka, no clock, no partials.
 
-    .venv/bin/python -m bench.finals [--streams 32] [--seconds 120] [--backend auto] [--beam 1] [--pad 16] [--shipped] [--files]
+    .venv/bin/python -m bench.finals [--streams 32] [--seconds 120] [--backend auto] [--beam 1] [--pad 16] [--shipped] [--files [--join 15]]
 
 The texts are those that ``bench.live`` gets of the same streams, or with ``--files`` those that ``bench.file`` gets; beams, margins and backends can be compared in minutes. ``ms`` is what
 a final takes on one thread, one at a time.
@@ -18,7 +18,7 @@ from bench.simulate import NoRedaction
 from bench.speech import Spoken, joined
 from kaption.adapters.settings import Settings
 from kaption.demo import load_talks
-from kaption.domain.decoding import Backend
+from kaption.domain.decoding import SAMPLE_RATE, VAD_FRAME, Backend
 from kaption.domain.outputs import AudioRecord, Latency, Output, RunKey
 from kaption.domain.run import Ports, SessionConfig
 from kaption.domain.session import Session
@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--beam", type=int, default=SessionConfig().beam_size)
     parser.add_argument("--pad", type=int, default=SessionConfig().rules.pad, help="frames of 32 ms before the speech")
     parser.add_argument("--files", action="store_true", help="segments as files have them")
+    parser.add_argument("--join", type=float, help="of files: seconds up to which segments are joined")
     parser.add_argument("--shipped", action="store_true", help="the demo's speech in place of the prompts")
     kept.add_option(parser)
     arguments = parser.parse_args()
@@ -77,6 +78,8 @@ def main() -> None:
     backend.warm_up()
     config = SessionConfig()
     rules = config.file_rules if arguments.files else config.rules
+    if arguments.join is not None:
+        rules = replace(rules, join=round(arguments.join * SAMPLE_RATE / VAD_FRAME))
     config = replace(config, beam_size=arguments.beam, file_rules=replace(rules, pad=arguments.pad))
     stretches = joined(arguments.streams, arguments.seconds)
     if arguments.shipped:

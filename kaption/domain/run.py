@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from kaption.domain.decoding import Kind, ModelInfo, VoiceDetector
 from kaption.domain.outputs import Latency
 from kaption.domain.redaction import TextRedactor
-from kaption.domain.segmenter import SegmentRules
+from kaption.domain.segmenter import JOINED, SegmentRules
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamEnded
 
@@ -24,7 +24,7 @@ class SessionConfig:
     ahead: float = 30
     prompt_seconds: float = 0
     rules: SegmentRules = field(default_factory=SegmentRules)
-    file_rules: SegmentRules = field(default_factory=lambda: SegmentRules(join=SegmentRules().longest))
+    file_rules: SegmentRules = field(default_factory=lambda: SegmentRules(join=JOINED))
 
     def rules_of(self, latency: Latency) -> SegmentRules:
         """Where the segments of a run end."""

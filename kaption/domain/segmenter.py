@@ -7,12 +7,15 @@ At every cut the detector starts anew, so a session that is restored at a cut ne
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final as Const
 
 import numpy as np
 
 from kaption.domain.decoding import SAMPLE_RATE, VAD_FRAME, Audio, VoiceDetector
 
 _SECOND = SAMPLE_RATE / VAD_FRAME
+#: Length up to which the segments of a file are joined, in frames: the words' optimum, see adr/0016.
+JOINED: Const = int(18 * _SECOND)
 #: Frames that the detector hears at once: less than half the cost of one by one, and what lies behind a cut was heard in vain.
 _BLOCK = 31
 

@@ -85,7 +85,7 @@ def test_one_by_beam_is_decoded_in_the_next_longer_window() -> None:
 
 def test_one_in_the_longest_window_is_not_decoded_the_same_way_again() -> None:
     runtime = ScriptedRuntime({(5, 30): TWICE})
-    assert decode(runtime, Kind.FINAL, 5, seconds=20).text == TWICE
+    assert decode(runtime, Kind.FINAL, 5, seconds=25).text == TWICE
     assert runtime.asked == [(5, 30)]
 
 

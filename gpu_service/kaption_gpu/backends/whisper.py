@@ -37,7 +37,7 @@ from kaption_gpu.weights import Weights
 _HOP = 160
 #: Frames of mel, each of 400 samples around its middle, that the end of the audio reaches into, and one of silence.
 _SPREAD = 4
-#: Longer windows compile when they come: no segment is longer than 15 s, and a runtime keeps some 50 MB for each length.
+#: Longer windows compile when they come, in a third of a second: a live segment needs none, and a runtime keeps some 50 MB for each length.
 _WARM_SECONDS = 18
 #: Windows that a calibration decodes, and for how many tokens; and the tokens that a second of window has of speech.
 _CALIBRATION_SECONDS = 8
