@@ -95,8 +95,8 @@ def main() -> None:
         batch = 1000 * statistics.median(took for _, each, _ in runs for took in each)
         other = sum(a != b for a, b in zip(alone, texts, strict=True))
         wrong = wer([prompt.text for prompt in spoken], texts)
-        figures |= {f"{size}: times real time": speed, f"{size}: ms a batch": batch}
-        figures |= {f"{size}: other texts": float(other), f"{size}: wer": wrong}
+        figures |= {f"{size} a batch, times real time": speed, f"{size} a batch, ms": batch}
+        figures |= {f"{size} a batch, other texts": float(other), f"{size} a batch, wer": wrong}
         print(
             f"{size:3} a batch: {speed:7.1f} times real time, {batch:6.1f} ms a batch, WER {100 * wrong:.2f} %, "
             f"{other} texts other than of batches of {arguments.sizes[0]}",
