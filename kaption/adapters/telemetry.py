@@ -25,7 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from kaption.adapters.settings import Settings
 from kaption_schemas.headers import TRACE, Headers, text_headers
 
-# Buckets lie around the budget of each step (DESIGN 1: frame 100 ms, hop 10, step 400, queue 100, decode 150, publish 10).
+# Buckets lie around the budget of each step (frame 100 ms, hop 10, step 400, queue 100, decode 150, publish 10).
 _FAST: Const = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _QUEUE: Const = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _DECODE: Const = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)

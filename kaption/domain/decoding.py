@@ -135,7 +135,7 @@ class Backend(Protocol):
 
 #: Window lengths in seconds. Few, since every new shape costs a runtime something.
 WINDOW_SECONDS = (6, 8, 12, 18, 24, 30)
-#: The floor below which Whisper repeats itself (DESIGN, engine facts); a partial that does is soon replaced.
+#: The floor below which Whisper repeats itself; a partial that does is soon replaced.
 FLOOR_SECONDS = {Kind.FINAL: 8, Kind.PARTIAL: 6}
 
 

@@ -17,7 +17,7 @@ VERSION = 1
 
 
 class SnapshotError(Exception):
-    """The state topic holds a snapshot that this version cannot read; its lane stops (DESIGN 4)."""
+    """The state topic holds a snapshot that this version cannot read; its lane stops."""
 
 
 class TrackState(BaseModel):

@@ -113,7 +113,7 @@ async def test_an_agent(every_kafka: Broker, tmp_path: Path, process: str) -> No
 
 @pytest.mark.apache
 async def test_the_broker(durable_kafka: Broker, tmp_path: Path) -> None:
-    """One node of it; the embedded broker cannot survive this (DESIGN 6)."""
+    """One node of it; the embedded broker cannot survive this."""
 
     async def kill(_: Up) -> None:
         durable_kafka.kill()

@@ -1,7 +1,7 @@
 """The default runtime: CTranslate2, loaded by faster-whisper; int8, one thread a batch in flight.
 
 Two one-thread workers do about twice the work of one two-thread worker, and int8 with one thread gives a window
-the same text in every batch (DESIGN, engine facts; promise 4).
+the same text in every batch (measured; promise 4).
 """
 
 from collections.abc import Sequence
