@@ -397,7 +397,8 @@ class LaneMemory:
     def _save(self, key: RunKey, entry: _Entry, now_ms: int) -> Message:
         entry.needs, entry.saved_ms, entry.touched = self._reached(entry), now_ms, False
         entry.pending.clear()
-        entry.raw = {offset: record for offset, record in entry.raw.items() if offset >= entry.needs}
+        while entry.raw and (oldest := next(iter(entry.raw))) < entry.needs:  # they came in order
+            del entry.raw[oldest]
         session = entry.session
         marks = SnapshotMarks(
             self.source.latency, session.closed, entry.needs, entry.began, entry.ref, session.next_sequence

@@ -1,5 +1,6 @@
 """Which records of a run are not covered by finals yet, where a replay would begin, and which gaps are still to be told."""
 
+from collections import deque
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -24,11 +25,13 @@ class Ledger:
     def __init__(self) -> None:
         self._items: list[Item] = []
         self._open: list[Missing] = []
+        # Frames with a lower offset than all that follow them; a pool that is behind asks for the lowest all the time.
+        self._lowest: deque[tuple[int, int]] = deque()
 
     @property
-    def offsets(self) -> list[int]:
-        """Offsets of the frames that no final covers."""
-        return [item.offset for item in self._items if item.offset is not None]
+    def oldest(self) -> int | None:
+        """The lowest offset of the frames that no final covers."""
+        return self._lowest[0][1] if self._lowest else None
 
     def missing(self, gap: Missing) -> None:
         """Note a gap whose end is not known before the next frame."""
@@ -42,6 +45,9 @@ class Ledger:
     def frame(self, offset: int, sequence: int, start: int, end: int) -> None:
         """Note a frame and the left-out silence before it."""
         self._items.append(Item(offset, sequence, start, end))
+        while self._lowest and self._lowest[-1][1] >= offset:
+            self._lowest.pop()
+        self._lowest.append((sequence, offset))
 
     def mark(self, sample: int, awaited: int, end: int) -> tuple[int, int]:
         """Where a replay begins for a cut at ``sample``: the sequence to expect, and the samples that precede it.
@@ -65,8 +71,11 @@ class Ledger:
         """Forget what lies before ``sequence`` (everything when None), and return the gaps among it."""
         if sequence is None:
             over, self._items = self._items, []
+            self._lowest.clear()
         else:
             over = list(takewhile(lambda item: item.sequence < sequence, self._items))
             if over:
                 self._items = self._items[len(over) :]
+            while self._lowest and self._lowest[0][0] < sequence:
+                self._lowest.popleft()
         return [item for item in over if item.gap]

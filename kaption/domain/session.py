@@ -165,10 +165,8 @@ class Session:
         """The offset of the oldest record that no final, gap or dead letter covers; None when there is none."""
         if self.closed:
             return None
-        offsets = self.ledger.offsets + [record.offset for record in self.order.waiting]
-        if self.progress.ended_offset is not None:
-            offsets.append(self.progress.ended_offset)
-        return min(offsets, default=None)
+        offsets = (self.ledger.oldest, self.progress.ended_offset, *(record.offset for record in self.order.waiting))
+        return min((offset for offset in offsets if offset is not None), default=None)
 
     def drafted(self) -> None:
         """What was returned so far is in a transaction that begins."""
