@@ -5,6 +5,7 @@ time), tenants by deficit round robin in device seconds, the longest wait first 
 or a clock.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -19,8 +20,9 @@ QUANTUM: Const = 0.5
 BATCH_SHARE: Const = 0.1
 #: Device seconds of a batch of live windows at most: whoever comes next waits for it.
 LONGEST_BATCH: Const = 0.75
-#: Windows of files in one batch while live windows come, and for how many plans after the last one.
-FILES_BESIDE_LIVE: Const = 1
+#: The same of a batch of files while live windows come, and for how many plans after the last one: one of a long window, several of
+#: the short ones that live runs leave behind when they end late.
+FILES_BESIDE_LIVE: Const = 0.25
 _LIVE_PLANS: Const = 50
 #: Bounds on what files may save up or owe, in device seconds, so that neither class is paid for a past of hours.
 _CREDIT_LIMIT: Const = 2.0
@@ -117,7 +119,8 @@ class Planner:
         lead = self._lead_class(waiting)
         first = self._take(self._turn_of(sorted({c.tenant for c in lead})), lead)
         chosen = [first]
-        size = 1 if first.alone else min(self._room(first, waiting), self._fitting(first))
+        longest = self._longest(first, waiting)
+        size = 1 if first.alone else min(self._size, self._fitting(first, longest))
         together = (c for c in waiting if c is not first and not c.alone)
         fits = [c for c in together if c.kind is first.kind and c.padded == first.padded]
         # Only of the same class: on a processor each further window makes a live caption later.
@@ -139,17 +142,19 @@ class Planner:
         measured = device_seconds / (count + self._fixed) * SAMPLE_RATE / batch.padded
         self._cost[batch.kind] += _SMOOTHING * (measured - self._cost[batch.kind])
 
-    def _room(self, first: Candidate, waiting: Sequence[Candidate]) -> int:
-        """How many windows the batch may have: few of files while people watch, since a batch cannot be interrupted."""
+    def _longest(self, first: Candidate, waiting: Sequence[Candidate]) -> float:
+        """Device seconds that a batch may take, which nothing can interrupt: little while people watch."""
         live = any(c.latency is Latency.LIVE for c in waiting)
         self._live_plans = _LIVE_PLANS if live else max(0, self._live_plans - 1)
-        return FILES_BESIDE_LIVE if self._live_plans and first.latency is Latency.BATCH else self._size
+        if first.latency is Latency.LIVE:
+            return LONGEST_BATCH
+        return FILES_BESIDE_LIVE if self._live_plans else math.inf
 
-    def _fitting(self, first: Candidate) -> int:
-        """How many windows of ``first``'s kind and length take no longer than a batch may, which nothing can interrupt."""
-        if first.latency is Latency.BATCH:
+    def _fitting(self, first: Candidate, longest: float) -> int:
+        """How many windows of ``first``'s kind and length take no longer than ``longest``; one at least."""
+        if longest == math.inf:
             return self._size
-        return max(1, round(LONGEST_BATCH / self._estimate(first) - self._fixed))
+        return max(1, round(longest / self._estimate(first) - self._fixed))
 
     def _lead_class(self, waiting: Sequence[Candidate]) -> list[Candidate]:
         """The windows that the batch's first is taken from: of one latency class and one kind."""
