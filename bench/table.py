@@ -111,6 +111,7 @@ ROWS: tuple[Row, ...] = (
         "60",
         ("overload", "{partials back:.0f}, {finals back:.0f}"),
     ),
+    Row("P7", "last final of the runs that ended, s", "", ("overload", "{last final of ended runs:.0f}")),
 )
 
 
