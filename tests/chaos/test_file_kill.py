@@ -30,9 +30,9 @@ from tests.support.topics import create_topics
 pytestmark = pytest.mark.timeout(280)
 
 #: The shipped speech, two minutes, so often.
-TIMES = 2
+TIMES = 3
 #: A worker is killed when so many finals more are committed.
-KILLS = (12,)
+KILLS = (6,)
 
 
 class Reader:
