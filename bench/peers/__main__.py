@@ -22,7 +22,7 @@ from bench.peers.streams import PEERS, Peer, Stream
 from bench.processes import Others, end_as_by_hand, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
 from bench.words import Showing, erased, latencies, percentile
-from kaption.adapters.embedded_kafka import free_port
+from kaption.adapters.ports import free_port
 from kaption.adapters.settings import Settings
 from kaption_gpu.weights import find_weights
 from tests.support.processes import Child

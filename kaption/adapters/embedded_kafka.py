@@ -7,7 +7,6 @@ import asyncio
 import importlib.util
 import os
 import shutil
-import socket
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +17,9 @@ from aiokafka.errors import KafkaConnectionError, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from kaption.adapters.kafka import security
+from kaption.adapters.ports import LOOPBACK, free_port
 from kaption.adapters.settings import Settings
 
-LOOPBACK: Const = "127.0.0.1"
 TRYING_OUT: Const = (
     "The embedded broker is for trying out: it keeps its log in memory and writes it to disk every few seconds, so records "
     "that it acknowledged are lost when it is killed. Use --kafka HOST:PORT, or --kafka apache, for anything you keep."
@@ -44,13 +43,6 @@ class BrokerCommand:
     env: dict[str, str] = field(default_factory=dict)
     prepare: tuple[str, ...] = ()
     durable: bool = True
-
-
-def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
 
 
 def embedded(data: Path, port: int) -> BrokerCommand:

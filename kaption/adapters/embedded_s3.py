@@ -5,10 +5,8 @@ asks for credentials: the others (gRPC, volumes) are on loopback, open to every 
 """
 
 import asyncio
-import contextlib
 import hashlib
 import shutil
-import socket
 import sys
 import tempfile
 import urllib.error
@@ -18,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final as Const
 
+from kaption.adapters.ports import LOOPBACK, free_ports
 from kaption.adapters.s3 import ObjectStore, StoreError, StoreRefusedError
 from kaption.adapters.settings import Settings
 
@@ -25,7 +24,6 @@ __all__ = [
     "StoreCommand", "StoreError", "StoreRefusedError", "answers", "create_buckets", "embedded", "missing_buckets"
 ]  # fmt: skip
 
-LOOPBACK: Const = "127.0.0.1"
 _ROLES: Const = ("master", "volume", "filer")
 #: SIGTERM takes it 16 s; what it acknowledged is in its files before, so a kill loses nothing.
 DRAIN_SECONDS: Const = 3.0
@@ -56,7 +54,7 @@ def embedded(data: Path, port: int, access_key: str, secret_key: str) -> StoreCo
     """
     binary = _binary()
     data.mkdir(parents=True, exist_ok=True)
-    others = _free_ports(2 * len(_ROLES) + 1)
+    others = free_ports(2 * len(_ROLES) + 1)
     argv = [str(binary), "server", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}", "-s3", f"-s3.port={port}"]
     sockets = []
     for number, role in enumerate((*_ROLES, "s3")):
@@ -136,12 +134,3 @@ def _socket(data: Path) -> Path:
         if len(str(inside)) < 100
         else Path(tempfile.gettempdir()) / f"kaption-{hashlib.sha256(bytes(inside)).hexdigest()[:16]}.sock"
     )
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((LOOPBACK, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]

@@ -11,7 +11,8 @@ from typing import Literal
 
 from kaption.adapters import embedded_s3
 from kaption.adapters.aggregate import answers_ready
-from kaption.adapters.embedded_kafka import LOOPBACK, BrokerCommand, answers, apache, embedded, free_port
+from kaption.adapters.embedded_kafka import BrokerCommand, answers, apache, embedded
+from kaption.adapters.ports import LOOPBACK, free_port
 from kaption.adapters.processes import ChildSpec
 from kaption.adapters.settings import Settings, child_environment, inherited_environment
 

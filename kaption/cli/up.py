@@ -15,7 +15,8 @@ import click
 
 from kaption.adapters import embedded_s3, logs, topics
 from kaption.adapters.aggregate import Aggregate, Status
-from kaption.adapters.embedded_kafka import LOOPBACK, TRYING_OUT, BrokerError, free_port
+from kaption.adapters.embedded_kafka import TRYING_OUT, BrokerError
+from kaption.adapters.ports import LOOPBACK, free_port
 from kaption.adapters.processes import ChildFailedError, ChildSpec, Supervisor
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import RESTARTS, Telemetry

@@ -18,8 +18,8 @@ from minio.sse import SseCustomerKey
 from ulid import ULID
 
 from kaption.adapters import topics
-from kaption.adapters.embedded_kafka import free_port
 from kaption.adapters.kafka import security
+from kaption.adapters.ports import free_port
 from kaption.adapters.s3 import ObjectStore
 from kaption.adapters.settings import Settings, child_environment
 from kaption_schemas.headers import event_headers, text_headers

@@ -11,7 +11,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from kaption.adapters import topics
-from kaption.adapters.embedded_kafka import answers, free_port
+from kaption.adapters.embedded_kafka import answers
+from kaption.adapters.ports import free_port
 from kaption.adapters.settings import Settings
 from kaption_schemas.topics import DLQ
 from tests.conftest import MakeSettings

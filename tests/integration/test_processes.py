@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kaption.adapters.aggregate import answers_ready, merge
-from kaption.adapters.embedded_kafka import free_port
+from kaption.adapters.ports import free_port
 from kaption.adapters.processes import Backoff, ChildFailedError, ChildSpec, Supervisor, rotate
 
 CHILD = Path(__file__).parents[1] / "support" / "child.py"

@@ -4,8 +4,8 @@ import asyncio
 import time
 from pathlib import Path
 
-from kaption.adapters.embedded_kafka import free_port
 from kaption.adapters.embedded_s3 import answers, create_buckets, embedded
+from kaption.adapters.ports import free_port
 from kaption.adapters.settings import Settings
 from tests.support.processes import Child
 
