@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 #: Finals of this long go in one transaction, seconds.
 COMMIT_INTERVAL: Const = 0.1
-#: Audio that an open run may hold before its lane is not read on, seconds. More than four finals of 15 s that are held for an open
+#: Audio that an open run may hold before its lane is not read on, seconds. More than four finals of 18 s that are held for an open
 #: end, with 4 s between them, and the piece of a file that is kept back: a lane that stops reading before would wait for ever.
 BACKLOG_SECONDS: Const = {Latency.LIVE: 300.0, Latency.BATCH: 150.0}
 #: Records read but not taken yet; a live one is taken at once.

@@ -120,7 +120,7 @@ class Planner:
         first = self._take(self._turn_of(sorted({c.tenant for c in lead})), lead)
         chosen = [first]
         longest = self._longest(first, waiting)
-        size = 1 if first.alone else min(self._size, self._fitting(first, longest))
+        size = 1 if first.alone else self._fitting(first, longest)
         together = (c for c in waiting if c is not first and not c.alone)
         fits = [c for c in together if c.kind is first.kind and c.padded == first.padded]
         # Only of the same class: on a processor each further window makes a live caption later.
@@ -151,10 +151,8 @@ class Planner:
         return FILES_BESIDE_LIVE if self._live_plans else math.inf
 
     def _fitting(self, first: Candidate, longest: float) -> int:
-        """How many windows of ``first``'s kind and length take no longer than ``longest``; one at least."""
-        if longest == math.inf:
-            return self._size
-        return max(1, round(longest / self._estimate(first) - self._fixed))
+        """How many windows of ``first``'s kind and length take no longer than ``longest``; one at least, ``batch_size`` at most."""
+        return max(1, round(min(self._size, longest / self._estimate(first) - self._fixed)))
 
     def _lead_class(self, waiting: Sequence[Candidate]) -> list[Candidate]:
         """The windows that the batch's first is taken from: of one latency class and one kind."""

@@ -36,7 +36,7 @@ _UNDECODED = Decoded("", None, 0.0, 0.0, 0.0, suppressed=Reason.DECODE_FAILED.va
 #: A file's audio that may be decoded, or in decode, and not be committed, in seconds, all channels together: a crash decodes
 #: it again. Where finals are held for an open end one window more is given out, once all others are committed.
 FILE_AHEAD_SECONDS: Const = 60
-#: Finals that a channel of a live run offers at once, the oldest: as many as a batch has. A pool that is minutes behind has thousands,
+#: Finals that a channel of a live run offers at once, the oldest: as many as a batch has if nobody says otherwise. A pool that is minutes behind has thousands,
 #: and would spend its time on looking through them.
 LIVE_AHEAD: Const = 8
 
