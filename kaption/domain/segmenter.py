@@ -17,7 +17,7 @@ _SECOND = SAMPLE_RATE / VAD_FRAME
 #: Length up to which the segments of a file are joined, in frames: longer ones have no fewer words wrong, see adr/0016.
 JOINED: Const = int(18 * _SECOND)
 #: Frames that the detector hears at once: less than half the cost of one by one, and what lies behind a cut was heard in vain.
-_BLOCK = 31
+_BLOCK = 32
 
 
 @dataclass(frozen=True, slots=True)

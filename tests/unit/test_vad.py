@@ -1,5 +1,7 @@
 """The voice detector hears speech, and nothing that another stream said."""
 
+from itertools import cycle
+
 import numpy as np
 import pytest
 
@@ -38,13 +40,15 @@ def test_streams_share_no_state_and_reset_forgets() -> None:
     assert _probabilities(one, speech) == alone
 
 
-@pytest.mark.parametrize("count", [2, 3, 31])
-def test_frames_together_are_as_frames_alone(count: int) -> None:
-    speech = _speech()
-    detector, together = SileroDetector(), list[float]()
-    for at in range(0, speech.size // VAD_FRAME * VAD_FRAME, count * VAD_FRAME):
-        piece = speech[at : at + count * VAD_FRAME]
-        together += detector(piece[: piece.size // VAD_FRAME * VAD_FRAME])
+@pytest.mark.parametrize("counts", [(2,), (3,), (32,), (1, 2), (3, 1, 1, 33), (31, 5, 4)])
+def test_frames_together_are_as_frames_alone(counts: tuple[int, ...]) -> None:
+    speech, count = _speech(), cycle(counts)
+    speech = speech[: speech.size // VAD_FRAME * VAD_FRAME]
+    detector, together, at = SileroDetector(), list[float](), 0
+    while at < speech.size:
+        end = at + next(count) * VAD_FRAME
+        together += detector(speech[at:end])
+        at = end
     assert together == _probabilities(SileroDetector(), speech)
 
 

@@ -7,7 +7,6 @@ compile (HAZARDS, OpenVINO 2).
 
 import json
 import queue
-import sys
 import threading
 from dataclasses import dataclass
 from importlib.resources import files
@@ -19,11 +18,7 @@ import numpy.typing as npt
 
 from kaption_gpu.backends.ct2_file import Floats, layers, read_arrays, whisper_state
 from kaption_gpu.backends.runtime import Mel
-
-# Its converters report their use unless somebody opted out; without the package they cannot (HAZARDS, OpenVINO 3).
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # Python's own way to forbid an import
-import openvino as ov  # noqa: E402
-from openvino import opset15 as op  # noqa: E402
+from kaption_gpu.quiet_openvino import op, ov
 
 Node = Any  # OpenVINO's graph nodes have no types of their own
 #: Levels of an 8-bit activation (asymmetric) and of a weight (symmetric).
