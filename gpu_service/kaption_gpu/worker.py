@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 POLL_RECORDS: Const = 200
 _POLL_MS: Const = 200
 #: Each fetch costs a millisecond or two, here and in the broker: with many streams a little later brings more. The second holds
-#: while partials are thinned, when processor time is what captions wait for.
+#: while finals are late, when processor time is what they wait for.
 _READ_PAUSE_SECONDS: Const = (0.03, 0.2)
 _TICK_SECONDS: Const = 1.0
 _WAKE_SECONDS: Const = 0.25
@@ -245,7 +245,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                     self._offer(await self._consumer.getmany(tp, timeout_ms=0, max_records=POLL_RECORDS))
         if got:
             self._wake.set()
-            await asyncio.sleep(_READ_PAUSE_SECONDS[self._overload.step >= Step.PARTIALS_THINNED])
+            await asyncio.sleep(_READ_PAUSE_SECONDS[self._overload.finals_late])
 
     def _offer(self, records: dict[TopicPartition, list[Any]]) -> None:
         for tp, batch in records.items():
