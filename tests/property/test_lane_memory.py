@@ -252,3 +252,28 @@ def test_a_full_pool_turns_a_new_run_away_and_a_replay_repeats_it() -> None:
     outputs = [output.split()[0] for output in broker.outputs if "@" in output]
     assert outputs == ["overloaded@2", "run_closed@3", "run_closed@4"]
     assert after.open_runs == 2
+
+
+def _superseded() -> list[ConsumerRecord]:
+    """A run that has a segment and nothing behind it, and the run that takes its stream over, with its end."""
+    first = [record(n, "a", 1, Type.CHUNK, n, 7) for n in range(4)]
+    second = [record(4 + n, "a", 2, Type.CHUNK, n, 9) for n in range(4)]
+    return [*first, *second, record(8, "a", 2, Type.ENDED, 3, 0)]
+
+
+def test_a_run_goes_out_after_the_run_before_it_on_its_stream() -> None:
+    broker = Committed()
+    memory = broker.open(0)
+    for item in [*_superseded(), record(9, "b", 3, Type.CHUNK, 0, 7)]:
+        take(memory, item)
+    assert {key.run[-2:] for key, _ in memory.wants(0)} == {"01", "03"}, "the second run of `a` waits, `b` does not"
+    decode(memory)
+    assert {key.run[-2:] for key, _ in memory.wants(0)} == {"03"}, "until the first is closed and committed"
+    broker.commit(memory, 1)
+    decode(memory)
+    broker.commit(memory, 2)
+    reasons = [
+        reason for output in broker.outputs for reason in ("superseded", "ended") if f'"reason":"{reason}"' in output
+    ]
+    assert reasons == ["superseded", "ended"]
+    assert memory.open_runs == 1
