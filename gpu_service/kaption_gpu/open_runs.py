@@ -12,7 +12,10 @@ from kaption_gpu.progress import FileProgress
 
 @dataclass(slots=True, eq=False)
 class OpenRun:
-    """One open run. ``needs`` is the offset that its stored snapshot must be replayed from."""
+    """One open run. ``needs`` is the offset that its stored snapshot must be replayed from.
+
+    ``raw`` are the records that were dead-lettered, or may be, by their offset.
+    """
 
     key: RunKey
     session: LaneSession

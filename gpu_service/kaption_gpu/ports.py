@@ -1,6 +1,6 @@
 """What the pool asks of a session, so that lanes and loop run in tests without a model. ``kaption.domain.session`` fits."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from kaption.domain.decoding import Decoded, Kind, Window
@@ -61,6 +61,10 @@ class LaneSession(Protocol):
     @property
     def next_sequence(self) -> int:
         """The sequence that is awaited: what comes before it was taken, or is missing for good."""
+
+    @property
+    def undecided(self) -> Collection[int]:
+        """Offsets of the records that were taken and may still be dead-lettered."""
 
     def feed(self, record: AudioRecord) -> Sequence[Output]:
         """Take the run's next record."""

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 S = TypeVar("S", np.int16, np.float32)
-_ROOM = 1 << 14
+#: Room for this many samples more at least, or a quarter: what was dropped stays in memory until all of it is full.
+_ROOM = 1 << 15
 
 
 class Samples(Generic[S]):
@@ -52,7 +53,8 @@ class Samples(Generic[S]):
         self._size = min(max(end - self.start, 0), self._size)
 
     def _make_room(self, more: int) -> None:
-        """Move what is here to the front of an array with twice the room it needs."""
-        data = np.zeros(2 * (self._size + more), self._data.dtype)
+        """Move what is here to the front of an array with some room more than it needs."""
+        need = self._size + more
+        data = np.zeros(need + max(_ROOM, need // 4), self._data.dtype)
         data[: self._size] = self._data[self._first : self._first + self._size]
         self._data, self._first = data, 0

@@ -64,6 +64,11 @@ class Session:
         """The sequence that is awaited."""
         return self.order.next
 
+    @property
+    def undecided(self) -> set[int]:
+        """Offsets of the records that wait for one before them: they may still be refused."""
+        return {record.offset for record in self.order.waiting}
+
     # -- records in ------------------------------------------------------------------------------------------------
 
     def feed(self, record: AudioRecord) -> list[Output]:

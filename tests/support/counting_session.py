@@ -54,6 +54,10 @@ class CountingSession:
     def ended(self) -> bool:
         return self.closing is not None
 
+    @property
+    def undecided(self) -> tuple[int, ...]:
+        return ()
+
     def feed(self, record: AudioRecord) -> list[Output]:
         if self.closing:
             return [] if record.kind is Type.ENDED else [DeadLetter(record.offset, Reason.RUN_CLOSED)]

@@ -1,0 +1,58 @@
+"""A lane keeps a record of a run only while it may have to be dead-lettered."""
+
+from aiokafka.structs import ConsumerRecord
+
+from kaption.domain.outputs import Latency, RunKey
+from kaption.domain.session import Session
+from kaption_gpu.lane_data import SavedLane, Source
+from kaption_gpu.memory import LaneMemory
+from kaption_gpu.records import parse
+from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
+from kaption_schemas.topics import LIVE, Type
+from tests.support.runs import CONFIG, PORTS
+
+RUN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
+SAMPLES = 1600
+
+
+class RealSessions:
+    """Makes real sessions without a model."""
+
+    def new(self, key: RunKey, latency: Latency) -> Session:
+        return Session(key, latency, CONFIG, PORTS)
+
+    def restore(self, snapshot: bytes) -> Session:
+        return Session.restore(snapshot, CONFIG, PORTS)
+
+
+def frame(offset: int, number: int, first: int) -> ConsumerRecord:
+    extra = {"received": "1", "sequence": sequence(number), "firstsample": str(first)}
+    headers = event_headers(Type.CHUNK, id="x", source="x", run=RUN, content_type=pcm_type(16_000, 1), extra=extra)
+    body = bytes([offset + 1]) * (2 * SAMPLES)
+    return ConsumerRecord(LIVE.name, 0, offset, 1000, 1, b"default/call", body, None, 0, 0, tuple(headers))
+
+
+def test_a_frame_that_waited_and_overlaps_is_dead_lettered_as_it_came() -> None:
+    memory = LaneMemory(
+        Source(Latency.LIVE, 0), RealSessions(), SavedLane((), {}, 0), position=0, epoch=0, silence_ms=0
+    )
+    log = [frame(0, 0, 0), frame(1, 2, SAMPLES), frame(2, 1, SAMPLES)]
+    for record in log[:2]:
+        memory.take(record, parse(record, Latency.LIVE))
+    assert memory.kept_records == 1, "the first was taken, the second waits for the one before it"
+    memory.take(log[2], parse(log[2], Latency.LIVE))
+    draft = memory.draft(2000)
+    assert draft is not None
+    [letter] = [m for m in draft.messages if "errors.offset" in text_headers(m.headers)]
+    assert text_headers(letter.headers)["errors.reason"] == "samples_overlap"
+    assert (text_headers(letter.headers)["errors.offset"], letter.value) == ("1", log[1].value)
+
+
+def test_a_backlog_keeps_no_records() -> None:
+    memory = LaneMemory(
+        Source(Latency.LIVE, 0), RealSessions(), SavedLane((), {}, 0), position=0, epoch=0, silence_ms=0
+    )
+    for number in range(100):
+        record = frame(number, number, number * SAMPLES)
+        memory.take(record, parse(record, Latency.LIVE))
+    assert memory.kept_records == 0
