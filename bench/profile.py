@@ -33,6 +33,8 @@ SETTLE_SECONDS = 10.0
 SMALL = 0.004
 _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>[^:()]*)(?::\d+)?\)$")
 _THREAD = re.compile(r"^thread \((?P<id>\d+)\)(?:: (?P<name>.*))?$")
+#: Where an event loop waits for something to happen: no work, whoever runs the loop.
+_WAITING = "select (selectors.py"
 #: Methods of a backend's runtime that compute outside Python.
 _NATIVE = ("encode", "generate", "align", "detect")
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#bab0ac")
@@ -64,13 +66,13 @@ def subject(frames: Sequence[str]) -> str:
 
 
 def read_samples(lines: Iterable[str]) -> dict[int, Counter[str]]:
-    """py-spy's raw output with threads: for each thread's id how many samples were about what."""
+    """py-spy's raw output with threads: for each thread's id how many samples were about what; an event loop that waits is left out."""
     threads: dict[int, Counter[str]] = {}
     for line in lines:
         stack, _, count = line.rstrip("\n").rpartition(" ")
         first, *frames = stack.split(";")
         found = _THREAD.match(first)
-        if found:
+        if found and not (frames and frames[-1].startswith(_WAITING)):
             threads.setdefault(int(found["id"]), Counter())[subject(frames)] += int(count)
     return threads
 
@@ -92,10 +94,15 @@ def attribute(used: dict[int, float], samples: dict[int, Counter[str]]) -> dict[
     return dict(parts)
 
 
+def _title(name: str) -> str:
+    """A process's name in the picture, from its command line without folders."""
+    return "Kafka (Java)" if name.startswith("java") else name.rsplit(maxsplit=1)[-1]
+
+
 async def sampled(up: Up, seconds: float, folder: Path) -> list[Bar]:
     """Sample every process of ``up`` and this one for so long."""
     pids = [os.getpid(), *below(up.child.pid)]
-    names = {pid: usage(pid).name.split()[-1] if pid != os.getpid() else "this client" for pid in pids}
+    names = {pid: _title(usage(pid).name) if pid != os.getpid() else "this client" for pid in pids}
     python = [pid for pid in pids if "python" in os.readlink(f"/proc/{pid}/exe")]
     before = {pid: thread_seconds(pid) for pid in pids}
     files = {pid: folder / f"{pid}.raw" for pid in python}
