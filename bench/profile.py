@@ -34,7 +34,7 @@ SMALL = 0.004
 _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>[^:()]*)(?::\d+)?\)$")
 _THREAD = re.compile(r"^thread \((?P<id>\d+)\)(?:: (?P<name>.*))?$")
 #: Where an event loop waits for something to happen: no work, whoever runs the loop.
-_WAITING = "select (selectors.py"
+_WAITING = ".select (selectors.py"
 #: Methods of a backend's runtime that compute outside Python.
 _NATIVE = ("encode", "generate", "align", "detect")
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#9d755d", "#bab0ac")
@@ -72,7 +72,7 @@ def read_samples(lines: Iterable[str]) -> dict[int, Counter[str]]:
         stack, _, count = line.rstrip("\n").rpartition(" ")
         first, *frames = stack.split(";")
         found = _THREAD.match(first)
-        if found and not (frames and frames[-1].startswith(_WAITING)):
+        if found and not (frames and _WAITING in frames[-1]):
             threads.setdefault(int(found["id"]), Counter())[subject(frames)] += int(count)
     return threads
 

@@ -7,7 +7,7 @@ from bench.profile import Bar, attribute, draw, read_samples, subject
 RAW = """\
 thread (11): MainThread;<module> (kaption_gpu/__main__.py);run (asyncio/runners.py);feed (kaption/domain/session.py:59) 30
 thread (11): MainThread;<module> (kaption_gpu/__main__.py);_select (asyncio/selectors.py:9);send (aiokafka/conn.py:4) 10
-thread (11): MainThread;<module> (kaption_gpu/__main__.py);run_forever (asyncio/base_events.py:3);select (selectors.py:468) 900
+thread (11): MainThread;<module> (kaption_gpu/__main__.py);run_forever (asyncio/base_events.py:3);EpollSelector.select (selectors.py:468) 900
 thread (12): executor;work (kaption_gpu/executor.py);CTranslate2Runtime.generate (kaption_gpu/backends/faster_whisper.py:59) 60
 thread (12): executor;work (kaption_gpu/executor.py);PairedRuntime.encode (kaption_gpu/backends/pairs.py:50) 20
 """
