@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 POLL_RECORDS: Const = 200
 _POLL_MS: Const = 200
 #: Each fetch costs a millisecond or two, here and in the broker: with many streams a little later brings more. The second holds
-#: while finals are late, when processor time is what they wait for.
+#: while finals are late, when processor time is what they wait for, and every lane's share was enough to read all there was.
 _READ_PAUSE_SECONDS: Const = (0.03, 0.2)
 _TICK_SECONDS: Const = 1.0
 _WAKE_SECONDS: Const = 0.25
@@ -237,15 +237,17 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     async def _read(self, first: dict[TopicPartition, list[Any]]) -> None:
         """Hand ``first`` to its lanes, and let every other lane have its share."""
-        got = bool(first)
         self._offer(first)
-        if first:
-            for tp, lane in list(self.lanes.items()):
-                if tp not in first and not lane.paused and tp in self._consumer.assignment():
-                    self._offer(await self._consumer.getmany(tp, timeout_ms=0, max_records=POLL_RECORDS))
-        if got:
-            self._wake.set()
-            await asyncio.sleep(_READ_PAUSE_SECONDS[self._overload.finals_late])
+        if not first:
+            return
+        most = max(map(len, first.values()))
+        for tp, lane in list(self.lanes.items()):
+            if tp not in first and not lane.paused and tp in self._consumer.assignment():
+                share = await self._consumer.getmany(tp, timeout_ms=0, max_records=POLL_RECORDS)
+                self._offer(share)
+                most = max(most, *map(len, share.values()), 0)
+        self._wake.set()
+        await asyncio.sleep(_READ_PAUSE_SECONDS[self._overload.finals_late and most < POLL_RECORDS])
 
     def _offer(self, records: dict[TopicPartition, list[Any]]) -> None:
         for tp, batch in records.items():

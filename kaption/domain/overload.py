@@ -44,7 +44,7 @@ PARTIAL_SECONDS: Const = 1.0
 #: New runs are refused when finals are later than this and have not caught up for ``HOLD_SECONDS``, with a busy device.
 LATE_SECONDS: Const = 10.0
 BUSY: Const = 0.8
-#: They are taken again when finals are no later than this, and until then the pool reads less often.
+#: They are taken again when finals are no later than this.
 EARLY_SECONDS: Const = 2.0
 #: How long a sign must last; a lower step is taken only after so long.
 HOLD_SECONDS: Const = 10.0
@@ -65,8 +65,8 @@ class Overload:
 
     @property
     def finals_late(self) -> bool:
-        """Whether finals were late when it was last looked."""
-        return bool(self._seen) and self._seen[-1][1].late_s > EARLY_SECONDS
+        """Whether a final had been waiting for ``EARLY_SECONDS`` when it was last looked; how far reading is behind does not count."""
+        return bool(self._seen) and self._seen[-1][1].final_s > EARLY_SECONDS
 
     def observe(self, now: float, signs: Signs) -> bool:
         """Take the signs at second ``now`` of any clock that goes forward; whether the step has changed."""

@@ -86,3 +86,12 @@ def test_runs_are_refused_last_and_only_while_finals_are_late(lasting: list[tupl
             assert len(since) > HOLD_SECONDS
             assert all(s.late_s > LATE_SECONDS and s.busy >= BUSY for s in since)
             assert found[second - 1] is not Step.NOTHING, "partials go first"
+
+
+def test_late_reading_is_no_late_final() -> None:
+    pool = Overload()
+    assert not pool.finals_late
+    pool.observe(0.0, late(EARLY_SECONDS + 1))
+    assert pool.finals_late
+    pool.observe(1.0, Signs(1.0, 9.0, EARLY_SECONDS, LATE_SECONDS, files=False))
+    assert not pool.finals_late, "reading less often would only make it later"
