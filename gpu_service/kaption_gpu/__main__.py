@@ -76,10 +76,9 @@ async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_b
     health = Health(telemetry.prometheus)
     await health.start(settings, NAME)
     try:
-        # The detector's networks too, before the first record waits for them.
-        (backend, costs), _ = await asyncio.gather(
-            load(partial(make, settings), settings.executors, settings.batch_size), asyncio.to_thread(SileroDetector)
-        )
+        backend, costs = await load(partial(make, settings), settings.executors, settings.batch_size)
+        # Its networks before the first record waits for them, and not beside what is measured above.
+        await asyncio.to_thread(SileroDetector)
         ports = Ports(SileroDetector, PresidioRedactor(), backend.info)
         metrics = PoolMetrics(telemetry, backend.info, settings.executors)
         sessions = RealSessions(session_config(settings), ports)
