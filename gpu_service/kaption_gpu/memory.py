@@ -130,11 +130,8 @@ class LaneMemory:
             run.anchor = (audio.first_sample + audio.samples, audio.rate, audio.received_ms)
             if run.progress:
                 run.progress.heard(incoming, split=run.split)
-        outputs = run.session.feed(audio)
-        refused = any(isinstance(output, DeadLetter) and output.offset == record.offset for output in outputs)
-        if not refused and record.offset not in run.session.undecided:
-            del run.raw[record.offset]  # else a backlog would hold each record beside its audio
-        self._collect(run, outputs, record.timestamp)
+        self._collect(run, run.session.feed(audio), record.timestamp)
+        run.forget_decided()
 
     def take_unavailable(self, record: ConsumerRecord, incoming: Incoming) -> None:
         """Take a batch chunk whose bytes cannot be read: the record is dead-lettered, the session gets a gap."""
@@ -207,11 +204,6 @@ class LaneMemory:
     def open_runs(self) -> int:
         """Runs that are open."""
         return len(self._runs)
-
-    @property
-    def kept_records(self) -> int:
-        """Records that are held since they were dead-lettered, or may be."""
-        return sum(len(run.raw) for run in self._runs)
 
     def backlog_seconds(self) -> float:
         """Audio that no final covers yet, in all sessions."""
@@ -376,8 +368,6 @@ class LaneMemory:
     def _save(self, run: OpenRun, now_ms: int) -> Message:
         run.needs, run.saved_ms, run.touched = self._reached(run), now_ms, False
         run.pending.clear()
-        while run.raw and (oldest := next(iter(run.raw))) < run.needs:  # they came in order
-            del run.raw[oldest]
         session = run.session
         marks = SnapshotMarks(self.source.latency, session.closed, run.needs, run.began, run.ref, session.next_sequence)
         return snapshot_message(run.key, session.snapshot(), marks)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from aiokafka.structs import ConsumerRecord
 
-from kaption.domain.outputs import Durable, RunKey
+from kaption.domain.outputs import DeadLetter, Durable, RunKey
 from kaption_gpu.ports import LaneSession
 from kaption_gpu.progress import FileProgress
 
@@ -14,7 +14,7 @@ from kaption_gpu.progress import FileProgress
 class OpenRun:
     """One open run. ``needs`` is the offset that its stored snapshot must be replayed from.
 
-    ``raw`` are the records that were dead-lettered, or may be, by their offset.
+    ``raw`` are the records that are to be dead-lettered, or may be, by their offset.
     """
 
     key: RunKey
@@ -33,6 +33,11 @@ class OpenRun:
     anchor: tuple[int, int, int] | None = None
     #: A file's; a live run has none.
     progress: FileProgress | None = None
+
+    def forget_decided(self) -> None:
+        """Keep only records that may have to be dead-lettered: a backlog would hold each of them beside its audio."""
+        kept = {*self.session.undecided, *(o.offset for o in self.pending if isinstance(o, DeadLetter))}
+        self.raw = {offset: record for offset, record in self.raw.items() if offset in kept}
 
     @property
     def split(self) -> bool:
