@@ -2,7 +2,7 @@
 
     .venv/bin/python -m bench.plot [--picture bench/results/latency.svg]
 
-Both axes are logarithmic: peers are ten times as late with four streams as with one. Solid lines: 95th percentile until a word is shown; dashed:
+Both axes are logarithmic: peers are two to ten times as late with four streams as with one. Solid lines: 95th percentile until a word is shown; dashed:
 until it is committed (see bench/README.md).
 """
 

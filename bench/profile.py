@@ -72,8 +72,10 @@ def read_samples(lines: Iterable[str]) -> dict[int, Counter[str]]:
         stack, _, count = line.rstrip("\n").rpartition(" ")
         first, *frames = stack.split(";")
         found = _THREAD.match(first)
-        if found and not (frames and _WAITING in frames[-1]):
-            threads.setdefault(int(found["id"]), Counter())[subject(frames)] += int(count)
+        if found:
+            counts = threads.setdefault(int(found["id"]), Counter())
+            if not (frames and _WAITING in frames[-1]):
+                counts[subject(frames)] += int(count)
     return threads
 
 
@@ -87,7 +89,8 @@ def attribute(used: dict[int, float], samples: dict[int, Counter[str]]) -> dict[
     for counts in samples.values():
         native.update({what: n for what, n in counts.items() if what in _NATIVE})
     for thread, seconds in used.items():
-        counts = samples.get(thread) or native or Counter({"other": 1})
+        other = Counter({"other": 1})
+        counts = samples.get(thread, native) or other
         total = sum(counts.values())
         for what, count in counts.items():
             parts[what] += seconds * count / total  # type: ignore[assignment]  # a counter of seconds
