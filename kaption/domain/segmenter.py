@@ -16,7 +16,7 @@ from kaption.domain.decoding import SAMPLE_RATE, VAD_FRAME, Audio, VoiceDetector
 _SECOND = SAMPLE_RATE / VAD_FRAME
 #: Length up to which the segments of a file are joined, in frames: longer ones have no fewer words wrong, see adr/0016.
 JOINED: Const = int(18 * _SECOND)
-#: Frames that the detector hears at once: less than half the cost of one by one, and what lies behind a cut was heard in vain.
+#: Frames that the detector hears at once: a number that costs it least (one of ``kaption_gpu.vad``'s), and what lies behind a cut was heard in vain.
 _BLOCK = 32
 
 
