@@ -88,8 +88,8 @@ def attribute(used: dict[int, float], samples: dict[int, Counter[str]]) -> dict[
     native: Counter[str] = Counter()
     for counts in samples.values():
         native.update({what: n for what, n in counts.items() if what in _NATIVE})
+    other = Counter({"other": 1})
     for thread, seconds in used.items():
-        other = Counter({"other": 1})
         counts = samples.get(thread, native) or other
         total = sum(counts.values())
         for what, count in counts.items():

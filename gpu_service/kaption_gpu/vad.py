@@ -1,6 +1,6 @@
 """Voice detection: Silero's ONNX file inside faster-whisper, run by OpenVINO: the networks are the process's, a small state is a stream's.
 
-OpenVINO takes half the time of ONNX Runtime for a few frames and 0.4 of it for many. Its results are the same whatever frames
+OpenVINO takes about half the time of ONNX Runtime (docs/adr/0017). Its results are the same whatever frames
 are given together, but for a frame alone (HAZARDS, OpenVINO 4): so none is.
 """
 

@@ -39,9 +39,10 @@ log = logging.getLogger(__name__)
 #: Records that one lane may take in one poll.
 POLL_RECORDS: Const = 200
 _POLL_MS: Const = 200
-#: Each fetch costs a millisecond or two, here and in the broker: with many streams a little later brings more. The second holds
-#: while finals are late, when processor time is what they wait for, and every lane's share was enough to read all there was.
-_READ_PAUSE_SECONDS: Const = (0.03, 0.2)
+#: Each fetch costs a millisecond or two, here and in the broker: with many streams a little later brings more.
+_READ_PAUSE_SECONDS: Const = 0.03
+#: The same while finals are late, when processor time is what they wait for, and no fetch left anything behind.
+_LATE_READ_PAUSE_SECONDS: Const = 0.2
 _TICK_SECONDS: Const = 1.0
 _WAKE_SECONDS: Const = 0.25
 _STOP_SECONDS: Const = 10.0
@@ -237,24 +238,25 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     async def _read(self, first: dict[TopicPartition, list[Any]]) -> None:
         """Hand ``first`` to its lanes, and let every other lane have its share."""
-        self._offer(first)
-        if not first:
+        most = self._offer(first)
+        if not most:
             return
-        most = max(map(len, first.values()))
         for tp, lane in list(self.lanes.items()):
             if tp not in first and not lane.paused and tp in self._consumer.assignment():
                 share = await self._consumer.getmany(tp, timeout_ms=0, max_records=POLL_RECORDS)
-                self._offer(share)
-                most = max(most, *map(len, share.values()), 0)
+                most = max(most, self._offer(share))
         self._wake.set()
-        await asyncio.sleep(_READ_PAUSE_SECONDS[self._overload.finals_late and most < POLL_RECORDS])
+        spare = self._overload.finals_late and most < POLL_RECORDS
+        await asyncio.sleep(_LATE_READ_PAUSE_SECONDS if spare else _READ_PAUSE_SECONDS)
 
-    def _offer(self, records: dict[TopicPartition, list[Any]]) -> None:
+    def _offer(self, records: dict[TopicPartition, list[Any]]) -> int:
+        """Hand records to their lanes; how many there were."""
         for tp, batch in records.items():
             if lane := self.lanes.get(tp):
                 self._parts.tracing.poll(lane.source, batch)
                 lane.offer(batch)
                 lane.pump()
+        return sum(map(len, records.values()))
 
     # Plan, execute, apply
 

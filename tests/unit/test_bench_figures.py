@@ -5,6 +5,7 @@ import pytest
 from bench.figures import Result, spread
 from bench.overload import back
 from bench.peers.streams import WhisperLive, WhisperLiveKit
+from bench.plot import draw, series
 from bench.table import ROWS, render, written
 
 
@@ -57,3 +58,15 @@ def test_several_runs_are_a_median_with_their_spread() -> None:
     result = Result("live", "2026-11-25", "abc", "a machine", "python -m bench.live --runs 3", figures)
     assert written(result, "{shown p95:.2f}") == "1.60 (1.50 to 1.90)"
     assert spread([{"shown p95": 1.5}]) == {"shown p95": 1.5}
+
+
+def test_the_plot_has_each_system_that_was_measured_by_its_streams() -> None:
+    def result(late: float) -> Result:
+        return Result("live", "", "", "", "", {"shown p95": late, "committed p95": 2 * late})
+
+    found = {"live-16": result(0.9), "live-1": result(0.5), "live-base-11": result(1.4), "whisperlive-1": result(2.4)}
+    assert series(found, "live", "shown p95") == [(1, 0.5), (16, 0.9)]
+    picture = draw(found)
+    assert ">Kaption<" in picture
+    assert ">WhisperLive<" in picture
+    assert ">WhisperLiveKit<" not in picture

@@ -34,6 +34,13 @@ def test_threads_without_python_get_what_executors_wait_for() -> None:
     assert parts["encode"] == pytest.approx(0.2)
 
 
+def test_an_event_loop_that_only_waited_gets_none_of_the_runtimes_time() -> None:
+    waiting = "thread (14): loop;run (asyncio/runners.py);EpollSelector.select (selectors.py:468) 9"
+    parts = attribute({12: 0.4, 14: 0.1}, read_samples([*RAW.splitlines(), waiting]))
+    assert parts["other"] == pytest.approx(0.1)
+    assert parts["generate"] + parts["encode"] == pytest.approx(0.4)
+
+
 def test_the_picture_names_every_part() -> None:
     picture = draw([Bar("pool", {"generate": 0.6, "a<b": 0.2}), Bar("java", {"all of it": 0.1})], "load")
     assert picture.startswith("<svg")

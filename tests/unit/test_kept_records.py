@@ -4,8 +4,8 @@ import weakref
 
 from aiokafka.structs import ConsumerRecord
 
-from kaption.domain.outputs import Latency, RunKey
-from kaption.domain.session import Session
+from kaption.domain.outputs import Latency
+from kaption_gpu.__main__ import RealSessions
 from kaption_gpu.lane_data import SavedLane, Source
 from kaption_gpu.memory import LaneMemory
 from kaption_gpu.records import parse
@@ -15,16 +15,6 @@ from tests.support.runs import CONFIG, PORTS
 
 RUN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
 SAMPLES = 1600
-
-
-class RealSessions:
-    """Makes real sessions without a model."""
-
-    def new(self, key: RunKey, latency: Latency) -> Session:
-        return Session(key, latency, CONFIG, PORTS)
-
-    def restore(self, snapshot: bytes) -> Session:
-        return Session.restore(snapshot, CONFIG, PORTS)
 
 
 def frame(offset: int, number: int, first: int) -> ConsumerRecord:
@@ -41,7 +31,9 @@ def take(memory: LaneMemory, record: ConsumerRecord) -> "weakref.ref[ConsumerRec
 
 
 def lane() -> LaneMemory:
-    return LaneMemory(Source(Latency.LIVE, 0), RealSessions(), SavedLane((), {}, 0), position=0, epoch=0, silence_ms=0)
+    return LaneMemory(
+        Source(Latency.LIVE, 0), RealSessions(CONFIG, PORTS), SavedLane((), {}, 0), position=0, epoch=0, silence_ms=0
+    )
 
 
 def test_a_frame_that_waited_and_overlaps_is_dead_lettered_as_it_came() -> None:
