@@ -2,10 +2,13 @@
 
 LocalAgreement: Liu, Spanakis and Niehues, "Low-Latency Sequence-to-Sequence Speech Recognition and Translation by Partial
 Hypothesis Selection", Interspeech 2020. There two hypotheses in a row decide. Ours may be 0.4 s apart and then make the same
-mistake, so the oldest that counts has heard ``AGREE_SECONDS`` less (ADR 12). What was agreed once never changes (promise 3).
+mistake, so the oldest that counts has heard ``AGREE_SECONDS`` less; a word on which they never agree is decided by most (ADR 12).
+What was agreed once never changes (promise 3).
 """
 
 import re
+from collections import Counter
+from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Final as Const
 
@@ -13,6 +16,9 @@ from kaption.domain.decoding import SAMPLE_RATE
 
 #: Audio by which two hypotheses must differ for their agreement to count.
 AGREE_SECONDS: Const = 0.6
+#: A word that goes to and fro is stable as most say it, once every hypothesis of so much audio has a word there, and there are so many.
+VOTE_SECONDS: Const = 1.8
+VOTERS: Const = 5
 _NOT_WORD = re.compile(r"[^\w]+")
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -35,21 +41,30 @@ class Agreement:
     def __init__(self) -> None:
         self.stable: tuple[str, ...] = ()
         self.tail: tuple[str, ...] = ()
-        # Up to where each heard, and what it says behind the stable words: the youngest that counts, and all since.
+        # Up to where each heard, and what it says behind the stable words: the youngest that may vote, and all since.
         self._since: list[tuple[int, tuple[str, ...]]] = []
 
     def update(self, text: str, heard: int) -> None:
         """Take the newest hypothesis of the whole segment, which heard it up to the 16 kHz position ``heard``."""
         words = text.split()
         rest = tuple(words[self._behind_stable(words) :])
-        counting = [n for n, (end, _) in enumerate(self._since) if heard - end >= AGREE_SECONDS * SAMPLE_RATE]
-        agreed = 0
-        if counting:
-            del self._since[: counting[-1]]
-            agreed = min(_common(earlier, rest) for _, earlier in self._since)
-        self.stable += rest[:agreed]
-        self.tail = rest[agreed:]
-        self._since = [*((end, earlier[agreed:]) for end, earlier in self._since), (heard, self.tail)]
+        counting = self._heard_before(heard, AGREE_SECONDS)
+        agreed = rest[: _agreed(counting, rest)]
+        voters = self._heard_before(heard, VOTE_SECONDS)
+        voted = _vote([said[len(agreed) :] for said in (*voters, rest)])
+        if voted is not None:
+            place = len(agreed) + 1
+            behind = _agreed([said[place:] for said in counting], rest[place:])
+            agreed = (*agreed, voted, *rest[place : place + behind])
+        self.stable += agreed
+        self.tail = rest[len(agreed) :]
+        kept = self._since[-len(voters) :] if voters else self._since
+        self._since = [*((end, said[len(agreed) :]) for end, said in kept), (heard, self.tail)]
+
+    def _heard_before(self, heard: int, seconds: float) -> list[tuple[str, ...]]:
+        """The youngest hypothesis that heard ``seconds`` less, and all since; none where all are younger."""
+        old = sum(heard - end >= seconds * SAMPLE_RATE for end, _ in self._since)
+        return [said for _, said in self._since[old - 1 :]] if old else []
 
     def _behind_stable(self, words: list[str]) -> int:
         """Where ``words`` continue behind the stable ones, also where they now say some of those otherwise."""
@@ -66,6 +81,20 @@ class Agreement:
         last = blocks[-1]
         missing = len(done) - (last.a + last.size)
         return min(last.b + last.size + missing, len(now))
+
+
+def _agreed(earlier: Sequence[tuple[str, ...]], newest: tuple[str, ...]) -> int:
+    """How many words of ``newest`` all of ``earlier`` begin with; none where there is nothing earlier."""
+    return min((_common(said, newest) for said in earlier), default=0)
+
+
+def _vote(hypotheses: Sequence[tuple[str, ...]]) -> str | None:
+    """The first word that more than half of ``hypotheses`` (oldest first) say, as the newest of these writes it."""
+    first = [said[0] for said in hypotheses if said]
+    if len(hypotheses) < VOTERS or len(first) < len(hypotheses):
+        return None
+    word, count = Counter(map(plain, first)).most_common(1)[0]
+    return next(said for said in reversed(first) if plain(said) == word) if 2 * count > len(first) else None
 
 
 def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:

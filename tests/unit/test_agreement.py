@@ -48,6 +48,38 @@ def test_what_follows_stable_words_that_a_hypothesis_says_otherwise_is_found() -
     assert found.tail == ("the", "menu")
 
 
+FLIPS = tuple((n / 2, f"menu {word} to lock") for n, word in enumerate(("due", "2", "2", "to", "two", "2")))
+
+
+def test_a_word_that_goes_to_and_fro_is_stable_as_most_say_it_and_what_follows_with_it() -> None:
+    before = after(*FLIPS)
+    assert (before.stable, before.tail) == (("menu",), ("2", "to", "lock"))
+    found = after(*FLIPS, (3, "menu to to lock the"))
+    assert (found.stable, found.tail) == (("menu", "2", "to", "lock"), ("the",))
+
+
+def test_a_few_hypotheses_make_no_vote() -> None:
+    assert after((0, "to lock"), (2, "two lock"), (2.5, "to lock"), (3, "to lock")).stable == ()
+
+
+def test_a_word_that_no_half_says_stays_open() -> None:
+    said = ("to", "due", "do", "too", "true", "blue", "who")
+    assert after(*((n / 2, f"{word} lock") for n, word in enumerate(said))).stable == ()
+
+
+def test_who_has_no_word_there_yet_stops_the_vote() -> None:
+    said = ("menu", "menu 2", "menu to", "menu 2", "menu two", "menu to", "menu 2")
+    assert after(*((n / 2, text) for n, text in enumerate(said))).stable == ("menu",)
+
+
+def test_what_is_too_old_to_vote_is_forgotten() -> None:
+    agreement = Agreement()
+    for steps in range(100):
+        agreement.update("to" if steps % 2 else "due", steps * STEP // 2)
+        agreement.update("", steps * STEP // 2)
+    assert len(agreement._since) < 20  # what is kept is what this is about
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.lists(st.sampled_from(["a", "b", "four", "4"]), max_size=6)), max_size=12)
 )
