@@ -9,6 +9,7 @@ peers lie in bench/results, each with its date, commit, machine and command.
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.figures import FOLDER, read
@@ -26,14 +27,21 @@ SHORT = {
 }
 
 
+def names(argv: Sequence[str] | None = None) -> list[str]:
+    """The benchmarks that a command line asks for, all where it names none. Ends the process where one is unknown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"only these of {', '.join(SHORT)}, or none", metavar="NAME")
+    asked: list[str] = parser.parse_args(argv).names
+    # Not by choices: argparse of Python 3.11 looks for a default among them as if it were one name.
+    unknown = [name for name in asked if name not in (*SHORT, "none")]
+    if unknown:
+        parser.error(f"{unknown[0]} is no benchmark: {', '.join(SHORT)}, or none")
+    return asked or [*SHORT]
+
+
 def main() -> int:
     """Run, then print; status 1 when a benchmark failed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    # Without the default, argparse would look for no name at all among the choices, and refuse it.
-    parser.add_argument(
-        "names", nargs="*", choices=[*SHORT, "none"], default=[*SHORT], help="only these", metavar="NAME"
-    )
-    asked = parser.parse_args().names
+    asked = names()
     failed = 0
     for name, command in SHORT.items():
         if name not in asked:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from bench.__main__ import SHORT, names
 from bench.figures import Result, spread
 from bench.overload import back
 from bench.peers.streams import WhisperLive, WhisperLiveKit
@@ -70,3 +71,12 @@ def test_the_plot_has_each_system_that_was_measured_by_its_streams() -> None:
     assert ">Kaption<" in picture
     assert ">WhisperLive<" in picture
     assert ">WhisperLiveKit<" not in picture
+
+
+def test_every_benchmark_is_run_where_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert names([]) == [*SHORT]
+    assert names(["hop", "live-1"]) == ["hop", "live-1"]
+    assert names(["none"]) == ["none"]
+    with pytest.raises(SystemExit):
+        names(["hops"])
+    assert "hops is no benchmark: live-1" in capsys.readouterr().err
