@@ -36,7 +36,7 @@ test-torch: ## the PyTorch backend's, in an environment of its own (large)
 	@tools/setup.sh .venv-torch requirements-torch.lock
 	@.venv-torch/bin/pytest -m torch
 
-bench: setup ## the short benchmarks, on a quiet machine (30 minutes), and a table of goals, figures and peers
+bench: setup ## the short benchmarks, on a quiet machine (13 minutes, ten more the first time), and a table of goals, figures and peers
 	@$(BIN)/python -m bench
 
 mutants: setup ## take each guard of tests/mutants.toml away and see its test go red

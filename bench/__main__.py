@@ -2,7 +2,7 @@
 
     .venv/bin/python -m bench [NAME ...]
 
-NAME runs only these; ``none`` runs nothing and prints the table from what is there. Short: about 30 minutes, of which the offline pass over new speech takes ten. Results of the long ones and of
+NAME runs only these; ``none`` runs nothing and prints the table from what is there. Short: about 13 minutes, and ten more for the offline pass over new speech. Results of the long ones and of
 peers lie in bench/results, each with its date, commit, machine and command.
 """
 
