@@ -256,7 +256,6 @@ def ways(first: int, second: int) -> Iterator[tuple[str, int, list[list[int]]]]:
 
 def main() -> None:
     """Every way in turn, then the rooms."""
-    end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=16, help="streams of speech a core")
     parser.add_argument("--seconds", type=float, default=20)
@@ -273,6 +272,7 @@ def main() -> None:
             way = play(what, int(streams), float(seconds), int(executors))
         print(json.dumps(asyncio.run(way)), flush=True)
         os._exit(0)  # at an interpreter's end the runtimes' threads abort
+    end_as_by_hand()
     free = sorted(os.sched_getaffinity(0))
     if len(free) < 2:
         raise SystemExit("this needs two cores")
