@@ -2,9 +2,10 @@
 
     .venv/bin/python -m bench.soak [--minutes 60] [--streams 16]
 
-A quarter of the streams talks first, then all of them: a further stream costs the difference. They go on for ``--minutes``; growth is from
-the median of the minute after half of them to that of the last. Then four new streams talk while the pool gets SIGTERM, and later
-SIGKILL; `kaption up` starts it again each time, and the time runs from the signal to the first transcript of the new process.
+A quarter of the streams talks first, then all of them, which go on for ``--minutes``; growth is from the median of the minute after half of
+them to that of the last. Then as many again join them. A further stream costs the difference of these; from a quarter to all it costs also
+what batches take that only now are full. Then four new streams talk while the pool gets SIGTERM, and later SIGKILL; `kaption up` starts it
+again each time, and the time runs from the signal to the first transcript of the new process.
 """
 
 import argparse
@@ -41,7 +42,7 @@ async def resident(up: Up, seconds: float) -> float:
 async def memory(
     up: Up, people: Crowd, streams: int, minutes: float, settle: float
 ) -> tuple[dict[str, float], list[Talk]]:
-    """MiB of the pool with a quarter of the streams and with all, what one costs, and the growth while they go on."""
+    """MiB of the pool with a quarter of the streams, with all and with twice as many, and the growth while all go on."""
     few = max(1, streams // 4)
     talks = await people.add(few)
     await asyncio.sleep(settle)
@@ -51,8 +52,8 @@ async def memory(
     talks += await people.add(streams - few)
     await asyncio.sleep(settle)
     large = await resident(up, TAKE)
-    each = (large - small) / (streams - few)
-    print(f"{streams} streams: {large:.0f} MiB, a further stream {each:.2f} MiB (goal <= 2)", flush=True)
+    first = (large - small) / (streams - few)
+    print(f"{streams} streams: {large:.0f} MiB, a further stream {first:.2f} MiB", flush=True)
     sample = min(60.0, minutes * 60 / 6)
     await asyncio.sleep(max(0.0, begin + minutes * 30 - time.monotonic()))
     half = await resident(up, sample)
@@ -60,8 +61,14 @@ async def memory(
     end = await resident(up, sample)
     growth = end / half - 1
     print(f"after {minutes / 2:g} min {half:.0f} MiB, after {minutes:g} {end:.0f}: {100 * growth:+.1f} % (goal < 3)")
+    talks += await people.add(streams)
+    await asyncio.sleep(settle)
+    twice = await resident(up, TAKE)
+    each = (twice - end) / streams
+    print(f"{2 * streams} streams: {twice:.0f} MiB, a further stream {each:.2f} MiB (goal <= 2)", flush=True)
     figures = {
         "MiB a further stream": each,
+        "MiB a further stream, from a quarter on": first,
         "growth in the second half": growth,
         "MiB at half": half,
         "MiB at the end": end,
