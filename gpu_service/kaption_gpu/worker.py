@@ -15,7 +15,7 @@ from typing import Final as Const
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import KafkaError
 
 from kaption.adapters.kafka import security
 from kaption.adapters.members import client_id, keep_removing
@@ -31,18 +31,12 @@ from kaption_gpu.lane import Lane, LaneParts, LaneStats, now_ms
 from kaption_gpu.lane_data import Draft, Shown, Source
 from kaption_gpu.opening import source_of
 from kaption_gpu.ports import Objects, Sessions
+from kaption_gpu.reading import Reader
 from kaption_gpu.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
 from kaption_schemas.topics import BATCH, LIVE, MIB
 
 log = logging.getLogger(__name__)
 
-#: Records that one lane may take in one poll.
-POLL_RECORDS: Const = 200
-_POLL_MS: Const = 200
-#: Each fetch costs a millisecond or two, here and in the broker: with many streams a little later brings more.
-_READ_PAUSE_SECONDS: Const = 0.03
-#: The same while finals are late, when processor time is what they wait for, and no fetch left anything behind.
-_LATE_READ_PAUSE_SECONDS: Const = 0.2
 _TICK_SECONDS: Const = 1.0
 _WAKE_SECONDS: Const = 0.25
 _STOP_SECONDS: Const = 10.0
@@ -94,11 +88,13 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self._observed = (time.monotonic(), 0.0)
         self._partials = PartialsWriter(parts.settings)
         self._consumer = self._make_consumer(parts.settings)
+        self._reader = Reader(
+            self._consumer, self.lanes, parts.tracing, self._wake.set, lambda: self._overload.finals_late
+        )
         self._lane_tasks: dict[TopicPartition, asyncio.Task[None]] = {}
         self._batches: set[asyncio.Task[None]] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._polled = time.monotonic()
         self._draining = False
 
     @staticmethod
@@ -131,7 +127,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         tasks = [
             asyncio.create_task(work, name=name)
             for name, work in (
-                ("poll", self._poll()),
+                ("poll", self._reader.run()),
                 ("loop", self._loop()),
                 ("partials", self._partials.run()),
                 ("watchdog", self._watch()),
@@ -153,6 +149,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
     async def _drain(self) -> None:
         """Start nothing new; let what is in flight end, and commit it."""
         self._draining = True
+        self._reader.stop()
         if self._batches:
             await asyncio.wait(self._batches, timeout=_STOP_SECONDS)
         await asyncio.gather(*(lane.drain() for lane in self.lanes.values()))
@@ -219,44 +216,6 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             return
         if error := task.exception():
             self._failed.set_exception(error)
-
-    # Poll
-
-    async def _poll(self) -> None:
-        """Read on for ever: also while every lane is paused, or the consumer may leave its group for good."""
-        while not self._draining:
-            try:
-                await self._read(await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=POLL_RECORDS))
-            except OffsetOutOfRangeError as error:
-                for tp in error.args[0]:
-                    if lane := self.lanes.get(tp):
-                        lane.restart()
-            except NoOffsetForPartitionError:
-                # A partition that was assigned this moment; its lane seeks when it is open.
-                await asyncio.sleep(_POLL_MS / 1000)
-            self._polled = time.monotonic()
-
-    async def _read(self, first: dict[TopicPartition, list[Any]]) -> None:
-        """Hand ``first`` to its lanes, and let every other lane have its share."""
-        most = self._offer(first)
-        if not most:
-            return
-        for tp, lane in list(self.lanes.items()):
-            if tp not in first and not lane.paused and tp in self._consumer.assignment():
-                share = await self._consumer.getmany(tp, timeout_ms=0, max_records=POLL_RECORDS)
-                most = max(most, self._offer(share))
-        self._wake.set()
-        spare = self._overload.finals_late and most < POLL_RECORDS
-        await asyncio.sleep(_LATE_READ_PAUSE_SECONDS if spare else _READ_PAUSE_SECONDS)
-
-    def _offer(self, records: dict[TopicPartition, list[Any]]) -> int:
-        """Hand records to their lanes; how many there were."""
-        for tp, batch in records.items():
-            if lane := self.lanes.get(tp):
-                self._parts.tracing.poll(lane.source, batch)
-                lane.offer(batch)
-                lane.pump()
-        return sum(map(len, records.values()))
 
     # Plan, execute, apply
 
@@ -386,7 +345,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         while True:
             await asyncio.sleep(min(_WATCH_SECONDS, patience / 4))
             now = time.monotonic()
-            if now - self._polled > limit:
+            if now - self._reader.polled > limit:
                 raise StuckError("poll")
             self._executors.look()
             if self._executors.exhausted:
