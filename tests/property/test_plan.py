@@ -119,6 +119,26 @@ def test_tenants_that_always_wait_get_equal_device_time(
 
 
 @settings(max_examples=30, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 8), st.floats(1, 28), st.floats(1, 28))
+def test_a_tenant_of_thirty_times_the_load_gets_half_of_the_device(
+    few: int, size: int, long: float, short: float
+) -> None:
+    """Where a small tenant's windows fill half of a batch, which it gets every second time (promise 7)."""
+    size = min(size, 2 * few)
+    planner, spent = Planner(size), {"large": 0.0, "small": 0.0}
+    waiting = [Candidate("large", i, "large", Latency.LIVE, Kind.FINAL, long, 50) for i in range(30 * few)]
+    waiting += [Candidate("small", i, "small", Latency.LIVE, Kind.FINAL, short, 1) for i in range(few)]
+    for _ in range(200):
+        batch = planner.next(waiting)
+        assert batch is not None
+        seconds = 0.03 * batch.padded / 16_000
+        for candidate in batch.windows:
+            spent[candidate.tenant] += seconds
+        planner.spent(batch, seconds * len(batch.windows))
+    assert 0.45 <= spent["small"] / sum(spent.values()) <= 0.55
+
+
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 8))
 def test_files_get_a_tenth_of_the_device(streams: int, size: int) -> None:
     planner, spent = Planner(size), dict.fromkeys(Latency, 0.0)
