@@ -57,7 +57,7 @@ def joined(count: int, seconds: float, fewest_words: int = 4) -> list[Spoken]:
 
 
 def offline(stretches: list[Spoken], model: str = "tiny.en") -> list[Heard]:
-    """The offline pass over each stretch, remembered in ``.cache/bench``: it takes minutes, and is the same each time."""
+    """The offline pass over each stretch, remembered in ``.cache/bench``: it takes minutes, and another may differ where it samples."""
     folder = Path(".cache/bench")
     folder.mkdir(parents=True, exist_ok=True)
     whisper: WhisperModel | None = None

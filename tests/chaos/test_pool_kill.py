@@ -1,4 +1,4 @@
-"""A pool worker is killed, paused or joined in mid-sentence: the finals are those of an undisturbed run, none twice.
+"""A pool worker is killed, paused or joined in mid-sentence: the finals are those of an undisturbed run, none twice (promise 2).
 
 One that is killed has two batches in flight.
 """

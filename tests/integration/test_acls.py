@@ -1,4 +1,4 @@
-"""docs/security.md, ACLs: the table there is what Kaption and a tenant need, and a tenant reaches nothing beyond it."""
+"""docs/security.md, ACLs: the table there is what Kaption and a tenant need, and a tenant reaches nothing beyond it (promise 7)."""
 
 import asyncio
 import re

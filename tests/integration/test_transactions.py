@@ -1,4 +1,4 @@
-"""A lane's transaction is whole or nothing, also where aiokafka would commit it with a hole (HAZARDS, aiokafka 1)."""
+"""A lane's transaction is whole or nothing, also where aiokafka would commit it with a hole (promise 2; HAZARDS, aiokafka 1)."""
 
 import asyncio
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The default runtime: CTranslate2, loaded by faster-whisper; int8, one thread a batch in flight.
+"""CTranslate2 alone, for machines on which no other encoder is faster: loaded by faster-whisper; int8, one thread a batch in flight.
 
 Two one-thread workers do about twice the work of one two-thread worker, and int8 with one thread gives a window
 the same text in every batch (measured; promise 4).
