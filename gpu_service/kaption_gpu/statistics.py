@@ -11,7 +11,6 @@ from kaption.adapters import telemetry as names
 from kaption.adapters.telemetry import Telemetry, inject
 from kaption.domain.decoding import SAMPLE_RATE, ModelInfo
 from kaption.domain.overload import Step
-from kaption.domain.plan import Backlog
 from kaption_gpu.batches import BatchStats, Recovered
 from kaption_gpu.executor import Cause
 from kaption_gpu.lane import LaneStats
@@ -123,13 +122,13 @@ class PoolMetrics:
         for seconds, language in stats.latencies:
             record(names.FINAL_LATENCY, max(seconds, 0.0), model=self._model, language=language or "unknown")
 
-    def state(self, waiting: Backlog, partials: PartialsStats, lanes: tuple[LaneStats, ...]) -> None:
-        """How things stand, about once a second."""
+    def state(self, overdue: float, partials: PartialsStats, lanes: tuple[LaneStats, ...]) -> None:
+        """How things stand, about once a second; ``overdue``: seconds of audio in windows past their deadline."""
         record = self._telemetry.record
         now = time.monotonic()
         record(names.DEVICE_BUSY, min(self._busy / max((now - self._since) * self._executors, 1e-6), 1.0))
         self._busy, self._since = 0.0, now
-        record(names.OVERDUE, waiting.audio_seconds)
+        record(names.OVERDUE, overdue)
         record(names.PARTIAL_REVISIONS, partials.written - self._partials.written, model=self._model)
         record(names.PARTIALS_SHED, partials.shed - self._partials.shed, model=self._model)
         self._partials = partials

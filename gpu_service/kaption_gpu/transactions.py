@@ -208,11 +208,14 @@ class PartialsWriter:
             self._filled.clear()
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(len(self._queue), _PARTIALS_WINDOW))]
-                self._shed += _partials(batch)
-                futures = [await self._send(producer, *item) for item in batch]
-                for future in futures:
-                    await future
-                self._shed -= _partials(batch)
+                try:
+                    futures = [await self._send(producer, *item) for item in batch]
+                    for future in futures:
+                        await future
+                except KafkaError:
+                    # Only now: a counter that is read while they are under way cannot take them back.
+                    self._shed += _partials(batch)
+                    raise
                 self._written += _partials(batch)
             self._empty.set()
 

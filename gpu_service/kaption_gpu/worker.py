@@ -23,7 +23,7 @@ from kaption.adapters.settings import Settings
 from kaption.domain.decoding import Backend, Costs, Kind
 from kaption.domain.outputs import Latency
 from kaption.domain.overload import Overload, Signs, Step
-from kaption.domain.plan import DEFAULT_COSTS, Backlog, Batch, Candidate, Planner, backlog
+from kaption.domain.plan import DEFAULT_COSTS, Batch, Candidate, Planner, overdue_seconds
 from kaption_gpu import batches
 from kaption_gpu.batches import BatchStats, Recovered
 from kaption_gpu.executor import Cause, Execution, Executors, ReplacedError
@@ -54,7 +54,7 @@ class Sinks:
     decoded: Callable[[BatchStats], None] = lambda _: None
     shown: Callable[[Source, Shown], None] = lambda _source, _shown: None
     committed: Callable[[Source, Draft], None] = lambda _source, _draft: None
-    state: Callable[[Backlog, PartialsStats, tuple[LaneStats, ...]], None] = lambda _backlog, _partials, _lanes: None
+    state: Callable[[float, PartialsStats, tuple[LaneStats, ...]], None] = lambda _overdue, _partials, _lanes: None
     overload: Callable[[Step], None] = lambda _step: None
     replaced: Callable[[Cause], None] = lambda _cause: None
     recovered: Callable[[Recovered], None] = lambda _recovered: None
@@ -262,7 +262,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
     def _report(self) -> None:
         lanes = tuple(lane.stats() for lane in self.lanes.values())
         waiting = self._waiting()
-        self._parts.sinks.state(backlog(waiting), self._partials.stats, lanes)
+        self._parts.sinks.state(overdue_seconds(waiting), self._partials.stats, lanes)
         self._observe(waiting, lanes)
 
     def _observe(self, waiting: list[Candidate], lanes: tuple[LaneStats, ...]) -> None:
@@ -275,7 +275,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             partial_s=max((c.overdue_s for c in live if c.kind is Kind.PARTIAL), default=0.0),
             final_s=max((c.overdue_s for c in live if c.kind is Kind.FINAL), default=0.0),
             reading_s=max((lane.reading_s for lane in lanes if lane.source.latency is Latency.LIVE), default=0.0),
-            files=bool(live) and len(live) < len(waiting),
+            files=bool(live) and self._files_wait(),
         )
         if self._overload.observe(now, signs):
             step = self._overload.step
@@ -283,6 +283,12 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             figures = {"busy": round(signs.busy, 2), "late_seconds": round(signs.late_s, 1)}
             tell("The overload step has changed", extra={"step": step.name.lower(), **figures})
         self._parts.sinks.overload(self._overload.step)
+
+    def _files_wait(self) -> bool:
+        """Whether a file wants something decoded; by lane, since a live run's late last finals are only planned as a file's."""
+        now = now_ms()
+        memories = (lane.memory for lane in self.lanes.values() if lane.source.latency is Latency.BATCH)
+        return any(memory is not None and any(True for _ in memory.wants(now)) for memory in memories)
 
     def _plan(self) -> None:
         """Give every free executor a batch."""

@@ -77,7 +77,12 @@ END_TO_END_LATENCY: Const = Metric(
     _CAPTION,
 )
 PARTIAL_REVISIONS: Const = Metric("asr_partial_revisions_total", "counter", "Partials published.", ("model",))
-PARTIALS_SHED: Const = Metric("asr_partials_shed_total", "counter", "Partials left out under load.", ("model",))
+PARTIALS_SHED: Const = Metric(
+    "asr_partials_shed_total",
+    "counter",
+    "Partials made and not written: the broker failed or was too slow. Load makes fewer: see `asr_queue_time_seconds`.",
+    ("model",),
+)
 AUDIO_SECONDS: Const = Metric(
     "asr_audio_seconds_total", "counter", "Audio that finals cover.", ("model", "topic", "tenant_class")
 )

@@ -67,28 +67,9 @@ class Batch:
     waited_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What was waiting when a plan was made: number of windows, seconds of audio in them, and the longest wait."""
-
-    finals: int
-    partials: int
-    audio_seconds: float
-    overdue_s: float
-
-
-def backlog(waiting: Iterable[Candidate]) -> Backlog:
-    """Sum up ``waiting``."""
-    finals = partials = 0
-    seconds = overdue = 0.0
-    for candidate in waiting:
-        if candidate.kind is Kind.FINAL:
-            finals += 1
-        else:
-            partials += 1
-        seconds += candidate.seconds
-        overdue = max(overdue, candidate.overdue_s)
-    return Backlog(finals, partials, seconds, overdue)
+def overdue_seconds(waiting: Iterable[Candidate]) -> float:
+    """Seconds of audio in windows that are past their deadline."""
+    return sum((candidate.seconds for candidate in waiting if candidate.overdue_s > 0), 0.0)
 
 
 class Planner:

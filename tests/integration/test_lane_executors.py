@@ -1,22 +1,35 @@
-"""Executors that hang, fail or always fail on one window, in a worker on a real broker: every final comes once, and right."""
+"""Executors that hang, fail, always fail on one window or are too slow, in a worker on a real broker: every final comes once, and right."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import pytest
 from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding import Decoded, Kind, Window
+from kaption.domain.outputs import Latency, RunKey
+from kaption.domain.overload import PARTIAL_SECONDS, Step
 from kaption_gpu.batches import Recovered
 from kaption_gpu.executor import Cause
+from kaption_gpu.memory import GONE_SECONDS
 from kaption_gpu.worker import Sinks, StuckError, Worker, WorkerParts
-from kaption_schemas.headers import text_headers
-from kaption_schemas.topics import FINAL, Type
+from kaption_schemas.headers import pcm_type, sequence, text_headers
+from kaption_schemas.records import DataRef
+from kaption_schemas.topics import BATCH, FINAL, Type
 from tests.support.brokers import Broker
-from tests.support.counting_session import POISON, CountingBackend, CountingSessions, MemoryObjects
+from tests.support.counting_session import (
+    POISON,
+    CountingBackend,
+    CountingSession,
+    CountingSessions,
+    CountingWanted,
+    MemoryObjects,
+)
 from tests.support.lanes import RUNS, completed, expected, finals, ids, publisher, read, working
 from tests.support.topics import create_topics
 
@@ -184,3 +197,75 @@ async def test_a_worker_stops_in_good_order_while_an_executor_hangs(settings: Se
 
 def text_kinds(records: list[ConsumerRecord]) -> list[str]:
     return [text_headers(record.headers)["ce_type"] for record in records]
+
+
+class SlowBackend(CountingBackend):
+    """Decodes nothing until it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.release = threading.Event()
+
+    def transcribe(self, batch: list[Window]) -> list[Decoded]:
+        self.release.wait()
+        return super().transcribe(batch)
+
+
+#: Seconds that windows say they have been waiting, by stream.
+LATE = {"gone": GONE_SECONDS + 1, "on": PARTIAL_SECONDS + 1, "film": 1.0}
+
+
+class LateSession(CountingSession):
+    """Its windows have been waiting for as long as ``LATE`` says of its stream."""
+
+    def wants(self, now_ms: int) -> list[CountingWanted]:
+        return [replace(wanted, overdue_s=LATE[self.key.stream]) for wanted in super().wants(now_ms)]
+
+
+class LateSessions(CountingSessions):
+    """Makes ``LateSession``s, and keeps them by stream."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, LateSession] = {}
+
+    def new(self, key: RunKey, latency: Latency) -> LateSession:
+        return self.made.setdefault(key.stream, LateSession(key, latency))
+
+
+async def test_each_overload_step_is_told_and_logged_and_files_wait_only_where_there_is_one(
+    fresh_kafka: Broker, make_settings: Callable[..., Settings], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Promise 5. The last final of a run that has ended is planned as a file's, and is none."""
+    settings = make_settings(fresh_kafka, session_timeout_ms=6000, executors=1)
+    await create_topics(settings)
+    caplog.set_level(logging.INFO, "kaption_gpu.worker")
+    backend, sessions, objects = SlowBackend(), LateSessions(), MemoryObjects()
+    steps: list[Step] = []
+    objects.objects["work", "film.pcm"] = bytes(32000)
+    gone, on, film = RUNS[:3]
+    async with publisher(settings) as out:
+        for number in range(10):
+            await out.chunk("gone", gone, number, 1)
+        await out.end("gone", gone, 9)
+        async with working(settings, backend, objects, Sinks(overload=steps.append), sessions):
+            await until(lambda: bool(steps) and "gone" in sessions.made and sessions.made["gone"].ended)
+            for number in range(10):
+                await out.chunk("on", on, number, 2)
+            await until(lambda: Step.PARTIALS_THINNED in steps)
+            await out.start("film", film, BATCH.name)
+            ref = DataRef(bucket="work", key="film.pcm", offset=0, length=32000)
+            await out.send(
+                BATCH.name, "film", film, Type.CHUNK, ref.model_dump_json().encode(), sequence=sequence(0),
+                firstsample="0", samples="16000", format=pcm_type(16000, 1), received="1", totalsamples="16000",
+            )  # fmt: skip
+            await until(lambda: Step.FILES_WAIT in steps)
+            backend.release.set()
+            await out.end("on", on, 9)
+            await out.end("film", film, 0, BATCH.name)
+            records = await read(settings, FINAL.name, completed(gone, on, film))
+            await until(lambda: steps[-1] is Step.NOTHING)
+    assert [step for step, _ in groupby(steps)] == [Step.NOTHING, Step.PARTIALS_THINNED, Step.FILES_WAIT, Step.NOTHING]
+    told = [vars(record) for record in caplog.records if record.getMessage() == "The overload step has changed"]
+    assert [record["step"] for record in told] == ["partials_thinned", "files_wait", "nothing"]
+    assert all({"busy", "late_seconds"} <= record.keys() for record in told)
+    assert [finals(records, run) for run in (gone, on, film)] == [expected([value] * 10) for value in (1, 2, 0)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from kaption.domain.decoding import Costs, Kind
 from kaption.domain.outputs import Latency
-from kaption.domain.plan import FILES_BESIDE_LIVE, LONGEST_BATCH, Batch, Candidate, Planner, backlog
+from kaption.domain.plan import FILES_BESIDE_LIVE, LONGEST_BATCH, Batch, Candidate, Planner
 
 candidates = st.lists(
     st.builds(
@@ -161,16 +161,6 @@ def test_the_longest_wait_goes_first_within_a_tenant() -> None:
     assert batch is not None
     assert [c.owner for c in batch.windows] == [1, 2]
     assert batch.waited_s == 9
-
-
-def test_backlog_sums_up_what_waits() -> None:
-    summary = backlog(
-        [
-            Candidate(0, 0, "a", Latency.LIVE, Kind.FINAL, 3, 2),
-            Candidate(0, 1, "a", Latency.LIVE, Kind.PARTIAL, 4, 7),
-        ]
-    )
-    assert (summary.finals, summary.partials, summary.audio_seconds, summary.overdue_s) == (1, 1, 7, 7)
 
 
 @settings(max_examples=30, deadline=None)

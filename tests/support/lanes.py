@@ -14,6 +14,7 @@ from aiokafka.structs import ConsumerRecord
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding import Backend
+from kaption_gpu.ports import Sessions
 from kaption_gpu.worker import Sinks, Worker, WorkerParts
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.records import StreamEnded, StreamStarted
@@ -69,10 +70,13 @@ async def working(
     backend: Backend | None = None,
     objects: MemoryObjects | None = None,
     sinks: Sinks = Sinks(),  # noqa: B008  # frozen
+    sessions: Sessions | None = None,
 ) -> AsyncIterator[asyncio.Task[None]]:
     """A worker that drains at the end."""
     stop = asyncio.Event()
-    parts = WorkerParts(settings, backend or CountingBackend(), CountingSessions(), objects or MemoryObjects(), sinks)
+    parts = WorkerParts(
+        settings, backend or CountingBackend(), sessions or CountingSessions(), objects or MemoryObjects(), sinks
+    )
     worker = Worker(parts)
     task = asyncio.create_task(worker.run(stop))
     try:

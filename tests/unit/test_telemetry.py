@@ -1,4 +1,4 @@
-"""Metrics come out under the names of CONVENTIONS; a publisher's trace goes through; an error's text does not."""
+"""Metrics come out under the names of CONVENTIONS and say what they are described as; a publisher's trace goes through; an error's text does not."""
 
 from collections.abc import Iterator
 
@@ -10,6 +10,12 @@ from opentelemetry.trace import SpanKind
 from kaption.adapters import telemetry
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import Telemetry, extract, inject
+from kaption.domain.decoding import Kind, ModelInfo
+from kaption.domain.outputs import Latency
+from kaption.domain.overload import Step
+from kaption.domain.plan import Candidate, overdue_seconds
+from kaption_gpu.statistics import PoolMetrics
+from kaption_gpu.transactions import PartialsStats
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = [("traceparent", f"00-{TRACE}-b7ad6b7169203331-01".encode()), ("tracestate", b"a=b")]
@@ -48,6 +54,33 @@ def test_buckets_are_those_of_the_table(subject: Telemetry) -> None:
     text = subject.prometheus()
     assert 'le="0.15",model="tiny.en"} 1.0' in text
     assert 'le="0.1",model="tiny.en"} 0.0' in text
+
+
+@pytest.fixture
+def metrics(subject: Telemetry) -> PoolMetrics:
+    return PoolMetrics(subject, ModelInfo("counting", "0", "test"), executors=1)
+
+
+@pytest.mark.parametrize(
+    ("step", "value"),
+    [(Step.NOTHING, 0), (Step.PARTIALS_THINNED, 1), (Step.FILES_WAIT, 2), (Step.RUNS_REFUSED, 3)],
+)
+def test_the_overload_step_is_a_metric(subject: Telemetry, metrics: PoolMetrics, step: Step, value: int) -> None:
+    tell = metrics.sinks().overload
+    tell(Step.PARTIALS_THINNED)
+    tell(step)
+    assert f"kaption_overload_step {value}.0" in lines(subject)
+
+
+def test_overdue_audio_is_that_of_windows_past_their_deadline(subject: Telemetry, metrics: PoolMetrics) -> None:
+    early, due, late, waiting = (
+        Candidate(n, 0, "a", Latency.LIVE, kind, seconds, overdue_s)
+        for n, (kind, seconds, overdue_s) in enumerate(
+            [(Kind.FINAL, 1, -0.3), (Kind.PARTIAL, 2, 0.0), (Kind.FINAL, 4, 3.0), (Kind.PARTIAL, 8, 0.1)]
+        )
+    )
+    metrics.sinks().state(overdue_seconds([early, due, late, waiting]), PartialsStats(0, 0, 0), ())
+    assert "asr_overdue_seconds 12.0" in lines(subject)
 
 
 def test_a_publishers_trace_goes_on(subject: Telemetry, spans: InMemorySpanExporter) -> None:
