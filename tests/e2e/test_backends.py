@@ -34,6 +34,7 @@ from tests.support.wer import wer
 
 GREEDY = DecodeOptions(language="en")
 BEAM = DecodeOptions(language="en", beam_size=5)
+EARLIER = "Please hold while I try that extension for you now."
 TORCH = pytest.mark.skipif(
     importlib.util.find_spec("whisper") is None, reason="openai-whisper needs the torch extra (make test-torch)"
 )
@@ -85,6 +86,11 @@ def _window(audio: Audio, options: DecodeOptions, number: int = 0) -> Window:
     return Window(number, kind, audio, window_length(audio.size), options)
 
 
+def _final(audio: Audio, options: DecodeOptions, number: int = 0) -> Window:
+    """As finals are asked for: with word times, greedy or not (ADR 15)."""
+    return replace(_window(audio, replace(options, word_times=True), number), kind=Kind.FINAL)
+
+
 def _speech(seconds: float, count: int) -> list[Prompt]:
     """The first ``count`` prompts of 4 words or more that are no longer than ``seconds``."""
     found = (p for p in require_prompts(4) if p.audio().size <= seconds * SAMPLE_RATE)
@@ -131,6 +137,18 @@ def test_speech_is_understood(backend: Backend) -> None:
     assert all(d.language == "en" and d.suppressed is None and d.avg_logprob < 0 for d in decoded)
 
 
+def test_speech_in_noise_is_understood(backend: Backend) -> None:
+    """White noise 10 dB below the speech: tiny.en has 17 to 23 % of the words wrong, by the noise's seed, and 4 % without it."""
+    speech = _speech(6, 24)
+    decoded = backend.transcribe([_final(_in_noise(p.audio(), n), GREEDY, n) for n, p in enumerate(speech)])
+    assert wer([p.text for p in speech], [d.text for d in decoded]) <= 0.3
+
+
+def _in_noise(speech: Audio, seed: int) -> Audio:
+    noise = np.random.default_rng(seed).normal(0, np.sqrt((speech**2).mean() / 10), speech.size)
+    return (speech + noise).astype(np.float32)
+
+
 def test_an_odd_length_and_clipping_do_no_harm(decode: Decode) -> None:
     speech = _speech(6, 1)[0]
     whole = speech.audio()
@@ -155,14 +173,31 @@ def test_thirty_seconds(decode: Decode) -> None:
 def test_company_changes_nothing(backend: Backend, options: DecodeOptions) -> None:
     """Promise 4: each result is equal, to the last bit, alone and in batches of mixed lengths of text and prompt."""
     audios = [p.audio() for p in _speech(6, 12)]
-    windows = [
-        _window(audio, replace(options, prompt="Please hold while I try that extension for you now." * (n % 3)), n)
-        for n, audio in enumerate(audios)
-    ]
+    windows = [_window(audio, replace(options, prompt=EARLIER * (n % 3)), n) for n, audio in enumerate(audios)]
+    _in_any_company(backend, windows)
+
+
+@pytest.mark.parametrize("options", [GREEDY, BEAM], ids=["greedy", "beam"])
+def test_company_changes_no_final_in_doubt(backend: Backend, options: DecodeOptions) -> None:
+    """Nor those beside it. It is decoded again by beam, or in a longer window where it was by beam (ADR 15)."""
+    windows = list[Window]()
+    for n, p in enumerate(_speech(6, 4)):
+        # Of a second of speech that is heard over and over the model makes a loop, but not always after earlier text.
+        for audio in (p.audio(), np.tile(p.audio()[:SAMPLE_RATE], 6)):
+            windows.append(_final(audio, replace(options, prompt=EARLIER * (n % 3)), len(windows)))
+    decoded = _in_any_company(backend, windows)
+    plain = [d for d, window in zip(decoded, windows, strict=True) if not window.options.prompt]
+    assert [d.fallback is not None for d in plain] == [False, True] * 2
+    assert all(bool(d.words) == bool(d.text) for d in decoded)
+
+
+def _in_any_company(backend: Backend, windows: list[Window]) -> list[Decoded]:
+    """What each of ``windows`` says alone, having made sure that it says so beside all others and beside a few."""
     alone = [backend.transcribe([window])[0] for window in windows]
     assert backend.transcribe(windows) == alone
     assert backend.transcribe(windows[::-1]) == alone[::-1]
-    assert [d for n in range(0, 12, 5) for d in backend.transcribe(windows[n : n + 5])] == alone
+    assert [d for n in range(0, len(windows), 5) for d in backend.transcribe(windows[n : n + 5])] == alone
+    return alone
 
 
 @pytest.mark.torch
@@ -175,10 +210,7 @@ def test_in_batches_of_one_shape_company_changes_nothing(data_folder: str) -> No
 
     settings = Settings(backend="openai-whisper", data=Path(data_folder))
     options = replace(GREEDY, word_times=True)
-    windows = [
-        _window(p.audio(), replace(options, prompt="Please hold while I try that extension for you now." * (n % 3)), n)
-        for n, p in enumerate(_speech(5, 6))
-    ]
+    windows = [_window(p.audio(), replace(options, prompt=EARLIER * (n % 3)), n) for n, p in enumerate(_speech(5, 6))]
     in_rows, by_item = openai_whisper.load(settings, rows=4), openai_whisper.load(settings, rows=1)
     together = in_rows.transcribe(windows)
     assert together == [in_rows.transcribe([window])[0] for window in windows]
