@@ -67,8 +67,8 @@ async def memory(
     each = (twice - end) / streams
     print(f"{2 * streams} streams: {twice:.0f} MiB, a further stream {each:.2f} MiB (goal <= 2)", flush=True)
     figures = {
-        "MiB a further stream": each,
-        "MiB a further stream, from a quarter on": first,
+        "MiB a further stream": first,
+        "MiB a further stream, all to twice as many": each,
         "growth in the second half": growth,
         "MiB at half": half,
         "MiB at the end": end,
