@@ -48,15 +48,15 @@ class ChildSpec:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Delays before a restart: doubling from ``first`` to ``most`` seconds; forgotten after ``steady`` seconds of life."""
+    """Delays before a restart: none, then doubling from ``first`` to ``most`` seconds; forgotten after ``steady`` seconds of life."""
 
     first: float = 0.5
     most: float = 30.0
     steady: float = 60.0
 
     def delay(self, failures: int) -> float:
-        """Seconds to wait after that many failures in a row (1 is the first)."""
-        return min(self.first * 2.0 ** min(failures - 1, 16), self.most)
+        """Seconds to wait when one more life has ended after that many failures in a row."""
+        return min(self.first * 2.0 ** min(failures - 1, 16), self.most) if failures else 0.0
 
 
 class ChildFailedError(Exception):
@@ -256,8 +256,10 @@ class Supervisor:
             if not child.was_ready and watch.failures >= self._attempts:
                 self._give_up(child, why)
                 return
-            delay = self._backoff.delay(watch.failures)
-            self._say(f"{child.spec.name} {why}; starting it again in {delay:g} s (see {child.spec.log})")
+            # What was ready is missed by now: it comes back without a wait unless it ends again and again.
+            delay = self._backoff.delay(watch.failures - child.was_ready)
+            when = f"in {delay:g} s" if delay else "at once"
+            self._say(f"{child.spec.name} {why}; starting it again {when} (see {child.spec.log})")
             await asyncio.sleep(delay)
             child.restarts += 1
             self._restarted(child.spec.name)

@@ -60,11 +60,16 @@ async def test_a_child_that_dies_is_started_again_and_said_so(tmp_path: Path, sa
     os.kill(first, signal.SIGKILL)
     await until(lambda: "one is ready again" in said)
     assert child.pid not in (None, first)
-    assert said[0].startswith("one was ended by SIGKILL; starting it again in 0.05 s")
+    assert said[0].startswith("one was ended by SIGKILL; starting it again at once")
     assert restarted == ["one"]
     second = child.pid
+    assert second is not None
+    os.kill(second, signal.SIGKILL)
+    await until(lambda: said.count("one is ready again") == 2)
+    assert said[2].startswith("one was ended by SIGKILL; starting it again in 0.05 s")
+    third = child.pid
     await supervisor.stop()
-    assert not alive(second or 0)
+    assert not alive(third or 0)
 
 
 async def test_a_first_death_at_the_start_is_forgiven(tmp_path: Path, said: list[str]) -> None:
@@ -139,7 +144,7 @@ async def test_a_program_that_is_not_there_says_so(tmp_path: Path, said: list[st
 
 def test_delays_double_up_to_a_bound() -> None:
     backoff = Backoff(first=0.5, most=30)
-    assert [backoff.delay(n) for n in (1, 2, 3, 7, 500)] == [0.5, 1.0, 2.0, 30.0, 30.0]
+    assert [backoff.delay(n) for n in (0, 1, 2, 3, 7, 500)] == [0.0, 0.5, 1.0, 2.0, 30.0, 30.0]
 
 
 def test_a_large_log_is_moved_aside_and_its_writer_goes_on(tmp_path: Path) -> None:
