@@ -46,6 +46,8 @@ class Agreement:
 
     def update(self, text: str, heard: int) -> None:
         """Take the newest hypothesis of the whole segment, which heard it up to the 16 kHz position ``heard``."""
+        # One of the same speech may have come before it, with more of the quiet behind.
+        heard = max(heard, self._since[-1][0]) if self._since else heard
         words = text.split()
         rest = tuple(words[self._behind_stable(words) :])
         counting = self._heard_before(heard, AGREE_SECONDS)

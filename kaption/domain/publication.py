@@ -77,7 +77,7 @@ class Publication:
         return PartialTranscript(
             tenant=key.tenant, stream=key.stream, run=key.run, channel=self.facts.channel, segment=track.next_index,
             epoch=epoch, revision=state.revision, start_ms=_ms(track.speech_start or 0, SAMPLE_RATE),
-            end_ms=_ms(state.decoded_to, SAMPLE_RATE), text=text, stable=len(stable), language=decoded.language,
+            end_ms=_ms(heard, SAMPLE_RATE), text=text, stable=len(stable), language=decoded.language,
         )  # fmt: skip
 
     def prompt(self, track: Track, index: int) -> str:

@@ -158,8 +158,9 @@ class Session:
             return []  # it was cut elsewhere, or nothing was said
         if what.early:
             track.open.early = Early(what.end, decoded)
-        if not decoded.text:
-            return []
+        if not decoded.text or what.heard < what.open.heard:
+            return []  # two are in flight at times, and what is shown must not go back to what the older one heard
+        what.open.heard = what.heard
         partial = self.publications[channel].partial(track, what.whole(decoded), what.end, self.epoch)
         what.settle(decoded)
         return [partial] if partial else []

@@ -61,12 +61,14 @@ class Early:
 class OpenSegment:
     """The hypotheses of the segment that is being spoken.
 
-    ``early_end``: up to where an early decode was begun. ``settled``: stable words that partials do not decode again, and
-    ``settled_to``: where what they still decode begins (16 kHz). ``given_up``: the model fails on it; it shows no partials.
+    ``heard``: the last speech of the newest hypothesis that was taken (16 kHz). ``early_end``: up to where an early decode was
+    begun. ``settled``: stable words that partials do not decode again, and ``settled_to``: where what they still decode begins
+    (16 kHz). ``given_up``: the model fails on it; it shows no partials.
     """
 
     agreement: Agreement = field(default_factory=Agreement)
     revision: int = 0
+    heard: int = 0
     decoded_to: int = 0
     early_end: int | None = None
     early: Early | None = None

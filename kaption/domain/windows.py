@@ -43,11 +43,14 @@ LIVE_AHEAD: Const = 8
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A window of a segment that was still open: its hypotheses, its audio's range, and whether it is an early final."""
+    """A window of a segment that was still open: its hypotheses, its audio's range, the end of the last speech in it, and
+    whether it is an early final.
+    """
 
     open: OpenSegment
     start: int
     end: int
+    heard: int
     early: bool
 
     def whole(self, decoded: Decoded) -> Decoded:
@@ -212,7 +215,7 @@ def _ahead(track: Track, *, early: bool) -> Ahead:
     start, end = (track.speech_start, track.speech_end) if early else (track.unsettled, track.position)
     if start is None or end is None:
         raise ValueError("nothing is open")
-    return Ahead(track.open, start, end, early)
+    return Ahead(track.open, start, end, track.heard, early)
 
 
 def _id(channel: int, index: int | None) -> int:

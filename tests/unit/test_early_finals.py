@@ -2,7 +2,7 @@
 
 from itertools import repeat
 
-from kaption.domain.decoding import Kind
+from kaption.domain.decoding import Decoded, Kind
 from kaption.domain.outputs import AudioRecord, Output
 from kaption.domain.run import SessionConfig, Wanted
 from kaption.domain.session import Session
@@ -78,3 +78,28 @@ def test_it_is_due_when_the_pause_is_over_also_where_a_shorter_one_is_enough() -
         run = session(config=CONFIG)
         want, _ = feed_until_early(run, records(babble([(loud, True), (1.5, False)], RATE), repeat(512), RATE))
         assert least < want.overdue_s <= 0
+
+
+def until(run: Session, frames: list[AudioRecord], kind: Kind) -> tuple[int, list[AudioRecord]]:
+    """Feed frames until a window of ``kind`` is wanted; its id, and the frames that are left."""
+    for number, record in enumerate(frames):
+        run.feed(record)
+        for want in run.wants(record.timestamp_ms):
+            if want.kind is kind:
+                return want.window_id, frames[number + 1 :]
+    raise AssertionError(f"no {kind} was wanted")
+
+
+def test_what_an_older_decode_heard_does_not_replace_what_a_newer_one_did() -> None:
+    """Both orders: a partial that an early final overtakes, and the other way round."""
+    shape = [(2.0, True), (0.35, False), (1.5, True), (1.5, False)]
+    frames = records(babble(shape, RATE), repeat(1600), RATE)
+    for kinds in ((Kind.PARTIAL, Kind.FINAL), (Kind.FINAL, Kind.PARTIAL)):
+        run, rest, begun = session(config=CONFIG), frames, list[tuple[int, str]]()
+        for kind in kinds:
+            window_id, rest = until(run, rest, kind)
+            begun.append((window_id, spell(run.begin(window_id)).text))
+        (older, old), (newer, new) = begun
+        shown = [o for o in run.apply(newer, Decoded(new, "en", -0.2, 0.0, 1.0), 0) if isinstance(o, PartialTranscript)]
+        assert [o.text for o in shown] == [new]
+        assert run.apply(older, Decoded(old, "en", -0.2, 0.0, 1.0), 0) == []
