@@ -34,7 +34,8 @@ class Checkpoint:
 class Segment:
     """A closed range ``[start, end)`` of source samples that waits for its final.
 
-    ``audio`` is what is decoded of it, up to 16 kHz position ``audio_end``. ``last``: nobody waits for what may follow.
+    ``audio`` is what is decoded of it, up to 16 kHz position ``audio_end``. ``offered_ms``: since when it could have been decoded.
+    ``last``: nobody waits for what may follow.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Segment:
     since_ms: int
     checkpoint: Checkpoint
     decoded: Decoded | None = None
+    offered_ms: int | None = None
     last: bool = False
 
 

@@ -88,7 +88,7 @@ class Windows:
         out: list[Wanted] = []
         for channel, track in enumerate(tracks):
             for segment in self._decodable(track, len(tracks)):
-                window_id, late = _id(channel, segment.index), (now_ms - segment.since_ms) / 1000
+                window_id, late = _id(channel, segment.index), self._late(segment, now_ms)
                 if window_id not in self._in_flight:
                     out.append(Wanted(window_id, Kind.FINAL, seconds(len(segment.audio)), late, self._alone(channel)))
             if self._live and not track.open.given_up:
@@ -160,6 +160,15 @@ class Windows:
     def _prompted(self) -> bool:
         """A file's windows are decoded side by side, so none can wait for another's text."""
         return self._live and self._config.prompt_seconds > 0
+
+    def _late(self, segment: Segment, now_ms: int) -> float:
+        """Seconds that a segment has been waiting: a live one from its cut on, a file's only since its turn has come in its file.
+
+        Were a file's audio counted from its arrival, a short file would wait for the end of a long one.
+        """
+        if segment.offered_ms is None:
+            segment.offered_ms = segment.since_ms if self._live else now_ms
+        return (now_ms - segment.offered_ms) / 1000
 
     def _alone(self, channel: int) -> bool:
         return any(_split_id(failed)[0] == channel for failed in self._failures)

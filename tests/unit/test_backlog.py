@@ -1,12 +1,14 @@
-"""A live run that nobody has decoded for long."""
+"""A run that nobody has decoded for long: what it offers, and how long that says it has been waiting."""
 
 from itertools import repeat
 
 from kaption.domain.decoding import Kind
+from kaption.domain.outputs import Latency
 from kaption.domain.run import SessionConfig
 from kaption.domain.windows import LIVE_AHEAD
 from kaption_schemas.records import FinalTranscript
 from tests.support.runs import babble, decode_all, records, session
+from tests.support.voices import spell
 
 RATE = 16000
 
@@ -25,3 +27,23 @@ def test_it_offers_as_many_finals_as_a_batch_has_the_oldest_first() -> None:
     assert waits[0] > 30
     out = decode_all(run, now)
     assert len([o for o in out if isinstance(o, FinalTranscript) and not o.silent]) == 20, "all come in the end"
+
+
+def test_a_files_segment_waits_since_its_turn_has_come() -> None:
+    """Not since it was published: else a short file would wait for the end of a long one."""
+    run = session(Latency.BATCH)
+    stream = records(babble([(14.0, True), (1.0, False)] * 6, RATE), repeat(16_000), RATE)
+    for record in stream:
+        run.feed(record)
+    begin = stream[-1].timestamp_ms + 600_000
+    first = {wanted.window_id: wanted.overdue_s for wanted in run.wants(begin)}
+    assert 0 < len(first) < 6, "no more than a minute is given out"
+    assert set(first.values()) == {0.0}
+    done = min(first)
+    run.apply(done, spell(run.begin(done)), begin)
+    run.drafted()
+    run.committed()
+    later = {wanted.window_id: wanted.overdue_s for wanted in run.wants(begin + 5000)}
+    assert {later[window_id] for window_id in first if window_id != done} == {5.0}
+    assert {later[window_id] for window_id in later.keys() - first.keys()} == {0.0}
+    assert later.keys() - first.keys()
