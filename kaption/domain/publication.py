@@ -11,6 +11,7 @@ from kaption.domain.decoding import SAMPLE_RATE, Decoded, ModelInfo
 from kaption.domain.masking import Masked, carries, goes_on, mask_together, text_of, visible
 from kaption.domain.outputs import RunKey
 from kaption.domain.redaction import TextRedactor
+from kaption.domain.resample import to_source
 from kaption.domain.track import Checkpoint, Segment, Track
 from kaption_schemas.records import FinalTranscript, Model, PartialTranscript, Quality, Redaction, Word
 
@@ -81,9 +82,12 @@ class Publication:
         )  # fmt: skip
 
     def prompt(self, track: Track, index: int) -> str:
-        """Text right before segment ``index``, with nothing in it that policy redacts; empty when it is long ago."""
+        """Text right before segment ``index``, with nothing in it that policy redacts; empty when it is long ago.
+
+        The open segment's is the same before and after it is closed, if those before it are decoded.
+        """
         text, end = self.last_text, self.last_end
-        start = track.range_start
+        start = track.range_start if track.speech_start is None else to_source(track.speech_start, self.facts.rate)
         for segment in track.segments:
             if segment.index >= index:
                 start = segment.speech

@@ -175,7 +175,7 @@ class Windows:
 
     def _decodable(self, track: Track, channels: int) -> list[Segment]:
         """Segments that wait for a decode: one by one where each is prompted by the one before, a file's not too far ahead."""
-        waiting = [s for s in track.segments if s.decoded is None and len(s.audio)]
+        waiting = _undecoded(track)
         if self._prompted:
             return waiting[:1]
         if self._live:
@@ -189,10 +189,10 @@ class Windows:
     def _early(self, channel: int, track: Track) -> Wanted | None:
         """A final before the pause is over: it is likely the segment's, else it shows what was said so far."""
         start, end, window_id = track.speech_start, track.speech_end, _id(channel, track.next_index)
-        if start is None or end is None or self._prompted or window_id in self._in_flight:
+        if start is None or end is None or window_id in self._in_flight or end == track.open.early_end:
             return None
-        if end == track.open.early_end:
-            return None
+        if self._prompted and _undecoded(track):
+            return None  # the text before it is not known yet
         # It is due when the pause is over; until then partials go first.
         return Wanted(window_id, Kind.FINAL, seconds(end - start), -seconds(track.pause_left), self._alone(channel))
 
@@ -217,6 +217,11 @@ class Windows:
             # A final's limit follows from its window's length, so that finals of one length are decoded together.
             max_tokens=LONGEST_TEXT if final else token_budget(seconds(len(audio))),
         )  # fmt: skip
+
+
+def _undecoded(track: Track) -> list[Segment]:
+    """The closed segments that wait for a decode."""
+    return [s for s in track.segments if s.decoded is None and len(s.audio)]
 
 
 def _ahead(track: Track, *, early: bool) -> Ahead:

@@ -131,7 +131,7 @@ def test_a_decode_that_begins_before_the_pause_is_over_never_shows(
     data: st.DataObject, rate: int, shape: list[tuple[float, bool]]
 ) -> None:
     """Results come records later, when the pause may be over, or the speech have gone on."""
-    config = replace(CONFIG, prompt_seconds=0)
+    config = replace(CONFIG, prompt_seconds=data.draw(st.sampled_from([0, 1, 10])))
     stream = records(babble([(0.5, True), *shape], rate), repeat(rate // 10), rate)
     run, out, flying = session(config=config), list[Output](), list[tuple[int, int, Decoded]]()
     for number, record in enumerate(stream):

@@ -66,11 +66,17 @@ def test_speech_that_goes_on_makes_the_final_anew() -> None:
     assert [f.text == decoded.text for f in finals(out) if not f.silent] == [False]
 
 
-def test_a_finals_text_that_needs_the_one_before_is_never_early() -> None:
+def test_a_final_that_is_prompted_begins_early_once_the_one_before_it_is_decoded() -> None:
     run = session(config=SessionConfig(prompt_seconds=10))
-    for record in records(babble([(2.0, True), (0.35, False)], RATE), repeat(1600), RATE, ended=False):
+    shape = [(2.0, True), (1.5, False), (2.0, True), (0.35, False)]
+    for record in records(babble(shape, RATE), repeat(1600), RATE, ended=False):
         run.feed(record)
-    assert {want.kind for want in run.wants(0)} == {Kind.PARTIAL}
+    [first] = [want for want in run.wants(0) if want.kind is Kind.FINAL]
+    decoded = spell(run.begin(first.window_id))
+    assert not [want for want in run.wants(0) if want.kind is Kind.FINAL], "its prompt is not known yet"
+    run.apply(first.window_id, decoded, 0)
+    [second] = [want for want in run.wants(0) if want.kind is Kind.FINAL]
+    assert run.begin(second.window_id).options.prompt == decoded.text
 
 
 def test_it_is_due_when_the_pause_is_over_also_where_a_shorter_one_is_enough() -> None:
