@@ -33,6 +33,7 @@ from kaption_gpu.opening import source_of
 from kaption_gpu.ports import Objects, Sessions
 from kaption_gpu.reading import Reader
 from kaption_gpu.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
+from kaption_gpu.watchdog import StuckError, Watchdog
 from kaption_schemas.topics import BATCH, LIVE, MIB
 
 log = logging.getLogger(__name__)
@@ -41,10 +42,6 @@ _TICK_SECONDS: Const = 1.0
 _WAKE_SECONDS: Const = 0.25
 _STOP_SECONDS: Const = 10.0
 _WATCH_SECONDS: Const = 5.0
-
-
-class StuckError(Exception):
-    """Polling or a lane made no progress for ``Settings.hang_seconds``, or more executors hang than can be replaced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,23 +343,14 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     async def _watch(self) -> None:
         """Replace executors that hang; end the process when too many do, or polling or reading a lane stands still."""
-        limit, patience = self._parts.settings.hang_seconds, batches.limit(self._parts.settings, 0.0)
-        behind: dict[TopicPartition, tuple[int, float]] = {}
+        patience = batches.limit(self._parts.settings, 0.0)
+        reading = Watchdog(self._parts.settings.hang_seconds)
         while True:
             await asyncio.sleep(min(_WATCH_SECONDS, patience / 4))
-            now = time.monotonic()
-            if now - self._reader.polled > limit:
-                raise StuckError("poll")
+            unread = {tp: lane.unread(self._consumer) for tp, lane in self.lanes.items()}
+            reading.look(time.monotonic(), self._reader.polled, unread)
             self._executors.look()
             if self._executors.exhausted:
                 # What was given up is committed first, so that the next process does not hang on it again.
                 await asyncio.sleep(_TICK_SECONDS)
                 raise StuckError("executor")
-            for tp, lane in self.lanes.items():
-                position = lane.unread(self._consumer)
-                if position is None:
-                    behind.pop(tp, None)
-                elif behind.get(tp, (None, now))[0] != position:
-                    behind[tp] = (position, now)
-                elif now - behind[tp][1] > limit:
-                    raise StuckError("lane")

@@ -17,7 +17,8 @@ from kaption.domain.overload import PARTIAL_SECONDS, Step
 from kaption_gpu.batches import Recovered
 from kaption_gpu.executor import Cause
 from kaption_gpu.memory import GONE_SECONDS
-from kaption_gpu.worker import Sinks, StuckError, Worker, WorkerParts
+from kaption_gpu.watchdog import StuckError
+from kaption_gpu.worker import Sinks, Worker, WorkerParts
 from kaption_schemas.headers import pcm_type, sequence, text_headers
 from kaption_schemas.records import DataRef
 from kaption_schemas.topics import BATCH, FINAL, Type
