@@ -288,12 +288,8 @@ class Lane:
             runs,
             held,
             time.monotonic() - self._committed_at if runs else 0.0,
-            self._reading_late(memory) if memory else 0.0,
+            memory.reading_late(now_ms()) if memory and not self._at_end(memory) else 0.0,
         )
-
-    def _reading_late(self, memory: LaneMemory) -> float:
-        """Seconds that the newest record taken lies behind the clock; 0 at the partition's end."""
-        return 0.0 if self._at_end(memory) else max(0.0, (now_ms() - memory.record_ms) / 1000)
 
     def unread(self, consumer: AIOKafkaConsumer) -> int | None:
         """The offset that reading stands at while the log goes on beyond it; None when there is nothing to read."""

@@ -209,6 +209,10 @@ class LaneMemory:
         """Audio that no final covers yet, in all sessions."""
         return sum(run.session.backlog_seconds() for run in self._runs)
 
+    def reading_late(self, now_ms: int) -> float:
+        """Seconds that the newest record taken lies behind the clock; 0 before the first, when nothing is known yet."""
+        return max(0.0, (now_ms - self.record_ms) / 1000) if self.record_ms else 0.0
+
     def has_pending(self) -> bool:
         """Whether something waits for a transaction now."""
         return bool(self._refused) or any(run.pending or run.session.closed for run in self._runs.ready())

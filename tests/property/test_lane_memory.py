@@ -220,6 +220,13 @@ def test_the_last_finals_of_a_live_run_are_as_urgent_as_a_files_once_they_are_la
         assert memory.urgency(key, later) is Latency.BATCH
 
 
+def test_how_late_reading_is_counts_from_the_first_record() -> None:
+    memory = Committed().open(0)
+    assert memory.reading_late(1_700_000_000_000) == 0, "nothing is known yet"
+    take(memory, record(0, "a", 1, Type.CHUNK, 0, 7))
+    assert memory.reading_late(4000) == 3.0
+
+
 def test_a_full_pool_turns_a_new_run_away_and_a_replay_repeats_it() -> None:
     first = [record(n, "a", 1, Type.CHUNK, n, 7) for n in range(2)]
     refused = [record(2 + n, "b", 2, Type.CHUNK, n, 7) for n in range(2)]
