@@ -101,8 +101,8 @@ async def check_backend(settings: Settings) -> Finding:
     if settings.backend != "auto":
         return Finding("backend", ok=True, what=f"{settings.backend}, as set")
     for choice in known_choices(settings):
-        took = ", ".join(f"{name} {ms:.0f} ms" for name, ms in sorted(choice.milliseconds.items(), key=lambda x: x[1]))
-        return Finding("backend", ok=True, what=f"{choice.name}, the fastest here to encode 6 s: {took}")
+        took = ", ".join(f"{name} {ms:.1f} ms" for name, ms in sorted(choice.milliseconds.items(), key=lambda x: x[1]))
+        return Finding("backend", ok=True, what=f"{choice.name}, by what 6 s took to encode: {took}")
     return Finding("backend", ok=None, what="not chosen yet: a worker measures at its first start")
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kaption.adapters.encoder_choice import Choice, known_choices, processor, remembered
+from kaption.adapters.encoder_choice import Choice, choice_file, known_choices, processor, remembered
 from kaption.adapters.settings import Settings
+from kaption.cli.doctor import check_backend
 from kaption_gpu.backends import make_backend
 from kaption_gpu.backends.openvino_encoder import known_ranges
 from kaption_gpu.backends.pairs import choose
@@ -48,6 +49,17 @@ def test_auto_takes_one_of_the_pairs_and_remembers_it(tmp_path: Path) -> None:
     [choice] = known_choices(Settings(backend="auto", data=tmp_path))
     assert choice.name == first.info.backend
     assert choice.name == choose(choice.milliseconds)
+
+
+async def test_the_doctor_names_the_choice_and_what_each_pair_took(tmp_path: Path) -> None:
+    settings = Settings(backend="auto", data=tmp_path)
+    assert (await check_backend(settings)).ok is None
+    took = {"openvino": 8.3, "faster-whisper": 15.9, "openvino-int8": 8.1}
+    remembered(choice_file(settings, "sha256:0"), lambda: Choice("openvino", processor(), took))
+    found = await check_backend(settings)
+    assert found.ok
+    each = "openvino-int8 8.1 ms, openvino 8.3 ms, faster-whisper 15.9 ms"
+    assert found.what == f"openvino, by what 6 s took to encode: {each}"
 
 
 def test_of_pairs_that_hardly_differ_the_most_exact_is_taken() -> None:
