@@ -107,7 +107,10 @@ EXECUTORS_REPLACED: Const = Metric(
     "kaption_executors_replaced_total", "counter", "Executors whose batch raised (failed) or hung.", ("cause",)
 )
 WINDOWS_AGAIN: Const = Metric(
-    "kaption_windows_again_total", "counter", "Windows computed again after their executor failed or hung.", ("kind",)
+    "kaption_windows_again_total",
+    "counter",
+    "Windows put back after their executor failed or hung: finals are decoded again, partials with what comes next.",
+    ("kind",),
 )
 WINDOWS_GIVEN_UP: Const = Metric(
     "kaption_windows_given_up_total",
@@ -123,7 +126,9 @@ STAGE_DURATION: Const = Metric(
     "kaption_stage_duration_seconds", "histogram", "One record in the agent's stages.", ("stage",), _FAST
 )
 COMMIT_AGE: Const = Metric("kaption_commit_age_seconds", "gauge", "Since the last committed progress.", ("topic",))
-TRANSACTIONS: Const = Metric("kaption_transactions_total", "counter", "Transactions by outcome.", ("topic", "outcome"))
+TRANSACTIONS: Const = Metric(
+    "kaption_transactions_total", "counter", "Transactions that were committed.", ("topic", "outcome")
+)
 RESTARTS: Const = Metric("kaption_restarts_total", "counter", "Child processes started again.", ("process",))
 
 METRICS: Const = (

@@ -126,8 +126,9 @@ class Windows:
     def fail(self, window_id: int, *, hung: bool) -> bool:
         """The model failed on a window's batch, or hung: it is wanted again, alone. False when it is given up instead.
 
-        A final that is given up has no text; of an open segment no more is shown, and its final begins to count anew.
-        Executors that hang are few, so an open segment is given up at the first.
+        A partial is not wanted again as it was, but once more has been said. A final that is given up has no text; of an open
+        segment no more is shown, and its final begins to count anew. Executors that hang are few, so an open segment is given
+        up at the first.
         """
         what = self._in_flight.pop(window_id, None)
         if what is None:
