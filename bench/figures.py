@@ -47,8 +47,9 @@ def commit() -> str:
 
 
 def add_option(parser: ArgumentParser) -> None:
-    """The option that most benchmarks have."""
+    """The option that most benchmarks have. What is checked out now is what is measured, whatever is by the end of it."""
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.set_defaults(commit=commit())
 
 
 def add_model_option(parser: ArgumentParser) -> None:
@@ -81,7 +82,7 @@ def save(arguments: Namespace, bench: str, figures: Figures) -> None:
     words = [word for word in sys.argv[1:] if not word.startswith("--json") and word != str(arguments.json)]
     command = " ".join(["python", "-m", f"bench.{bench}", *words])
     date = datetime.now(UTC).isoformat(timespec="minutes")
-    result = Result(bench, date, commit(), machine(), command, dict(figures))
+    result = Result(bench, date, arguments.commit, machine(), command, dict(figures))
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(asdict(result), indent=2) + "\n")
 

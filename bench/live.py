@@ -31,7 +31,7 @@ from ulid import ULID
 from bench import figures as kept
 from bench.processes import Others, end_as_by_hand, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
-from bench.words import Showing, erased, latencies, percentile
+from bench.words import Showing, erased, flicker, latencies, percentile
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption.domain.agreement import plain
@@ -160,23 +160,25 @@ async def live(
     watching.cancel()
     print(f"live, {at_once} at a time: {len(stretches)} streams")
     figures = report(list(streams.values()), stretches, heard)
-    figures |= {"cores": sum(used.values()), "cores of others": beside}
+    cores = sum(used.values())
+    figures |= {"cores": cores, "cores a stream": cores / at_once, "cores of others": beside}
     print(
         "  " + ", ".join(f"{share:.2f} {after[pid].name.split()[-1]}" for pid, share in used.items() if share >= 0.01)
     )
-    print(f"  {figures['cores']:.2f} cores, {beside:.2f} of others", flush=True)
+    print(f"  {cores:.2f} cores, {cores / at_once:.3f} a stream, {beside:.2f} of others", flush=True)
     return figures
 
 
 def report(streams: list[Watched], stretches: list[Spoken], heard: list[Heard]) -> dict[str, float]:
     """Print what came of streams that were played, and return it: seconds, shares, counts."""
-    shown, committed, finals, revisions = list[float](), list[float](), list[float](), 0
+    shown, committed, finals, revisions, late = list[float](), list[float](), list[float](), 0, 0
     for watched, stretch, words in zip(streams, stretches, heard, strict=True):
         begin, seen = len(stretch.pcm) / RATE / 2, showings(watched)
         more = latencies(seen, words, begin)
         shown, committed = shown + more[0], committed + more[1]
         finals += final_latencies(watched, words, begin)
         revisions += erased(seen)
+        late += sum(end >= begin for _, end in words.words)
     said = [" ".join(final.text for _, final in watched.finals) for watched in streams]
     words_said = max(1, sum(len(text.split()) for text in said))
     count, lost = (sum(n) for n in zip(*map(changed, streams), strict=True))
@@ -185,13 +187,18 @@ def report(streams: list[Watched], stretches: list[Spoken], heard: list[Heard]) 
         "wer": wer([s.text for s in stretches], said),
         "wer offline": wer([s.text for s in stretches], [h.text for h in heard]),
         "revisions a word": revisions / words_said,
+        "flicker": flicker([showings(watched) for watched in streams]),
         "stable changed": lost / max(1, count),
+        "shown of all": len(shown) / max(1, late),
+        "committed of all": len(committed) / max(1, late),
     }
     for name, values in (("shown", shown), ("committed", committed), ("finals", finals)):
         figures |= {f"{name} p50": percentile(values, 0.5), f"{name} p95": percentile(values, 0.95)}
-        print(f"  {name:9} p50 {figures[f'{name} p50']:.2f} s, p95 {figures[f'{name} p95']:.2f} s ({len(values)})")
+        of = "" if values is finals else f" of {late} words"
+        print(f"  {name:9} p50 {figures[f'{name} p50']:.2f} s, p95 {figures[f'{name} p95']:.2f} s ({len(values)}{of})")
     print(f"  {count} stable words, of which finals changed {100 * figures['stable changed']:.1f} %")
     print(f"  revisions: {figures['revisions a word']:.2f} shown words a word taken back or changed")
+    print(f"  flicker: {100 * figures['flicker']:.0f} % of records change or take back a word that was shown")
     print(
         f"  WER {100 * figures['wer']:.2f} % of {figures['words']:.0f} words, offline {100 * figures['wer offline']:.2f} %"
     )

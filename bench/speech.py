@@ -1,6 +1,6 @@
 """Human speech for benchmarks: Debian's Asterisk prompts joined with pauses, their texts, and an offline pass over them.
 
-Offline is faster-whisper with the same weights: int8, beam 5, VAD, no previous text.
+Offline is faster-whisper with the same weights: float32, beam 5, VAD, no previous text.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from kaption_gpu.weights import find_weights
 from tests.support.asterisk import NO_SPEECH, prompts
 
 PAUSE_SECONDS = 0.6
+_PRECISION = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +64,11 @@ def offline(stretches: list[Spoken], model: str = "tiny.en") -> list[Heard]:
     whisper: WhisperModel | None = None
     out: list[Heard] = []
     for stretch in stretches:
-        file = folder / f"{model}-{hashlib.sha256(stretch.pcm.tobytes()).hexdigest()[:24]}.json"
+        file = folder / f"{model}-{_PRECISION}-{hashlib.sha256(stretch.pcm.tobytes()).hexdigest()[:24]}.json"
         if not file.exists():
             if whisper is None:
                 weights = str(find_weights(Settings(model=model)).folder)
-                whisper = WhisperModel(weights, device="cpu", compute_type="int8", cpu_threads=2)
+                whisper = WhisperModel(weights, device="cpu", compute_type=_PRECISION, cpu_threads=2)
             file.write_text(json.dumps(asdict(_pass(whisper, stretch))))
         saved = json.loads(file.read_text())
         out.append(Heard(saved["text"], tuple((str(word), float(end)) for word, end in saved["words"])))

@@ -22,6 +22,7 @@ class Row:
 
 _SHOWN = "{shown p50:.2f} / {shown p95:.2f}"
 _COMMITTED = "{committed p50:.2f} / {committed p95:.2f}"
+_OF_ALL = "{shown of all:.1%}, {committed of all:.1%}"
 _WL, _WLK = "WhisperLive", "WhisperLiveKit"
 
 
@@ -47,8 +48,12 @@ ROWS: tuple[Row, ...] = (
         ("live-base-11", "{shown p95:.2f}, {committed p95:.2f}"),
     ),
     Row("P1", "11 streams with base: WER, offline", "1 point", ("live-base-11", "{wer:.2%}, {wer offline:.2%}")),
+    _live("P2", 1, "words shown, committed, of all", "", _OF_ALL, 1),
+    _live("P1", 32, "words shown, committed, of all", "", _OF_ALL, 4),
     _live("4", 1, "shown words taken back or changed, a word", "", "{revisions a word:.2f}", 1),
     _live("4", 4, "shown words taken back or changed, a word", "", "{revisions a word:.2f}", 4),
+    _live("4", 1, "flicker: records that take back or change a shown word", "", "{flicker:.0%}", 1),
+    _live("4", 4, "flicker: records that take back or change a shown word", "", "{flicker:.0%}", 4),
     Row("4", "1 stream: stable words that finals change", "2 %", ("live-1", "{stable changed:.1%}")),
     Row("4", "16 streams: stable words that finals change", "2 %", ("live-16", "{stable changed:.1%}")),
     Row(
@@ -83,7 +88,7 @@ ROWS: tuple[Row, ...] = (
     Row("P4", "front door: frames a second on one core", "2000", ("hop", "{frames a second:.0f}")),
     Row(
         "P5",
-        "two executors, two processes on two cores against one on one",
+        "two executors, two processes on two cores against one on one, 16 streams a core",
         "1.8",
         (
             "scale",

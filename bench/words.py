@@ -54,10 +54,21 @@ def erased(showings: Iterable[Showing]) -> int:
     the normalized erasure of Arivazhagan, Cherry, Macherey and Foster, "Re-translation versus Streaming for Simultaneous
     Translation", IWSLT 2020 (arXiv 2004.03643): 0 for text that only grows. Case and punctuation do not count.
     """
+    return sum(_erasures(showings))
+
+
+def flicker(streams: Iterable[Iterable[Showing]]) -> float:
+    """The share of records behind the first of their segment that change or take back a word that was shown."""
+    erasures = [count for showings in streams for count in _erasures(showings)]
+    return sum(map(bool, erasures)) / max(1, len(erasures))
+
+
+def _erasures(showings: Iterable[Showing]) -> list[int]:
+    """For each record behind the first of its segment, how many shown words it changes or takes away."""
     segments: dict[int, list[list[str]]] = {}
     for showing in sorted(showings):
         segments.setdefault(showing.segment, []).append([plain(word) for word in showing.text.split()])
-    return sum(len(before) - _common(before, after) for texts in segments.values() for before, after in pairwise(texts))
+    return [len(before) - _common(before, after) for texts in segments.values() for before, after in pairwise(texts)]
 
 
 def _common(before: list[str], after: list[str]) -> int:

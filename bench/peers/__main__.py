@@ -21,7 +21,7 @@ from bench.live import FRAME, RATE
 from bench.peers.streams import PEERS, Peer, Stream
 from bench.processes import Others, end_as_by_hand, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
-from bench.words import Showing, erased, latencies, percentile
+from bench.words import Showing, erased, flicker, latencies, percentile
 from kaption.adapters.ports import free_port
 from kaption.adapters.settings import Settings
 from kaption_gpu.weights import find_weights
@@ -125,6 +125,7 @@ def report(seen: list[list[Showing]], stretches: list[Spoken], heard: list[Heard
         "words": float(sum(len(s.text.split()) for s in stretches)),
         "wer": wer([s.text for s in stretches], said),
         "revisions a word": sum(map(erased, seen)) / max(1, sum(len(text.split()) for text in said)),
+        "flicker": flicker(seen),
         "shown of all": len(shown) / max(1, late),
         "committed of all": len(committed) / max(1, late),
     }
@@ -135,6 +136,7 @@ def report(seen: list[list[Showing]], stretches: list[Spoken], heard: list[Heard
             f"({len(values)} of {late} words)"
         )
     print(f"  revisions: {figures['revisions a word']:.2f} shown words a word taken back or changed")
+    print(f"  flicker: {100 * figures['flicker']:.0f} % of records change or take back a word that was shown")
     print(f"  WER {100 * figures['wer']:.2f} % of {figures['words']:.0f} words")
     return figures
 

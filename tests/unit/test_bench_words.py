@@ -3,7 +3,7 @@
 import pytest
 
 from bench.speech import Heard
-from bench.words import Showing, erased, latencies, percentile
+from bench.words import Showing, erased, flicker, latencies, percentile
 
 
 def shows(*texts: str, segment: int = 0) -> list[Showing]:
@@ -29,6 +29,8 @@ def test_words_that_a_later_record_changes_or_takes_away_are_counted(texts: list
 def test_each_segment_is_counted_by_itself_in_the_order_of_its_records() -> None:
     first, second = shows("a b", "a c", segment=0), shows("x", "x y", segment=1)
     assert erased([*reversed(first), *second]) == 1
+    assert flicker([[*first, *second], shows("a b", "c d e", "c d e f")]) == 0.5
+    assert flicker([]) == 0
 
 
 def test_a_word_counts_from_its_end_to_the_first_record_that_shows_and_that_commits_it() -> None:
