@@ -177,6 +177,16 @@ def test_company_changes_nothing(backend: Backend, options: DecodeOptions) -> No
     _in_any_company(backend, windows)
 
 
+@pytest.mark.parametrize("seconds", [12, 18, 24, 30])
+def test_company_changes_nothing_in_longer_windows(backend: Backend, seconds: int) -> None:
+    """As those of files, whose segments are joined, and of people who make no pause."""
+    speech = np.concatenate([p.audio() for p in _speech(6, 60)])
+    length = (seconds - 3) * SAMPLE_RATE
+    windows = [_final(speech[n * length : (n + 1) * length], GREEDY, n) for n in range(6)]
+    assert {window.padded for window in windows} == {seconds * SAMPLE_RATE}
+    assert all(decoded.text for decoded in _in_any_company(backend, windows))
+
+
 @pytest.mark.parametrize("options", [GREEDY, BEAM], ids=["greedy", "beam"])
 def test_company_changes_no_final_in_doubt(backend: Backend, options: DecodeOptions) -> None:
     """Nor those beside it. It is decoded again by beam, or in a longer window where it was by beam (ADR 15)."""

@@ -13,15 +13,16 @@ from aiokafka.structs import ConsumerRecord
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding import Decoded, Kind, Window
 from kaption.domain.outputs import Latency, RunKey
-from kaption.domain.overload import PARTIAL_SECONDS, Step
+from kaption.domain.overload import LATE_SECONDS, PARTIAL_SECONDS, Step
 from kaption_gpu.batches import Recovered
 from kaption_gpu.executor import Cause
 from kaption_gpu.memory import GONE_SECONDS
 from kaption_gpu.watchdog import StuckError
 from kaption_gpu.worker import Sinks, Worker, WorkerParts
 from kaption_schemas.headers import pcm_type, sequence, text_headers
+from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef
-from kaption_schemas.topics import BATCH, FINAL, Type
+from kaption_schemas.topics import BATCH, DLQ, FINAL, Type
 from tests.support.brokers import Broker
 from tests.support.counting_session import (
     POISON,
@@ -205,22 +206,24 @@ class SlowBackend(CountingBackend):
 
     def __init__(self) -> None:
         super().__init__()
+        self.began = threading.Event()
         self.release = threading.Event()
 
     def transcribe(self, batch: list[Window]) -> list[Decoded]:
+        self.began.set()
         self.release.wait()
         return super().transcribe(batch)
 
 
 #: Seconds that windows say they have been waiting, by stream.
-LATE = {"gone": GONE_SECONDS + 1, "on": PARTIAL_SECONDS + 1, "film": 1.0}
+LATE = {"gone": GONE_SECONDS + 1, "on": PARTIAL_SECONDS + 1, "film": 1.0, "late": LATE_SECONDS + 1}
 
 
 class LateSession(CountingSession):
     """Its windows have been waiting for as long as ``LATE`` says of its stream."""
 
     def wants(self, now_ms: int) -> list[CountingWanted]:
-        return [replace(wanted, overdue_s=LATE[self.key.stream]) for wanted in super().wants(now_ms)]
+        return [replace(wanted, overdue_s=LATE.get(self.key.stream, 0.0)) for wanted in super().wants(now_ms)]
 
 
 class LateSessions(CountingSessions):
@@ -270,3 +273,33 @@ async def test_each_overload_step_is_told_and_logged_and_files_wait_only_where_t
     assert [record["step"] for record in told] == ["partials_thinned", "files_wait", "nothing"]
     assert all({"busy", "late_seconds"} <= record.keys() for record in told)
     assert [finals(records, run) for run in (gone, on, film)] == [expected([value] * 10) for value in (1, 2, 0)]
+
+
+async def test_a_pool_that_is_late_and_busy_refuses_new_runs_until_it_has_caught_up(
+    fresh_kafka: Broker, make_settings: Callable[..., Settings]
+) -> None:
+    """Promise 5: what was accepted gets its finals all the same."""
+    settings = make_settings(fresh_kafka, session_timeout_ms=6000, executors=1, executor_hang_seconds=60)
+    await create_topics(settings)
+    backend, steps = SlowBackend(), list[Step]()
+    first, late, refused, taken = RUNS[:4]
+    sinks = Sinks(overload=steps.append)
+    async with publisher(settings) as out, working(settings, backend, sinks=sinks, sessions=LateSessions()):
+        for number in range(10):
+            await out.chunk("first", first, number, 1)
+        await until(backend.began.is_set)
+        for number in range(10):
+            await out.chunk("late", late, number, 2)
+        await until(lambda: Step.RUNS_REFUSED in steps)
+        await out.chunk("new", refused, 0, 3)
+        [letter] = await read(settings, DLQ.name, bool)
+        assert text_headers(letter.headers)["errors.reason"] == Reason.OVERLOADED
+        backend.release.set()
+        await out.end("first", first, 9)
+        await out.end("late", late, 9)
+        await until(lambda: steps[-1] is Step.NOTHING)
+        await out.chunk("new", taken, 0, 4)
+        await out.end("new", taken, 0)
+        records = await read(settings, FINAL.name, completed(first, late, refused, taken))
+    told = [finals(records, run) for run in (first, late, refused, taken)]
+    assert told == [expected([1] * 10), expected([2] * 10), [], expected([4])]

@@ -149,6 +149,41 @@ def test_files_get_a_tenth_of_the_device(streams: int, size: int) -> None:
     assert 0.09 <= share(spent, lambda candidate: candidate.latency is Latency.BATCH) <= 0.3
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(2, 8))
+def test_files_batches_are_short_for_a_while_after_live_windows_were_seen(size: int) -> None:
+    """Between two partials of a stream none may be waiting, and the next must not find a long batch in its way."""
+    files = [Candidate("file", i, "a", Latency.BATCH, Kind.FINAL, 12, 1) for i in range(8)]
+    planner = Planner(size)
+    assert len(_next(planner, files)) == size, "nobody watches"
+    while all(
+        c.latency is Latency.LIVE
+        for c in _next(planner, [*files, Candidate(0, 0, "a", Latency.LIVE, Kind.PARTIAL, 3, 1)])
+    ):
+        pass
+    sizes = [len(_next(planner, files)) for _ in range(60)]
+    assert set(sizes[:40]) == {1}
+    assert sizes[-1] == size
+
+
+def _next(planner: Planner, waiting: list[Candidate]) -> tuple[Candidate, ...]:
+    batch = planner.next(waiting)
+    assert batch is not None
+    return batch.windows
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 20))
+def test_files_that_had_the_device_for_hours_get_their_tenth_all_the_same(size: int, streams: int) -> None:
+    files = [Candidate("file", i, "a", Latency.BATCH, Kind.FINAL, 12, 1) for i in range(8)]
+    live = [Candidate(i, 0, "a", Latency.LIVE, Kind.PARTIAL, 5, 1) for i in range(streams)]
+    planner = Planner(size)
+    device_seconds(planner, files, 500)
+    device_seconds(planner, [*live, *files], 150)  # what they owe is little
+    spent = device_seconds(planner, [*live, *files], 400)
+    assert share(spent, lambda candidate: candidate.latency is Latency.BATCH) >= 0.08
+
+
 def test_the_longest_wait_goes_first_within_a_tenant() -> None:
     waiting = [Candidate(i, 0, "a", Latency.LIVE, Kind.PARTIAL, 3, wait) for i, wait in enumerate((1, 9, 5))]
     batch = Planner(2).next(waiting)
