@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, TextIO, cast
+from typing import TextIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,9 @@ from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding import SAMPLE_RATE, Costs, Kind
 from kaption.domain.outputs import Latency
-from kaption.domain.plan import Batch, Candidate, Planner
+from kaption.domain.plan import Batch, Planner
 from kaption.domain.run import Ports
+from kaption_gpu import batches
 from kaption_gpu.__main__ import RealSessions, session_config
 from kaption_gpu.backends import make_backend
 from kaption_gpu.executor import Execution, Executors, load
@@ -106,41 +107,23 @@ class Engine:
                 lane.draft(now_ms)
                 lane.partials.clear()
                 lane.shown.clear()
-            waiting = self._waiting(now_ms)
+            waiting = batches.waiting(self.lanes, now_ms)
             if not self.executors.free:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             elif (batch := self._planner.next(waiting)) is not None:
-                windows = [self.lanes[_lane(c)].begin(_key(c), c.window) for c in batch.windows]
-                task = asyncio.create_task(self._execute(batch, self.executors.submit(windows, LIMIT_SECONDS), now_ms))
+                running = self.executors.submit(batches.begin(batch), LIMIT_SECONDS)
+                task = asyncio.create_task(self._execute(batch, running, now_ms))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
             else:
                 return
-
-    def _waiting(self, now_ms: int) -> list[Candidate]:
-        return [
-            Candidate((n, key), w.window_id, key.tenant, Latency.LIVE, w.kind, w.seconds, w.overdue_s)
-            for n, lane in enumerate(self.lanes)
-            for key, w in lane.wants(now_ms)
-        ]
 
     async def _execute(self, batch: Batch, running: asyncio.Future[Execution], now_ms: int) -> None:
         execution = await running
         self._planner.spent(batch, execution.seconds)
         self.tally.windows[str(batch.kind)] += len(batch.windows)
         self.tally.batches += 1
-        for candidate, decoded in zip(batch.windows, execution.results, strict=True):
-            self.lanes[_lane(candidate)].apply(_key(candidate), candidate.window, decoded, now_ms)
-
-
-def _lane(candidate: Candidate) -> int:
-    owner: Any = candidate.owner
-    return int(owner[0])
-
-
-def _key(candidate: Candidate) -> Any:
-    owner: Any = candidate.owner
-    return owner[1]
+        batches.apply(batch, execution.results, now_ms)
 
 
 def recorded(pcms: Sequence[Pcm]) -> list[list[list[ConsumerRecord]]]:

@@ -1,10 +1,10 @@
-"""A batch's windows and the sessions that they are of: begun, given their results, or put back when nothing came of it.
+"""What sessions want decoded, as the planner takes it; a batch's windows and the sessions that they are of: begun, given their results, or put back when nothing came of it.
 
 Which windows are tried again (alone) and which are given up is decided by the sessions (``kaption.domain.windows``).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from typing import Final as Const
@@ -51,6 +51,17 @@ def _owner(candidate: Candidate) -> tuple[LaneMemory, RunKey]:
 def limit(settings: Settings, estimate: float) -> float:
     """Seconds after which a batch hangs that was expected to take ``estimate``."""
     return min(settings.hang_seconds, max(settings.executor_hang_seconds, _TIMES * estimate))
+
+
+def waiting(memories: Iterable[LaneMemory], now_ms: int) -> list[Candidate]:
+    """What the sessions of all lanes want decoded."""
+    return [
+        Candidate(
+            (memory, key), w.window_id, key.tenant, memory.urgency(key, w), w.kind, w.seconds, w.overdue_s, w.alone
+        )
+        for memory in memories
+        for key, w in memory.wants(now_ms)
+    ]
 
 
 def begin(batch: Batch) -> list[Window]:

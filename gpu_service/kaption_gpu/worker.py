@@ -239,22 +239,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     def _waiting(self) -> list[Candidate]:
         """What all sessions want decoded."""
-        now = now_ms()
-        return [
-            Candidate(
-                (lane.memory, key),
-                w.window_id,
-                key.tenant,
-                lane.memory.urgency(key, w),
-                w.kind,
-                w.seconds,
-                w.overdue_s,
-                w.alone,
-            )
-            for lane in self.lanes.values()
-            if lane.memory is not None
-            for key, w in lane.memory.wants(now)
-        ]
+        memories = (lane.memory for lane in self.lanes.values())
+        return batches.waiting((memory for memory in memories if memory is not None), now_ms())
 
     def _report(self) -> None:
         lanes = tuple(lane.stats() for lane in self.lanes.values())
