@@ -298,8 +298,8 @@ async def test_a_pool_that_is_late_and_busy_refuses_new_runs_until_it_has_caught
         await out.end("first", first, 9)
         await out.end("late", late, 9)
         await until(lambda: steps[-1] is Step.NOTHING)
-        await out.chunk("new", taken, 0, 4)
-        await out.end("new", taken, 0)
+        await out.chunk("another", taken, 0, 4)
+        await out.end("another", taken, 0)
         records = await read(settings, FINAL.name, completed(first, late, refused, taken))
     told = [finals(records, run) for run in (first, late, refused, taken)]
     assert told == [expected([1] * 10), expected([2] * 10), [], expected([4])]
