@@ -171,13 +171,13 @@ async def live(
 
 def report(streams: list[Watched], stretches: list[Spoken], heard: list[Heard]) -> dict[str, float]:
     """Print what came of streams that were played, and return it: seconds, shares, counts."""
-    shown, committed, finals, revisions, late = list[float](), list[float](), list[float](), 0, 0
-    for watched, stretch, words in zip(streams, stretches, heard, strict=True):
-        begin, seen = len(stretch.pcm) / RATE / 2, showings(watched)
-        more = latencies(seen, words, begin)
+    shown, committed, finals, late = list[float](), list[float](), list[float](), 0
+    seen = [showings(watched) for watched in streams]
+    for watched, records, stretch, words in zip(streams, seen, stretches, heard, strict=True):
+        begin = len(stretch.pcm) / RATE / 2
+        more = latencies(records, words, begin)
         shown, committed = shown + more[0], committed + more[1]
         finals += final_latencies(watched, words, begin)
-        revisions += erased(seen)
         late += sum(end >= begin for _, end in words.words)
     said = [" ".join(final.text for _, final in watched.finals) for watched in streams]
     words_said = max(1, sum(len(text.split()) for text in said))
@@ -186,8 +186,8 @@ def report(streams: list[Watched], stretches: list[Spoken], heard: list[Heard]) 
         "words": float(sum(len(s.text.split()) for s in stretches)),
         "wer": wer([s.text for s in stretches], said),
         "wer offline": wer([s.text for s in stretches], [h.text for h in heard]),
-        "revisions a word": revisions / words_said,
-        "flicker": flicker([showings(watched) for watched in streams]),
+        "revisions a word": sum(map(erased, seen)) / words_said,
+        "flicker": flicker(seen),
         "stable changed": lost / max(1, count),
         "shown of all": len(shown) / max(1, late),
         "committed of all": len(committed) / max(1, late),
