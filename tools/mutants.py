@@ -44,14 +44,15 @@ def copy(target: Path) -> None:
             shutil.copy2(ROOT / name, target / name)
 
 
-def tested(tree: Path, test: str) -> int:
-    """The exit status of ``test`` in ``tree``."""
+def tested(tree: Path, test: str) -> tuple[int, str]:
+    """The exit status of ``test`` in ``tree``, and pytest's last line."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(tree / package) for package in PACKAGES)}
     shared = ROOT.parent / "shared" / "kafka"
     if shared.exists():
         environment.setdefault("KAFKA_HOME", str(shared))
     command = [sys.executable, "-m", "pytest", "-x", "-m", "not long and not torch", *test.split()]
-    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, check=False).returncode
+    ran = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    return ran.returncode, (ran.stdout.splitlines() or [""])[-1]
 
 
 def outcome(mutant: Mutant, tree: Path) -> str:
@@ -62,10 +63,11 @@ def outcome(mutant: Mutant, tree: Path) -> str:
         return f"STALE: its text is {before.count(mutant.old)} times in {mutant.file}"
     path.write_text(before.replace(mutant.old, mutant.new))
     try:
-        status = tested(tree, mutant.test)
+        status, summary = tested(tree, mutant.test)
     finally:
         path.write_text(before)
-    return "red" if status == RED else f"NOT RED: pytest ended with {status}"
+    # The summary tells a test that passed from one that was skipped.
+    return "red" if status == RED else f"NOT RED: pytest ended with {status}: {summary}"
 
 
 def main() -> int:
