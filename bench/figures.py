@@ -15,6 +15,9 @@ from pathlib import Path
 #: Where results that are kept lie.
 FOLDER = Path(__file__).parent / "results"
 Figures = Mapping[str, float | str]
+#: Settings that decide what is decoded how, as they were in the environment; others may be secrets or say where something lies.
+_DECIDING = ("BACKEND", "BATCH_SIZE", "BEAM_SIZE", "EXECUTORS", "PROMPT_SECONDS")
+SETTINGS = {name: os.environ[name] for short in _DECIDING if (name := f"KAPTION_{short}") in os.environ}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +78,20 @@ def spread(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return found
 
 
+def command(bench: str, words: Sequence[str], settings: Mapping[str, str]) -> str:
+    """What makes the figures again: the command line, after the settings that it was run with."""
+    return " ".join(
+        [*(f"{name}={value}" for name, value in settings.items()), "python", "-m", f"bench.{bench}", *words]
+    )
+
+
 def save(arguments: Namespace, bench: str, figures: Figures) -> None:
     """Write ``figures`` where the command line asked for it; numbers of seconds, shares (0.05 for 5 %), MB."""
     if arguments.json is None:
         return
     words = [word for word in sys.argv[1:] if not word.startswith("--json") and word != str(arguments.json)]
-    command = " ".join(["python", "-m", f"bench.{bench}", *words])
     date = datetime.now(UTC).isoformat(timespec="minutes")
-    result = Result(bench, date, arguments.commit, machine(), command, dict(figures))
+    result = Result(bench, date, arguments.commit, machine(), command(bench, words, SETTINGS), dict(figures))
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(asdict(result), indent=2) + "\n")
 

@@ -3,7 +3,7 @@
 import pytest
 
 from bench.__main__ import SHORT, names
-from bench.figures import Result, spread
+from bench.figures import Result, command, spread
 from bench.overload import back
 from bench.peers.streams import WhisperLive, WhisperLiveKit
 from bench.plot import draw, series
@@ -59,6 +59,12 @@ def test_several_runs_are_a_median_with_their_spread() -> None:
     result = Result("live", "2026-11-25", "abc", "a machine", "python -m bench.live --runs 3", figures)
     assert written(result, "{shown p95:.2f}") == "1.60 (1.50 to 1.90)"
     assert spread([{"shown p95": 1.5}]) == {"shown p95": 1.5}
+
+
+def test_a_command_has_the_settings_that_it_was_run_with() -> None:
+    words = ["--model", "base"]
+    assert command("live", words, {}) == "python -m bench.live --model base"
+    assert command("live", words, {"KAPTION_BEAM_SIZE": "5"}) == "KAPTION_BEAM_SIZE=5 python -m bench.live --model base"
 
 
 def test_the_plot_has_each_system_that_was_measured_by_its_streams() -> None:
