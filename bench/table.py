@@ -48,6 +48,18 @@ ROWS: tuple[Row, ...] = (
         ("live-base-11", "{shown p95:.2f}, {committed p95:.2f}"),
     ),
     Row("P1", "11 streams with base: WER, offline", "1 point", ("live-base-11", "{wer:.2%}, {wer offline:.2%}")),
+    Row(
+        "P1",
+        "the same by beam and prompted: shown, committed p95, s",
+        "2, 5",
+        ("live-base-11-beam", "{shown p95:.2f}, {committed p95:.2f}"),
+    ),
+    Row(
+        "P1",
+        "the same by beam and prompted: WER, offline",
+        "1 point",
+        ("live-base-11-beam", "{wer:.2%}, {wer offline:.2%}"),
+    ),
     _live("P2", 1, "words shown, committed, of all", "", _OF_ALL, 1),
     _live("P1", 32, "words shown, committed, of all", "", _OF_ALL, 4),
     _live("4", 1, "shown words taken back or changed, a word", "", "{revisions a word:.2f}", 1),
