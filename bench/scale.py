@@ -76,7 +76,7 @@ class Engine:
     def __init__(self, settings: Settings, sessions: RealSessions, executors: Executors, costs: Costs) -> None:
         self.tally = Tally()
         self.executors = executors
-        self._planner = Planner(settings.batch_size, costs, settings.executors)
+        self._planner = Planner(settings.batch_size, costs)
         self._running: set[asyncio.Task[None]] = set()
         silence = round(settings.silence_commit_seconds * 1000)
         self.lanes = [

@@ -77,7 +77,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self.lanes: dict[TopicPartition, Lane] = {}
         self._parts = parts
         self._wake = asyncio.Event()
-        self._planner = Planner(parts.settings.batch_size, parts.costs, parts.settings.executors)
+        self._planner = Planner(parts.settings.batch_size, parts.costs)
         self._executors = Executors(
             parts.backend, parts.settings.executors, parts.settings.hang_seconds, parts.sinks.replaced
         )

@@ -5,6 +5,7 @@ time), tenants by deficit round robin in device seconds, the longest wait first 
 or a clock.
 """
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -75,12 +76,11 @@ class Planner:
     """Plans one batch at a time and keeps the accounts: what each tenant and each latency class has spent.
 
     Deterministic: the same calls give the same plans. ``costs`` are what batches take as far as is known; ``spent``
-    corrects them. ``executors`` decode a batch each at a time.
+    corrects them.
     """
 
-    def __init__(self, batch_size: int, costs: Costs = DEFAULT_COSTS, executors: int = 1) -> None:
+    def __init__(self, batch_size: int, costs: Costs = DEFAULT_COSTS) -> None:
         self._size = batch_size
-        self._executors = executors
         self._fixed = costs.fixed
         self._deficit: dict[str, float] = {}
         self._turn: str | None = None
@@ -124,19 +124,12 @@ class Planner:
         self._cost[batch.kind] += _SMOOTHING * (measured - self._cost[batch.kind])
 
     def _longest(self, first: Candidate, waiting: Sequence[Candidate]) -> float:
-        """Device seconds that a batch may take, which nothing can interrupt: little while people watch.
-
-        Of files an executor takes its share of what waits, that all may end together: guided self-scheduling (Polychronopoulos and Kuck,
-        "Guided Self-Scheduling: A Practical Scheduling Scheme for Parallel Supercomputers", IEEE Transactions on Computers, 1987).
-        """
+        """Device seconds that a batch may take, which nothing can interrupt: little while people watch."""
         live = any(c.latency is Latency.LIVE for c in waiting)
         self._live_plans = _LIVE_PLANS if live else max(0, self._live_plans - 1)
         if first.latency is Latency.LIVE:
             return LONGEST_BATCH
-        if self._live_plans:
-            return FILES_BESIDE_LIVE
-        waits = sum(self._estimate(c) for c in waiting)
-        return waits / self._executors + self._fixed * self._estimate(first)
+        return FILES_BESIDE_LIVE if self._live_plans else math.inf
 
     def _fitting(self, first: Candidate, longest: float) -> int:
         """How many windows of ``first``'s kind and length take no longer than ``longest``; one at least, ``batch_size`` at most."""

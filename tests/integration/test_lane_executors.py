@@ -208,11 +208,8 @@ class SlowBackend(CountingBackend):
         super().__init__()
         self.began = threading.Event()
         self.release = threading.Event()
-        self.waiting = 0
 
     def transcribe(self, batch: list[Window]) -> list[Decoded]:
-        with self._lock:
-            self.waiting += 1
         self.began.set()
         self.release.wait()
         return super().transcribe(batch)
@@ -276,30 +273,6 @@ async def test_each_overload_step_is_told_and_logged_and_files_wait_only_where_t
     assert [record["step"] for record in told] == ["partials_thinned", "files_wait", "nothing"]
     assert all({"busy", "late_seconds"} <= record.keys() for record in told)
     assert [finals(records, run) for run in (gone, on, film)] == [expected([value] * 10) for value in (1, 2, 0)]
-
-
-async def test_the_windows_of_files_that_wait_are_shared_between_the_executors(
-    fresh_kafka: Broker, make_settings: Callable[..., Settings]
-) -> None:
-    settings = make_settings(fresh_kafka, session_timeout_ms=6000, executors=2)
-    await create_topics(settings)
-    backend, objects, sessions, films = SlowBackend(), MemoryObjects(), LateSessions(), RUNS[:8]
-    objects.objects["work", "film.pcm"] = bytes(32000)
-    ref = DataRef(bucket="work", key="film.pcm", offset=0, length=32000).model_dump_json().encode()
-    async with publisher(settings) as out, working(settings, backend, objects, sessions=sessions):
-        for run in films:
-            await out.start(run, run, BATCH.name)
-            await out.send(
-                BATCH.name, run, run, Type.CHUNK, ref, sequence=sequence(0),
-                firstsample="0", samples="16000", format=pcm_type(16000, 1), received="1", totalsamples="16000",
-            )  # fmt: skip
-            await out.end(run, run, 0, BATCH.name)
-        await until(lambda: [session.ended for session in sessions.made.values()] == [True] * len(films))
-        await until(lambda: backend.waiting == settings.executors)
-        backend.release.set()
-        await read(settings, FINAL.name, completed(*films))
-    assert sum(backend.batches) == len(films)
-    assert max(backend.batches) <= len(films) / settings.executors
 
 
 async def test_a_pool_that_is_late_and_busy_refuses_new_runs_until_it_has_caught_up(

@@ -260,19 +260,6 @@ def test_the_first_batch_keeps_the_limit_where_costs_were_calibrated(
     assert count == size or (count + 0.5 + fixed) * a_window >= LONGEST_BATCH * 0.999
 
 
-@given(st.integers(1, 40), st.integers(1, 8), st.integers(1, 4), st.floats(0, 2))
-def test_the_last_windows_of_files_are_shared_out(many: int, size: int, executors: int, fixed: float) -> None:
-    """Each executor that becomes free takes its share of what waits, so that none decodes eight while another has nothing to do."""
-    planner = Planner(size, Costs(fixed=fixed), executors)
-    left = [Candidate(n, 1, "a", Latency.BATCH, Kind.FINAL, 18, 1) for n in range(many)]
-    while left:
-        batch = planner.next(left)
-        assert batch is not None
-        share = max(1, min(size, len(left) / executors))
-        assert len(batch.windows) == pytest.approx(share, abs=0.501)
-        left = [c for c in left if c not in batch.windows]
-
-
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 24), st.integers(1, 8), st.floats(0.02, 0.3))
 def test_overload_takes_partials_evenly_and_never_finals(many: int, size: int, cost: float) -> None:
