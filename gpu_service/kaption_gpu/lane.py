@@ -53,7 +53,9 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LaneParts:
-    """What every lane of a process works with. ``wake`` tells the loop that something changed."""
+    """What every lane of a process works with. ``wake`` tells the loop that something changed, ``committed`` and ``failed`` the
+    statistics what became of a transaction.
+    """
 
     settings: Settings
     consumer: AIOKafkaConsumer
@@ -61,6 +63,7 @@ class LaneParts:
     objects: Objects
     wake: Callable[[], None]
     committed: Callable[[Source, Draft], None]
+    failed: Callable[[Source], None]
     tracing: Tracing = NO_TRACING
     admits: Callable[[], bool] = lambda: True
 
@@ -180,7 +183,11 @@ class Lane:
             draft = memory.draft(now_ms()) if memory else None
             if memory is None or draft is None or writer is None:
                 return False
-            await writer.commit(draft)
+            try:
+                await writer.commit(draft)
+            except TransactionFailedError:
+                self._parts.failed(self.source)
+                raise
             memory.committed()
             memory.partials.extend(draft.progress)
         self._committed_at = time.monotonic()

@@ -66,8 +66,8 @@ class PoolMetrics:
     def sinks(self) -> Sinks:
         """What the worker is given."""
         return Sinks(
-            decoded=self.decoded, shown=self.shown, committed=self.committed, state=self.state, overload=self.overload,
-            replaced=self.replaced, recovered=self.recovered,
+            decoded=self.decoded, shown=self.shown, committed=self.committed, failed=self.failed, state=self.state,
+            overload=self.overload, replaced=self.replaced, recovered=self.recovered,
         )  # fmt: skip
 
     def overload(self, step: Step) -> None:
@@ -121,6 +121,10 @@ class PoolMetrics:
             record(names.REPEATS, stats.repeats, topic=source.topic)
         for seconds, language in stats.latencies:
             record(names.FINAL_LATENCY, max(seconds, 0.0), model=self._model, language=language or "unknown")
+
+    def failed(self, source: Source) -> None:
+        """A transaction failed, or its end is unclear."""
+        self._telemetry.record(names.TRANSACTIONS, topic=source.topic, outcome="failed")
 
     def state(self, overdue: float, partials: PartialsStats, lanes: tuple[LaneStats, ...]) -> None:
         """How things stand, about once a second; ``overdue``: seconds of audio in windows past their deadline."""

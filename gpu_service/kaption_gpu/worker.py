@@ -51,6 +51,7 @@ class Sinks:
     decoded: Callable[[BatchStats], None] = lambda _: None
     shown: Callable[[Source, Shown], None] = lambda _source, _shown: None
     committed: Callable[[Source, Draft], None] = lambda _source, _draft: None
+    failed: Callable[[Source], None] = lambda _source: None
     state: Callable[[float, PartialsStats, tuple[LaneStats, ...]], None] = lambda _overdue, _partials, _lanes: None
     overload: Callable[[Step], None] = lambda _step: None
     replaced: Callable[[Cause], None] = lambda _cause: None
@@ -195,6 +196,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 parts.objects,
                 self._wake.set,
                 parts.sinks.committed,
+                parts.sinks.failed,
                 parts.tracing,
                 lambda: not self._overload.refuses,
             ),

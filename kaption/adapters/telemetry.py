@@ -127,7 +127,10 @@ STAGE_DURATION: Const = Metric(
 )
 COMMIT_AGE: Const = Metric("kaption_commit_age_seconds", "gauge", "Since the last committed progress.", ("topic",))
 TRANSACTIONS: Const = Metric(
-    "kaption_transactions_total", "counter", "Transactions that were committed.", ("topic", "outcome")
+    "kaption_transactions_total",
+    "counter",
+    "Transactions, committed or failed (after which their lane begins again).",
+    ("topic", "outcome"),
 )
 RESTARTS: Const = Metric("kaption_restarts_total", "counter", "Child processes started again.", ("process",))
 

@@ -17,7 +17,7 @@ from kaption.domain.outputs import Latency
 from kaption_gpu.lane_data import Source
 from kaption_gpu.records import TOPIC_OF
 from kaption_gpu.transactions import LaneWriter, TransactionFailedError
-from kaption_gpu.worker import Worker, WorkerParts
+from kaption_gpu.worker import Sinks, Worker, WorkerParts
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.records import DataRef, StreamProgress
 from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE, Type
@@ -125,6 +125,26 @@ async def test_a_fenced_writer_cannot_commit(settings: Settings) -> None:
         await old.claim()
     await old.stop()
     await new.stop()
+
+
+async def test_a_lane_whose_transaction_fails_says_so_and_begins_again(settings: Settings) -> None:
+    failed: list[Source] = []
+    values = [n + 1 for n in range(25)]
+    async with publisher(settings) as out, working(settings, sinks=Sinks(failed=failed.append)):
+        for number in range(12):
+            await out.chunk("a", RUNS[0], number, values[number])
+        [lane] = {record.partition for record in await read(settings, FINAL.name, bool)}
+        assert failed == []
+        usurper = LaneWriter(settings, Source(Latency.LIVE, lane))
+        await usurper.start()
+        await usurper.stop()
+        for number in range(12, 25):
+            await out.chunk("a", RUNS[0], number, values[number])
+        await out.end("a", RUNS[0], 24)
+        records = await read_anew(settings, FINAL.name, completed(RUNS[0]))
+    assert failed == [Source(Latency.LIVE, lane)]
+    assert finals(records, RUNS[0]) == expected(values)
+    assert len(set(ids(records))) == len(records)
 
 
 async def test_a_log_that_lost_what_was_committed_is_begun_anew(settings: Settings) -> None:
