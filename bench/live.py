@@ -228,16 +228,18 @@ async def files(settings: Settings, stretches: list[Spoken]) -> tuple[float, flo
     """The same stretches as objects, all at once; how many times real time, and the word error rate."""
     streams = {f"file-{n}": Watched() for n in range(len(stretches))}
     watching = asyncio.create_task(watch(settings, streams))
-    await asyncio.sleep(1)
-    begin = time.monotonic()
-    async with Publisher(settings) as publisher:
-        for name, stretch in zip(streams, stretches, strict=True):
-            key = await put(settings, name, stretch.pcm)
-            await publisher.object(settings.media_bucket, key, stream=name, options=OPTIONS)
-    async with asyncio.timeout(600):
-        await asyncio.gather(*(watched.done.wait() for watched in streams.values()))
-    took = time.monotonic() - begin
-    watching.cancel()
+    try:
+        await asyncio.sleep(1)
+        begin = time.monotonic()
+        async with Publisher(settings) as publisher:
+            for name, stretch in zip(streams, stretches, strict=True):
+                key = await put(settings, name, stretch.pcm)
+                await publisher.object(settings.media_bucket, key, stream=name, options=OPTIONS)
+        async with asyncio.timeout(600):
+            await asyncio.gather(*(watched.done.wait() for watched in streams.values()))
+        took = time.monotonic() - begin
+    finally:
+        watching.cancel()
     seconds = sum(len(s.pcm) for s in stretches) / RATE
     said = [" ".join(f.text for _, f in watched.finals) for watched in streams.values()]
     print(f"files: {seconds:.0f} s of audio in {took:.0f} s, {seconds / took:.1f} times real time")

@@ -1,6 +1,8 @@
-"""Where the processors' time goes under live load, as a picture: every process, and within Python's the packages at work.
+"""Where the processors' time goes under load, as a picture: every process, and within Python's the packages at work.
 
-    .venv/bin/python -m bench.profile [--streams 16] [--seconds 40] [--picture bench/results/profile.svg]
+    .venv/bin/python -m bench.profile [--streams 16] [--seconds 40] [--files] [--picture bench/results/profile.svg]
+
+The load is live streams, or as many files at once, and once more as soon as they are done.
 
 py-spy samples the Python processes of ``kaption up`` and this one, the client; /proc tells what each thread used. A Python thread's time goes to
 the package whose code is at work, by its share of the samples. The runtimes' own threads run no Python: their time goes to what the executors'
@@ -9,6 +11,7 @@ threads wait for.
 
 import argparse
 import asyncio
+import contextlib
 import os
 import re
 import sys
@@ -20,9 +23,9 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from bench.figures import commit, machine
-from bench.live import live, started
+from bench.live import files, live, started
 from bench.processes import below, thread_seconds, usage
-from bench.speech import joined, offline
+from bench.speech import Spoken, joined, offline
 from tests.support.brokers import kafka_home
 from tests.support.up import Up
 
@@ -156,10 +159,17 @@ def draw(bars: Sequence[Bar], title: str) -> str:
     return "\n".join([head, white, *lines, "</svg>", ""])
 
 
+async def again_and_again(up: Up, stretches: list[Spoken]) -> None:
+    """All stretches as files at once, and once more when they are done, until cancelled."""
+    while True:
+        await files(up.settings(), stretches)
+
+
 async def main() -> None:
     """Play, sample, draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--streams", type=int, default=16)
+    parser.add_argument("--streams", type=int, default=16, help="live streams, or files")
+    parser.add_argument("--files", action="store_true", help="files instead of live streams")
     parser.add_argument("--seconds", type=float, default=40, help="of samples")
     parser.add_argument("--kafka", default="apache", help="embedded or apache")
     parser.add_argument("--picture", type=Path, default=Path("bench/results/profile.svg"))
@@ -168,15 +178,20 @@ async def main() -> None:
     if home is not None:
         os.environ.setdefault("KAFKA_HOME", str(home))
     stretches = joined(arguments.streams, arguments.seconds + 2 * SETTLE_SECONDS)
-    heard = offline(stretches)
+    what = "files" if arguments.files else "live streams"
+    heard = [] if arguments.files else offline(stretches)
     with tempfile.TemporaryDirectory() as folder:
         async with started(arguments.kafka) as up:
-            playing = asyncio.create_task(live(up, stretches, heard, arguments.streams))
+            load = again_and_again(up, stretches) if arguments.files else live(up, stretches, heard, arguments.streams)
+            playing = asyncio.create_task(load)
             await asyncio.sleep(SETTLE_SECONDS)
             bars = await sampled(up, arguments.seconds, Path(folder))
-            await playing
+            if arguments.files:
+                playing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await playing
     total = sum(sum(bar.parts.values()) for bar in bars)
-    title = f"{arguments.streams} live streams: {total:.2f} cores. {machine()}, {commit()}"
+    title = f"{arguments.streams} {what}: {total:.2f} cores. {machine()}, {commit()}"
     arguments.picture.parent.mkdir(parents=True, exist_ok=True)
     arguments.picture.write_text(draw(bars, title))
     print(title)
