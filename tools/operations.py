@@ -36,7 +36,10 @@ def _settings() -> str:
         (f"`KAPTION_{name.upper()}`", _kind(field), _default(field), field.description or "")
         for name, field in Settings.model_fields.items()
     ]
-    text = "Every process reads its settings from the environment. Secrets never print.\n"
+    text = (
+        "Every process reads its settings from the environment. `kaption up` starts a broker and an object store of its own unless `--kafka` and\n"
+        "`--s3` name others, whatever `KAPTION_KAFKA` and `KAPTION_S3` say, and has its port from `--http-port`. Secrets never print.\n"
+    )
     return f"## Settings\n\n{text}\n{_table(('Variable', 'Value', 'Default', 'What it is'), rows)}"
 
 

@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     silence_commit_seconds: float = Field(10, description="Silence is committed this often.")
     ahead_seconds: float = Field(30, description="A live run further ahead of the clock is closed.")
     # Pool
-    model: str = Field("tiny.en", description="Model alias: tiny.en or base.")
+    model: str = Field("tiny.en", description="Model alias: tiny.en or base, or a folder of KAPTION_MODELS.")
     models: Path | None = Field(None, description="Folder with <alias>/model.bin; unset: the weights' packages.")
     backend: str = Field(
         "auto",

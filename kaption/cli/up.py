@@ -62,7 +62,11 @@ def say(line: str) -> None:
 )
 @click.option("--s3", default="embedded", show_default=True, metavar="embedded|URL", help="The object store.")
 @click.option("--http-port", type=click.IntRange(0, 65535), help=f"Health and metrics [{_HTTP_PORT}, else a free one].")
-@click.option("--stages", type=click.Choice(["fused", "staged"]), help="Stages in one agent or each by itself.")
+@click.option(
+    "--stages",
+    type=click.Choice(["fused", "staged"]),
+    help="Stages in one agent, or in three with topics between them.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Pool workers [KAPTION_WORKERS].")
 @click.option("--model", metavar="ALIAS", help="tiny.en or base [KAPTION_MODEL].")
 @click.option(

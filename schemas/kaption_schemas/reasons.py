@@ -32,7 +32,7 @@ class Reason(StrEnum):
     BAD_HEADERS = "bad_headers", "Headers are not UTF-8, more than 64, repeated, or over 16 KiB in all."
     BAD_KEY = "bad_key", "The record's key must be the stream's name: 1-128 of A-Z a-z 0-9 . _ -"
     BAD_RUN = "bad_run", "ce_run must be a ULID (26 characters, upper case)."
-    BAD_SEQUENCE = "bad_sequence", "ce_sequence must be a zero-padded integer from 0 to 10^12."
+    BAD_SEQUENCE = "bad_sequence", "ce_sequence must be an integer from 0 to 10^12."
     BAD_FIRSTSAMPLE = "bad_firstsample", "ce_firstsample must be an integer from 0 to 10^12."
     BAD_MUTE = "bad_mute", "ce_mute must be sample ranges a-b,c-d, ascending, a < b, at most 64."
     EMPTY_BODY = "empty_body", "The record has no body."

@@ -54,7 +54,7 @@ class AudioFormat(Inbound):
 
 
 class RunOptions(Inbound):
-    """What a publisher may ask for a run. ``None`` takes the tenant's default.
+    """What a publisher may ask for a run. ``None`` takes the deployment's default.
 
     ``redaction`` lists Presidio entity names, for example ``CREDIT_CARD``; an empty list redacts nothing.
     ``vocabulary`` is put before the model; ``metadata`` comes back in ``completed``.

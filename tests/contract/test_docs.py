@@ -3,11 +3,16 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from kaption.adapters.settings import Settings
 from kaption.domain.open_suffix import RECOGNISED
+from kaption.domain.pcm import WIDTH
+from kaption.domain.validate import LONGEST_MS, MAX_FRAME, SHORTEST_MS
+from kaption_schemas.audio import RATES
+from kaption_schemas.records import AudioFormat, RunOptions
 from tests.support.brokers import ROOT
 
 PAGES = sorted(path for folder in (".", "docs", "docs/adr", "*") for path in ROOT.glob(f"{folder}/*.md"))
@@ -67,3 +72,15 @@ def test_nothing_of_a_developers_machine_is_committed() -> None:
 def test_the_page_of_redaction_names_each_entity() -> None:
     text = (ROOT / "docs" / "security.md").read_text()
     assert [name for name in sorted(RECOGNISED) if name not in text] == []
+
+
+def test_the_page_of_plain_clients_names_each_option_format_and_rate() -> None:
+    text = (ROOT / "docs" / "kafka.md").read_text()
+    assert [name for name in RunOptions.model_fields if f"| `{name}` |" not in text] == []
+    encodings = get_args(AudioFormat.model_fields["encoding"].annotation)
+    containers = [name for name in encodings if name not in WIDTH]
+    assert [name for name in WIDTH if f"`{name}`" not in text] == []
+    assert [name for name in containers if f"`audio/{name}`" not in text] == []
+    assert [rate for rate in RATES if str(rate) not in text] == []
+    assert f"{SHORTEST_MS} to {LONGEST_MS} ms" in text
+    assert f"{MAX_FRAME >> 10} KiB" in text
