@@ -33,9 +33,6 @@ log = logging.getLogger(__name__)
 
 #: Finals of this long go in one transaction, seconds.
 COMMIT_INTERVAL: Const = 0.1
-#: Audio that an open run may hold before its lane is not read on, seconds. More than four finals of 18 s that are held for an open
-#: end, with 4 s between them, and the piece of a file that is kept back: a lane that stops reading before would wait for ever.
-BACKLOG_SECONDS: Const = {Latency.LIVE: 300.0, Latency.BATCH: 150.0}
 #: Records read but not taken yet; a live one is taken at once.
 INTAKE: Const = {Latency.LIVE: 1000, Latency.BATCH: 32}
 #: Batch chunks (30 s, up to 6 MB) that are fetched ahead.
@@ -267,14 +264,14 @@ class Lane:
         if memory is None:
             return
         self._fetch_ahead(memory)
-        while self._intake and self._has_room(memory):
+        while self._intake and memory.has_room(now_ms()):
             waiting = self._intake[0]
             if waiting.fetch and not waiting.fetch.done():
                 break
             self._intake.popleft()
             self._take(memory, waiting)
             self._fetch_ahead(memory)
-        full = len(self._intake) >= INTAKE[self.source.latency] or not self._has_room(memory)
+        full = len(self._intake) >= INTAKE[self.source.latency] or not memory.has_room(now_ms())
         if full != self.paused:
             self._pause(paused=full)
         if memory.has_pending():
@@ -310,9 +307,6 @@ class Lane:
             return False
         highwater = self._parts.consumer.highwater(self.tp)
         return highwater is not None and memory.position >= highwater
-
-    def _has_room(self, memory: LaneMemory) -> bool:
-        return memory.backlog_seconds() < BACKLOG_SECONDS[self.source.latency] * max(1, memory.open_runs)
 
     def _take(self, memory: LaneMemory, waiting: _Waiting) -> None:
         record, incoming = waiting.record, waiting.incoming

@@ -10,7 +10,7 @@ from typing import Final as Const
 
 from aiokafka.structs import ConsumerRecord
 
-from kaption.domain.decoding import Decoded, Window
+from kaption.domain.decoding import Decoded, Kind, Window
 from kaption.domain.ordering import published_again
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
 from kaption_gpu.lane_data import Draft, DraftStats, Saved, SavedLane, Shown, Source, lane_value
@@ -32,6 +32,12 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
 from kaption_schemas.topics import Type
 
+#: Audio that an open run may hold before its lane is not read on, seconds. More than four finals of 18 s that are held for an open
+#: end, with 4 s between them, and the piece of a file that is kept back: a lane that stops reading before would wait for ever.
+BACKLOG_SECONDS: Const = {Latency.LIVE: 300.0, Latency.BATCH: 150.0}
+#: Runs that may hold so much. What more of them bring is read only while none of the lane's finals waits for its decode: short files, or
+#: calls of a whole day behind, would else all be in memory before they are decoded.
+FULL_RUNS: Const = {Latency.LIVE: 16, Latency.BATCH: 4}
 #: Nobody waits any more for the last finals of a live run that are so late, in seconds.
 GONE_SECONDS: Const = 10.0
 #: No dead letter when their run is closed: a repeat of `ended` is a no-op, a gap stands for a frame that has its own.
@@ -165,8 +171,12 @@ class LaneMemory:
                 yield run.key, wanted
 
     def urgency(self, key: RunKey, wanted: Wanted) -> Latency:
-        """How soon a wanted window is looked for: a live run's last finals are a file's once they are late, since who watched it is gone."""
-        gone = wanted.overdue_s > GONE_SECONDS and self._runs[key].session.ended
+        """How soon a wanted window is looked for: a live run's last finals are a file's once they are late, since who watched it is gone.
+
+        Not where the stream goes on with another run, which waits for them.
+        """
+        run = self._runs[key]
+        gone = wanted.overdue_s > GONE_SECONDS and run.session.ended and not self._runs.followed(run)
         return Latency.BATCH if gone else self.source.latency
 
     def begin(self, key: RunKey, window_id: int) -> Window:
@@ -208,6 +218,13 @@ class LaneMemory:
     def backlog_seconds(self) -> float:
         """Audio that no final covers yet, in all sessions."""
         return sum(run.session.backlog_seconds() for run in self._runs)
+
+    def has_room(self, now_ms: int) -> bool:
+        """Whether more may be read, by the audio that is held. Where all wait for more audio to come it is read in any case."""
+        held, share = self.backlog_seconds(), BACKLOG_SECONDS[self.source.latency]
+        if held < share * min(max(1, self.open_runs), FULL_RUNS[self.source.latency]):
+            return True
+        return held < share * self.open_runs and not self._final_waits(now_ms)
 
     def reading_late(self, now_ms: int) -> float:
         """Seconds that the newest record taken lies behind the clock; 0 before the first, when nothing is known yet."""
@@ -258,6 +275,10 @@ class LaneMemory:
         return Draft(tuple(messages), offset, tuple(finished), stats, tuple(progress))
 
     # Within
+
+    def _final_waits(self, now_ms: int) -> bool:
+        """Whether a closed segment waits for its decode: with the next one that comes back there is room."""
+        return any(wanted.kind is Kind.FINAL and wanted.overdue_s >= 0 for _, wanted in self.wants(now_ms))
 
     def _restore(self, item: Saved) -> None:
         settled = item.marks.settled

@@ -89,6 +89,10 @@ class OpenRuns:
         """Whether an earlier run of its stream is still open, after which it goes out."""
         return self._streams[_stream(run)][0].began < run.began
 
+    def followed(self, run: OpenRun) -> bool:
+        """Whether a later run of its stream is open, which waits for it."""
+        return self._streams[_stream(run)][-1].began > run.began
+
     def ready(self) -> Iterator[OpenRun]:
         """Those that do not wait."""
         return (run for run in self._runs.values() if not self.waits(run))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pytest
 from aiokafka.structs import ConsumerRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,11 +23,13 @@ BACKEND = CountingBackend()
 STREAMS = ("a", "b")
 
 
-def record(offset: int, stream: str, run: int, kind: Type, number: int, value: int) -> ConsumerRecord:
+def record(
+    offset: int, stream: str, run: int, kind: Type, number: int, value: int, samples: int = 4000
+) -> ConsumerRecord:
     extra = {"received": "1"}
     if kind is Type.CHUNK:
-        body = np.full(4000, value, "<i2").tobytes()
-        extra |= {"sequence": sequence(number), "firstsample": str(number * 4000)}
+        body = np.full(samples, value, "<i2").tobytes()
+        extra |= {"sequence": sequence(number), "firstsample": str(number * samples)}
     else:
         body = StreamEnded(last_sequence=max(number, -1)).model_dump_json().encode()
     content = pcm_type(16000, 1) if kind is Type.CHUNK else "application/json"
@@ -218,6 +221,40 @@ def test_the_last_finals_of_a_live_run_are_as_urgent_as_a_files_once_they_are_la
         take(memory, record(8, "a", 1, Type.ENDED, 7, 0))
         assert memory.urgency(key, late) is latency
         assert memory.urgency(key, later) is Latency.BATCH
+        take(memory, record(9, "a", 2, Type.CHUNK, 0, 7))
+        assert memory.urgency(key, later) is latency, "the stream goes on with a run that waits for it"
+
+
+@pytest.mark.parametrize(("latency", "most"), [(Latency.BATCH, 600), (Latency.LIVE, 4800)])
+def test_many_short_runs_are_not_all_read_before_they_are_decoded(latency: Latency, most: float) -> None:
+    broker = Committed()
+    memory = broker.open(0, latency=latency)
+    log = [
+        record(2 * number + ended, f"s{number}", 1, Type.ENDED if ended else Type.CHUNK, 0, 7, samples=30 * 16_000)
+        for number in range(300)
+        for ended in range(2)
+    ]
+
+    def read() -> None:
+        while memory.position < len(log) and memory.has_room(0):
+            take(memory, log[memory.position])
+
+    read()
+    assert most <= memory.backlog_seconds() <= most + 30
+    for _ in range(len(log)):
+        decode(memory, 1)
+        broker.commit(memory, memory.position)
+        read()
+        assert memory.backlog_seconds() <= most + 30
+    assert sum('"reason":"ended"' in output for output in broker.outputs) == 300
+
+
+def test_runs_that_all_wait_for_more_are_read_on() -> None:
+    memory = Committed().open(0, latency=Latency.BATCH)
+    for number in range(2700):
+        assert memory.has_room(0), f"{memory.backlog_seconds()} s are held, and nothing could be decoded"
+        take(memory, record(number, f"s{number // 3}", 1, Type.CHUNK, number % 3, 7))
+    assert memory.backlog_seconds() == 675
 
 
 def test_how_late_reading_is_counts_from_the_first_record() -> None:
