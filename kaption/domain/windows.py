@@ -32,6 +32,7 @@ from kaption_schemas.records import RunOptions
 #: A window is given up when it failed this often: the first time may have been another's fault, then it is alone.
 #: A hang costs an executor for good, so it counts as two.
 MOST_FAILURES = 4
+_HANG: Const = 2
 _UNDECODED = Decoded("", None, 0.0, 0.0, 0.0, suppressed=Reason.DECODE_FAILED.value)
 #: A file's audio that may be decoded, or in decode, and not be committed, in seconds, all channels together: a crash decodes
 #: it again. Where finals are held for an open end one window more is given out, once all others are committed.
@@ -43,11 +44,12 @@ LIVE_AHEAD: Const = 8
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A window of a segment that was still open: its hypotheses, its audio's range, the end of the last speech in it, and
-    whether it is an early final.
+    """A window of a segment that was still open: its hypotheses, the id of its final, its audio's range, the end of the last speech
+    in it, and whether it is an early final.
     """
 
     open: OpenSegment
+    final: int
     start: int
     end: int
     heard: int
@@ -108,7 +110,7 @@ class Windows:
             self._in_flight[window_id] = segment
             audio = segment.audio
         else:
-            ahead = _ahead(track, early=index is not None)
+            ahead = _ahead(track, _id(channel, track.next_index), early=index is not None)
             self._in_flight[window_id] = ahead
             audio = track.audio(ahead.start, ahead.end)
             track.open.decoded_to = track.position
@@ -128,14 +130,14 @@ class Windows:
 
         A partial is not wanted again as it was, but once more has been said. A final that is given up has no text; of an open
         segment no more is shown, and its final begins to count anew. Executors that hang are few, so an open segment is given
-        up at the first.
+        up at the first, and its final at the next: it is of the same audio.
         """
         what = self._in_flight.pop(window_id, None)
         if what is None:
             return True
         if isinstance(what, Ahead) and what.early:
             what.open.early_end = None
-        failures = self._failures.get(window_id, 0) + (2 if hung else 1)
+        failures = self._failures.get(window_id, 0) + (_HANG if hung else 1)
         self._failures[window_id] = failures
         if failures < MOST_FAILURES and not (hung and isinstance(what, Ahead)):
             return True
@@ -144,6 +146,8 @@ class Windows:
             what.decoded = _UNDECODED
         else:
             self._failures[window_id] = 1
+            if hung:
+                self._failures[what.final] = MOST_FAILURES - _HANG
             what.open.given_up = True
         return False
 
@@ -225,12 +229,12 @@ def _undecoded(track: Track) -> list[Segment]:
     return [s for s in track.segments if s.decoded is None and len(s.audio)]
 
 
-def _ahead(track: Track, *, early: bool) -> Ahead:
+def _ahead(track: Track, final: int, *, early: bool) -> Ahead:
     """What an early final or a partial takes of an open segment."""
     start, end = (track.speech_start, track.speech_end) if early else (track.unsettled, track.position)
     if start is None or end is None:
         raise ValueError("nothing is open")
-    return Ahead(track.open, start, end, track.heard, early)
+    return Ahead(track.open, final, start, end, track.heard, early)
 
 
 def _id(channel: int, index: int | None) -> int:

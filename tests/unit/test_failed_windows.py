@@ -158,6 +158,22 @@ def test_a_partial_that_hangs_is_not_tried_again() -> None:
     assert hangs == 1
 
 
+@pytest.mark.parametrize("kinds", [{Kind.FINAL}, {Kind.PARTIAL, Kind.FINAL}])
+def test_audio_on_which_the_model_always_hangs_costs_two_executors(kinds: set[Kind]) -> None:
+    """The second hang ends the worker (`StuckError`): what the next one would hang on must be given up by then."""
+    hangs = 0
+
+    def shouted(window: Window) -> bool:
+        nonlocal hangs
+        hung = window.kind in kinds and bool(np.abs(window.audio).max() > 0.6)
+        hangs += hung
+        return hung
+
+    out, _ = drive(session(config=CONFIG), stream(), shouted, hung=True)
+    assert hangs == 2
+    assert [f.quality.suppressed for f in texts(out) if f.quality and f.quality.suppressed] == ["decode_failed"]
+
+
 def test_an_early_final_that_fails_is_wanted_again() -> None:
     run = session(config=CONFIG)
     pauses = iter(records(babble([(2.0, True), (1.0, False)], RATE), repeat(1600), RATE, ended=False))
