@@ -62,7 +62,7 @@ class LaneParts:
     committed: Callable[[Source, Draft], None]
     failed: Callable[[Source], None]
     tracing: Tracing = NO_TRACING
-    admits: Callable[[], bool] = lambda: True
+    admits: Callable[[str], bool] = lambda _tenant: True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ A pure state machine: no I/O, no clock. Replaying the log from the committed off
 nothing is written twice: a record that a snapshot covers, or that was dead-lettered, is not taken again.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final as Const
@@ -63,7 +64,7 @@ class LaneMemory:
         epoch: The claim's offset.
         silence_ms: Silence is committed this often.
         lost: The log does not hold every record since the last commit.
-        admits: Whether a new live run is taken now; it is asked at a run's first record.
+        admits: Whether a new live run of a tenant is taken now; it is asked at a run's first record, when the run counts as open.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class LaneMemory:
         epoch: int,
         silence_ms: int,
         lost: bool = False,
-        admits: Callable[[], bool] = lambda: True,
+        admits: Callable[[str], bool] = lambda _tenant: True,
     ) -> None:
         self.source = source
         self.position = position
@@ -215,6 +216,10 @@ class LaneMemory:
         """Runs that are open."""
         return len(self._runs)
 
+    def runs_by_tenant(self) -> Counter[str]:
+        """How many of the open runs are whose."""
+        return Counter(run.key.tenant for run in self._runs)
+
     def backlog_seconds(self) -> float:
         """Audio that no final covers yet, in all sessions."""
         return sum(run.session.backlog_seconds() for run in self._runs)
@@ -310,7 +315,7 @@ class LaneMemory:
             self._runs.add(run)
             # One from before the claim may be of a run that the previous owner took and had no snapshot of yet.
             fresh = self.source.latency is Latency.LIVE and record.timestamp >= self._claimed_ms
-            if fresh and not self._admits():
+            if fresh and not self._admits(key.tenant):
                 self._turn_away(run, record)
         for other in self._runs.before(run):
             self._supersede(other, record.timestamp)

@@ -53,11 +53,11 @@ async def open_lane(
     tracing: Tracing = NO_TRACING,
     *,
     out_of_range: bool = False,
-    admits: Callable[[], bool] = lambda: True,
+    admits: Callable[[str], bool] = lambda _tenant: True,
 ) -> tuple[LaneWriter, LaneMemory]:
     """Fence the previous owner and bring its sessions back. ``consumer`` must have the partition paused.
 
-    ``out_of_range`` says that a fetch at the committed offset was refused, ``admits`` whether a new live run is taken.
+    ``out_of_range`` says that a fetch at the committed offset was refused, ``admits`` whether a new live run of a tenant is taken.
 
     Raises ``LaneLostError``, ``SnapshotUnreadableError``, ``TransactionFailedError`` and ``KafkaError``.
     """

@@ -8,6 +8,7 @@ it again, and the log gives everything back.
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from kaption.adapters.members import client_id, keep_removing
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding import Backend, Costs, Kind
 from kaption.domain.outputs import Latency
-from kaption.domain.overload import Overload, Signs, Step
+from kaption.domain.overload import Overload, Signs, Step, below_share
 from kaption.domain.plan import DEFAULT_COSTS, Batch, Candidate, Planner, overdue_seconds
 from kaption_gpu import batches
 from kaption_gpu.batches import BatchStats, Recovered
@@ -198,11 +199,18 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 parts.sinks.committed,
                 parts.sinks.failed,
                 parts.tracing,
-                lambda: not self._overload.refuses,
+                self._admits,
             ),
         )
         self.lanes[tp] = lane
         self._lane_tasks[tp] = self._spawn(lane.run())
+
+    def _admits(self, tenant: str) -> bool:
+        """Whether a new live run is taken now."""
+        if not self._overload.refuses:
+            return True
+        live = (lane.memory for lane in self.lanes.values() if lane.source.latency is Latency.LIVE)
+        return below_share(tenant, sum((memory.runs_by_tenant() for memory in live if memory), Counter[str]()))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task whose failure ends the process."""

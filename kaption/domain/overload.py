@@ -1,10 +1,11 @@
 """How far the pool is behind, and what it therefore lets go: partials, then files, then new live runs (promise 5).
 
 The planner thins partials and holds files back by itself, since finals lead and live leads. What is decided here is when that
-counts as a step, and when new live runs are refused. Finals are never let go. Pure: times come in as numbers.
+counts as a step, when new live runs are refused, and whose. Finals are never let go. Pure: times come in as numbers.
 """
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final as Const
@@ -50,6 +51,11 @@ EARLY_SECONDS: Const = 2.0
 HOLD_SECONDS: Const = 10.0
 
 
+def below_share(tenant: str, runs: Mapping[str, int]) -> bool:
+    """Whether ``tenant`` has fewer of the open ``runs``, counted by tenant, than an equal share: then it is not what fills the pool (promise 7)."""
+    return runs.get(tenant, 0) * len({tenant, *runs}) < sum(runs.values())
+
+
 class Overload:
     """The step that the pool is on. ``observe`` moves it."""
 
@@ -60,7 +66,7 @@ class Overload:
 
     @property
     def refuses(self) -> bool:
-        """Whether new live runs are refused."""
+        """Whether new live runs are refused, but of tenants that are ``below_share``."""
         return self.step is Step.RUNS_REFUSED
 
     @property

@@ -1,8 +1,7 @@
 """Which windows are decoded next: the pool's plan, as a pure function of what is waiting and of what was spent before.
 
-It owns fairness: finals before partials once they are due, live before files (which get at least a tenth of the device's
-time), tenants by deficit round robin in device seconds, the longest wait first within a tenant. It never sees audio, a model
-or a clock.
+It owns fairness: live before files (which get at least a tenth of the device's time), tenants by deficit round robin in device
+seconds, and within a tenant finals before partials once they are due, then the longest wait first. It never sees audio, a model or a clock.
 """
 
 import math
@@ -102,7 +101,9 @@ class Planner:
         chosen = [first]
         longest = self._longest(first, waiting)
         size = 1 if first.alone else self._fitting(first, longest)
-        together = (c for c in waiting if c is not first and not c.alone)
+        # A tenant's partials do not come before its finals in another's batch either.
+        others = lead if first.kind is Kind.PARTIAL else waiting
+        together = (c for c in others if c is not first and not c.alone)
         fits = [c for c in together if c.kind is first.kind and c.padded == first.padded]
         # Only of the same class: on a processor each further window makes a live caption later.
         rest = [c for c in fits if c.latency is first.latency]
@@ -136,14 +137,16 @@ class Planner:
         return max(1, round(min(self._size, longest / self._estimate(first) - self._fixed)))
 
     def _lead_class(self, waiting: Sequence[Candidate]) -> list[Candidate]:
-        """The windows that the batch's first is taken from: of one latency class and one kind."""
+        """The windows that the batch's first is taken from: of one latency class, and of each tenant its finals once one is due, else
+        its partials.
+
+        Not the finals of all tenants first: whoever has as many as the device can do would leave the others without captions (promise 7).
+        """
         live = [c for c in waiting if c.latency is Latency.LIVE]
         files = [c for c in waiting if c.latency is Latency.BATCH]
         lead = files if files and (not live or self._batch_credit > 0) else live
-        finals = [c for c in lead if c.kind is Kind.FINAL]
-        partials = [c for c in lead if c.kind is Kind.PARTIAL]
-        pressing = any(c.overdue_s >= 0 for c in finals)
-        return finals if pressing or not partials else partials
+        pressed = {c.tenant for c in lead if c.kind is Kind.FINAL and c.overdue_s >= 0}
+        return [c for c in lead if (c.kind is Kind.FINAL) == (c.tenant in pressed)] or lead
 
     def _take(self, tenant: str, among: Sequence[Candidate]) -> Candidate:
         """Take ``tenant``'s longest waiting window of ``among`` and charge the tenant for it.

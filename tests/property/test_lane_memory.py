@@ -89,7 +89,7 @@ class Committed:
             position=self.offset,
             epoch=epoch,
             silence_ms=0,
-            admits=lambda: admits,
+            admits=lambda _tenant: admits,
         )
 
     def commit(self, memory: LaneMemory, now: int) -> None:

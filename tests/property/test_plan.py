@@ -46,6 +46,9 @@ def test_a_batch_is_drawn_from_what_waits_and_is_of_one_kind_and_length(
         fits = [c for c in waiting if c.kind is batch.kind and c.padded == batch.padded and c.alone is alone]
         lead = batch.windows[0].latency
         same = [c for c in fits if c.latency is lead]
+        if batch.kind is Kind.PARTIAL:
+            pressed = {c.tenant for c in waiting if c.kind is Kind.FINAL and c.latency is lead}
+            same = [c for c in same if c.tenant not in pressed]
         assert {c.latency for c in batch.windows} == {lead}, "a file's window makes a live batch later"
         if alone:
             pass
@@ -69,8 +72,12 @@ def test_finals_lead_their_class_and_live_leads_files(waiting: list[Candidate]) 
     lead = batch.windows[0]
     live = [c for c in waiting if c.latency is Latency.LIVE]
     assert lead.latency is (Latency.LIVE if live else Latency.BATCH)
-    if any(c.kind is Kind.FINAL and c.latency is lead.latency for c in waiting):
+    if any(c.kind is Kind.FINAL and c.latency is lead.latency and c.tenant == lead.tenant for c in waiting):
         assert lead.kind is Kind.FINAL
+    pressed = {c.tenant for c in waiting if c.kind is Kind.FINAL and c.latency is lead.latency}
+    assert lead.kind is Kind.FINAL or not any(c.tenant in pressed for c in batch.windows), (
+        "not in another's batch either"
+    )
 
 
 @given(candidates.filter(bool), st.floats(-0.3, -0.01))
@@ -223,6 +230,43 @@ def test_on_virtual_time_nobody_starves(many: int, size: int, cost: float) -> No
     assert longest["small", 0] <= 3 * size * cost + 0.6, (
         "a small tenant waits for a few batches, not for the large one's streams"
     )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 8), st.floats(0.02, 0.1), st.floats(1.0, 1.5))
+def test_on_virtual_time_a_tenant_whose_finals_fill_the_device_leaves_the_others_their_captions(
+    size: int, cost: float, load: float
+) -> None:
+    """``large`` has finals for ``load`` times the device, at 30 times the rate of ``small``'s one stream (promise 7)."""
+    planner, now, live = Planner(size), 0.0, Latency.LIVE
+    every = cost / load
+    made = {"large": 0, "small": 0}
+    shown, longest, latest = 0.0, 0.0, 0.0
+    while now < max(15, 100 * every):
+        due = [("large", n, n * every) for n in range(made["large"], int(now / every) + 1)]
+        due += [("small", n, n * 30 * every) for n in range(made["small"], int(now / every / 30) + 1)]
+        waiting = [Candidate(owner, n, owner, live, Kind.FINAL, 3, now - at) for owner, n, at in due]
+        if now >= shown + 0.4:
+            waiting.append(Candidate("small", -1, "small", live, Kind.PARTIAL, 3, now - shown - 0.4))
+        batch = planner.next(waiting)
+        if batch is None:
+            now += every / 2
+            continue
+        took = cost * len(batch.windows)
+        now += took
+        planner.spent(batch, took)
+        for candidate in batch.windows:
+            if candidate.kind is Kind.PARTIAL:
+                longest, shown = max(longest, now - shown), now
+            else:
+                assert isinstance(candidate.owner, str)
+                made[candidate.owner] += 1
+                if candidate.owner == "small":
+                    latest = max(latest, candidate.overdue_s)
+    # A turn of the large tenant's is half a second, or a batch that is longer.
+    turn = 0.5 + size * cost
+    assert max(longest, now - shown) <= 0.4 + 3 * turn
+    assert latest <= 3 * turn
 
 
 @settings(max_examples=40, deadline=None)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaption.domain.overload import BUSY, EARLY_SECONDS, HOLD_SECONDS, LATE_SECONDS, Overload, Signs, Step
+from kaption.domain.overload import BUSY, EARLY_SECONDS, HOLD_SECONDS, LATE_SECONDS, Overload, Signs, Step, below_share
 
 CALM = Signs(busy=0.3, partial_s=0.1, final_s=0.1, reading_s=0.05, files=False)
 
@@ -95,3 +95,12 @@ def test_late_reading_is_no_late_final() -> None:
     assert pool.finals_late
     pool.observe(1.0, Signs(1.0, 9.0, EARLY_SECONDS, LATE_SECONDS, files=False))
     assert not pool.finals_late, "reading less often would only make it later"
+
+
+def test_a_full_pool_refuses_whoever_fills_it() -> None:
+    """The run that is asked about counts already."""
+    assert not below_share("a", {"a": 20}), "nobody else is there"
+    assert below_share("b", {"a": 20, "b": 1})
+    assert not below_share("a", {"a": 21, "b": 1})
+    assert [below_share("b", {"a": 20, "b": runs}) for runs in (19, 20, 21)] == [True, False, False]
+    assert below_share("c", {"a": 20, "b": 20, "c": 19})
