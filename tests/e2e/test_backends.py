@@ -43,6 +43,9 @@ OLD_ARRAYS = pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:Depre
 # And it leaves closing its vocabulary to the garbage collector.
 OPEN_FILE = pytest.mark.filterwarnings("ignore:unclosed file .*tiktoken:ResourceWarning")
 
+#: As finals are decoded, and as one in doubt is again (ADR 15).
+BOTH = pytest.mark.parametrize("options", [GREEDY, BEAM], ids=["greedy", "beam"])
+
 Decode = Callable[[Audio, DecodeOptions], Decoded]
 
 
@@ -79,6 +82,11 @@ def backend(name: str, data_folder: str) -> Backend:
 @pytest.fixture
 def decode(backend: Backend) -> Decode:
     return lambda audio, options: backend.transcribe([_window(audio, options)])[0]
+
+
+@pytest.fixture
+def decode_final(backend: Backend) -> Decode:
+    return lambda audio, options: backend.transcribe([_final(audio, options)])[0]
 
 
 def _window(audio: Audio, options: DecodeOptions, number: int = 0) -> Window:
@@ -130,9 +138,10 @@ def test_scraps_of_sound_are_no_error(decode: Decode, samples: int) -> None:
     assert all(0 <= word.start <= word.end <= samples / SAMPLE_RATE + 0.001 for word in decoded.words)
 
 
-def test_speech_is_understood(backend: Backend) -> None:
+@BOTH
+def test_speech_is_understood(backend: Backend, options: DecodeOptions) -> None:
     speech = _speech(6, 32)
-    decoded = backend.transcribe([_window(p.audio(), BEAM, n) for n, p in enumerate(speech)])
+    decoded = backend.transcribe([_final(p.audio(), options, n) for n, p in enumerate(speech)])
     assert wer([p.text for p in speech], [d.text for d in decoded]) <= 0.12
     assert all(d.language == "en" and d.suppressed is None and d.avg_logprob < 0 for d in decoded)
 
@@ -149,20 +158,22 @@ def _in_noise(speech: Audio, seed: int) -> Audio:
     return (speech + noise).astype(np.float32)
 
 
-def test_an_odd_length_and_clipping_do_no_harm(decode: Decode) -> None:
+@BOTH
+def test_an_odd_length_and_clipping_do_no_harm(decode_final: Decode, options: DecodeOptions) -> None:
     speech = _speech(6, 1)[0]
     whole = speech.audio()
     odd = whole[: whole.size - 37]
     clipped = np.clip(whole * 4, -1.0, 1.0).astype(np.float32)
     for audio in (odd, clipped):
-        assert wer([speech.text], [decode(audio, BEAM).text]) <= 0.2
+        assert wer([speech.text], [decode_final(audio, options).text]) <= 0.2
 
 
-def test_thirty_seconds(decode: Decode) -> None:
+@BOTH
+def test_thirty_seconds(decode_final: Decode, options: DecodeOptions) -> None:
     require_prompts()
     speech = prompt("demo-congrats")
     audio = speech.audio()[: 30 * SAMPLE_RATE]
-    decoded = decode(audio, replace(BEAM, word_times=True))
+    decoded = decode_final(audio, options)
     # The model leaves the last sentence for a next window at first: a final must have it.
     assert "telephone" in decoded.text
     assert wer([speech.text], [decoded.text]) <= 0.1
@@ -187,7 +198,7 @@ def test_company_changes_nothing_in_longer_windows(backend: Backend, seconds: in
     assert all(decoded.text for decoded in _in_any_company(backend, windows))
 
 
-@pytest.mark.parametrize("options", [GREEDY, BEAM], ids=["greedy", "beam"])
+@BOTH
 def test_company_changes_no_final_in_doubt(backend: Backend, options: DecodeOptions) -> None:
     """Nor those beside it. It is decoded again by beam, or in a longer window where it was by beam (ADR 15)."""
     windows = list[Window]()
@@ -258,9 +269,12 @@ def test_word_times_follow_the_audio(decode: Decode) -> None:
         assert decoded.words[-1].end >= audio.size / SAMPLE_RATE - 1.5
 
 
-def test_words_are_where_they_were_said(decode: Decode, record_property: Callable[[str, object], None]) -> None:
+@BOTH
+def test_words_are_where_they_were_said(
+    decode_final: Decode, options: DecodeOptions, record_property: Callable[[str, object], None]
+) -> None:
     """The median error of starts and of ends is within 100 ms, on single words joined with pauses."""
-    found = [pair for row in rows() for pair in errors(row, decode(row.audio, replace(BEAM, word_times=True)).words)]
+    found = [pair for row in rows() for pair in errors(row, decode_final(row.audio, options).words)]
     assert len(found) > 0.8 * sum(len(row.words) for row in rows()), "most words were understood"
     starts, ends = (statistics.median(seconds) for seconds in zip(*found, strict=True))
     record_property("median error of starts and ends, s", (starts, ends))
@@ -303,7 +317,7 @@ class CountingRuntime(CTranslate2Runtime):
         return super().generate(features, prompts, beam_size=beam_size, max_new=max_new, endless=endless)
 
 
-@pytest.mark.parametrize("options", [GREEDY, BEAM], ids=["greedy", "beam"])
+@BOTH
 def test_windows_of_one_length_are_decoded_at_once(options: DecodeOptions, data_folder: str) -> None:
     """As a session asks for them: partials' limits follow from their audio, finals' from the window."""
     settings = Settings(data=Path(data_folder))
