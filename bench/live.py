@@ -155,17 +155,19 @@ async def live(
             )
             async with asyncio.timeout(120):
                 await asyncio.gather(*(streams[names[n]].done.wait() for n in batch))
-    used = shares(before, after := usages(up.child.pid), time.monotonic() - begin)
+    used = shares(before, after := usages(up.child.pid), took := time.monotonic() - begin)
     beside = others.cores(used)
     watching.cancel()
     print(f"live, {at_once} at a time: {len(stretches)} streams")
     figures = report(list(streams.values()), stretches, heard)
     cores = sum(used.values())
-    figures |= {"cores": cores, "cores a stream": cores / at_once, "cores of others": beside}
+    # Streams are not of one length: towards the end fewer of them talk, and less is used.
+    each = cores * took / (sum(len(stretch.pcm) for stretch in stretches) / RATE)
+    figures |= {"cores": cores, "processor seconds a second of stream": each, "cores of others": beside}
     print(
         "  " + ", ".join(f"{share:.2f} {after[pid].name.split()[-1]}" for pid, share in used.items() if share >= 0.01)
     )
-    print(f"  {cores:.2f} cores, {cores / at_once:.3f} a stream, {beside:.2f} of others", flush=True)
+    print(f"  {cores:.2f} cores, {each:.3f} processor seconds a second of stream, {beside:.2f} of others", flush=True)
     return figures
 
 
