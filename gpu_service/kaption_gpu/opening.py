@@ -139,10 +139,15 @@ async def _read_saved(settings: Settings, source: Source, claim: int) -> SavedLa
         await reader.start()
         reader.assign([tp])
         await reader.seek_to_beginning(tp)
-        # Another lane's transaction ends, or is aborted by the broker, within its timeout.
-        async with asyncio.timeout(2 * settings.transaction_timeout_ms / 1000):
+        # Another lane's transaction ends, or is aborted by the broker, within its timeout. Counted from the last record: a month of
+        # closed runs takes longer to read.
+        patience = 2 * settings.transaction_timeout_ms / 1000
+        async with asyncio.timeout(patience) as limit:
             while await reader.position(tp) <= claim:
-                for records in (await reader.getmany(timeout_ms=200)).values():
+                found = (await reader.getmany(timeout_ms=200)).values()
+                if found:
+                    limit.reschedule(asyncio.get_running_loop().time() + patience)
+                for records in found:
                     last |= {record.key: record for record in records if record.key is not None}
                     claimed_ms = max((r.timestamp for r in records if r.offset == claim), default=claimed_ms)
     finally:
