@@ -88,7 +88,11 @@ async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_b
 
         def ready() -> None:
             health.ready = True
-            log.info("The worker is warm", extra={"model": backend.info.alias, "backend": backend.info.backend})
+            info = backend.info
+            log.info(
+                "The worker is warm",
+                extra={"model": info.alias, "backend": info.backend, "precision": info.precision},
+            )
 
         await worker.run(stop, ready)
     finally:

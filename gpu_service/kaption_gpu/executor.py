@@ -32,7 +32,7 @@ _SWITCH_SECONDS: Const = 0.0005
 SPARE: Const = 1
 
 
-def _step_back() -> None:
+def step_back() -> None:
     """Let every other thread of the machine go before the calling one, and those that it starts. Linux keeps it by thread."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
@@ -50,7 +50,7 @@ async def load(make: Callable[[], Backend], executors: int, batch_size: int) -> 
 
     sys.setswitchinterval(_SWITCH_SECONDS)
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(executors, "load", _step_back) as threads:
+    with ThreadPoolExecutor(executors, "load", step_back) as threads:
         backend = await loop.run_in_executor(threads, warm)
         measured = [loop.run_in_executor(threads, backend.calibrate, batch_size) for _ in range(executors)]
         # The least disturbed of them: others may be busy on the machine.

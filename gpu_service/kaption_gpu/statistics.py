@@ -61,7 +61,7 @@ class PoolMetrics:
         self._since = time.monotonic()
         self._partials = PartialsStats(0, 0, 0)
         telemetry.record(names.MODEL_INFO, 1, alias=model.alias, digest=model.digest)
-        telemetry.record(names.BACKEND_INFO, 1, backend=model.backend)
+        telemetry.record(names.BACKEND_INFO, 1, backend=model.backend, precision=model.precision)
 
     def sinks(self) -> Sinks:
         """What the worker is given."""

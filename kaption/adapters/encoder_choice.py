@@ -8,17 +8,20 @@ import platform
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Final as Const
 
 from kaption.adapters.settings import Settings
+
+_RUNTIMES: Const = ("ctranslate2", "openvino")
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The pair that was chosen on this processor, and the milliseconds that an item of 6 s took with each."""
+    """The pair that was chosen on this machine, and the milliseconds that an item of 6 s took with each."""
 
     name: str
-    processor: str
     milliseconds: dict[str, float]
 
 
@@ -30,6 +33,8 @@ def remembered(file: Path, measure: Callable[[], Choice]) -> Choice:
     file.parent.mkdir(parents=True, exist_ok=True)
     found = _read(file)
     if found is None:
+        if file.exists():
+            file.unlink(missing_ok=True)  # it says nothing of use
         choice = measure()
         with tempfile.NamedTemporaryFile("w", dir=file.parent) as made:
             made.write(json.dumps(asdict(choice)))
@@ -41,33 +46,35 @@ def remembered(file: Path, measure: Callable[[], Choice]) -> Choice:
 
 
 def _read(file: Path) -> Choice | None:
-    """The choice in ``file`` if it was made on this processor; a file that says nothing of use is removed."""
-    if not file.exists():
-        return None
+    """The choice in ``file``, if it holds one."""
     with contextlib.suppress(OSError, ValueError, TypeError):
-        found = Choice(**json.loads(file.read_text()))
-        if found.processor == processor():
-            return found
-    file.unlink(missing_ok=True)
+        return Choice(**json.loads(file.read_text()))
     return None
 
 
-def processor() -> str:
-    """What decides which kernels run: a data folder may be carried to another machine."""
+def machine() -> str:
+    """What decides which kernels run: the processor, since a data folder may be carried to another, and the runtimes' versions."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return hashlib.sha256(
-            "".join(sorted({x for x in lines if x.startswith(("model name", "flags"))})).encode()
-        ).hexdigest()[:16]
+        decides = sorted({line for line in lines if line.startswith(("model name", "flags"))})
+        decides += [f"{runtime} {_version(runtime)}" for runtime in _RUNTIMES]
+        return hashlib.sha256("\n".join(decides).encode()).hexdigest()[:16]
     return platform.machine()
 
 
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "none"
+
+
 def choice_file(settings: Settings, digest: str) -> Path:
-    """Where the choice for the model's weights of ``digest`` is kept."""
-    return settings.data / "encoders" / f"{settings.model}-{digest.removeprefix('sha256:')[:16]}.json"
+    """Where the choice for the model's weights of ``digest`` on this machine is kept."""
+    return settings.data / "encoders" / f"{settings.model}-{digest.removeprefix('sha256:')[:16]}-{machine()}.json"
 
 
 def known_choices(settings: Settings) -> list[Choice]:
     """What was chosen for the model here so far, for whichever of its weights."""
-    found = (_read(file) for file in sorted((settings.data / "encoders").glob(f"{settings.model}-*.json")))
+    found = (_read(file) for file in sorted((settings.data / "encoders").glob(f"{settings.model}-*-{machine()}.json")))
     return [choice for choice in found if choice is not None]

@@ -95,7 +95,12 @@ HALLUCINATION_SUPPRESSED: Const = Metric(
 )
 DEAD_LETTERS: Const = Metric("asr_dlq_total", "counter", "Dead letters by reason code.", ("reason",))
 MODEL_INFO: Const = Metric("asr_model_info", "gauge", "1 for each model that is loaded.", ("alias", "digest"))
-BACKEND_INFO: Const = Metric("kaption_backend_info", "gauge", "1 for the encoder and decoder in use.", ("backend",))
+BACKEND_INFO: Const = Metric(
+    "kaption_backend_info",
+    "gauge",
+    "1 for the encoder and decoder in use, and what they compute in.",
+    ("backend", "precision"),
+)
 DEVICE_BUSY: Const = Metric("asr_device_busy_ratio", "gauge", "Share of time that the device computes: scale on this.")
 OVERDUE: Const = Metric("asr_overdue_seconds", "gauge", "Audio in windows past their deadline: scale on this.")
 OVERLOAD_STEP: Const = Metric(

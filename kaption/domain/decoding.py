@@ -97,13 +97,14 @@ class VoiceDetector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What ready weights are: alias, digest of the weight file, backend's name, and what they can do."""
+    """What ready weights are: alias, digest of the weight file, backend's name, what they can do, and what is computed in."""
 
     alias: str
     digest: str
     backend: str
     languages: frozenset[str] = field(default_factory=frozenset)
     tasks: frozenset[str] = frozenset({"transcribe"})
+    precision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,7 @@ class Backend(Protocol):
     info: ModelInfo
 
     def warm_up(self) -> None:
-        """Decode once at each window length, so that the first caption does not wait."""
+        """Decode once at each window length of live segments, so that the first caption does not wait."""
 
     def calibrate(self, size: int) -> Costs:
         """Measure what batches of up to ``size`` windows take; call it on as many threads at once as will decode."""

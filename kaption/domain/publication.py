@@ -150,7 +150,7 @@ class Publication:
             text=masked.text, words=words, language=decoded.language, silent=silent,
             quality=None if silent else quality,
             redactions=tuple(Redaction(entity=m.entity, start=m.start, end=m.end) for m in masked.matches),
-            model=Model(name=model.alias, digest=model.digest, backend=model.backend),
+            model=Model(name=model.alias, digest=model.digest, backend=model.backend, precision=model.precision),
         )  # fmt: skip
 
 

@@ -132,11 +132,14 @@ class Word(Outbound):
 
 
 class Model(Outbound):
-    """Which weights and runtime decoded a segment."""
+    """Which weights and runtime decoded a segment. ``precision``: of encoder and decoder, such as ``bf16/int8``; it depends on the
+    processor, and texts may with it.
+    """
 
     name: str
     digest: str
     backend: str
+    precision: str = ""
 
 
 class Redaction(Outbound):

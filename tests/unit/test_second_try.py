@@ -25,6 +25,7 @@ class ScriptedRuntime:
     """Says a text that depends on beam and window, and notes what it was asked for."""
 
     multilingual = False
+    precision = "none"
     says: dict[tuple[int, int], str]
     asked: list[tuple[int, int]] = field(default_factory=list)
 

@@ -37,6 +37,11 @@ class CTranslate2Runtime:
         """Whether the weights know more than English."""
         return bool(self._model.is_multilingual)
 
+    @property
+    def precision(self) -> str:
+        """What the weights are computed in; the rest is float32."""
+        return str(self._model.compute_type).split("_", maxsplit=1)[0]
+
     def encode(self, mel: Mel) -> ctranslate2.StorageView:
         """Encoder output of ``mel``; shapes shorter than 30 s take the first positions."""
         return self._model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(mel)), to_cpu=self._cuda)

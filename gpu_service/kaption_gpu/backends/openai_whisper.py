@@ -115,6 +115,11 @@ class TorchRuntime:
         """Whether the weights know more than English."""
         return bool(self._model.is_multilingual)
 
+    @property
+    def precision(self) -> str:
+        """float32, whatever the device."""
+        return "f32"
+
     def encode(self, mel: Mel) -> torch.Tensor:
         """Encoder output of ``mel``; unlike Whisper's own forward it takes the first positions for a shorter one."""
         found = []

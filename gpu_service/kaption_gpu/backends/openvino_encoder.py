@@ -8,6 +8,7 @@ compile (HAZARDS, OpenVINO 2).
 import json
 import queue
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -16,8 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from kaption.domain.decoding import WINDOW_SECONDS
 from kaption_gpu.backends.ct2_file import Floats, layers, read_arrays, whisper_state
 from kaption_gpu.backends.runtime import Mel
+from kaption_gpu.executor import step_back
 from kaption_gpu.quiet_openvino import op, ov
 
 Node = Any  # OpenVINO's graph nodes have no types of their own
@@ -25,6 +28,7 @@ Node = Any  # OpenVINO's graph nodes have no types of their own
 _ACTIVATION_LEVELS = 256
 _WEIGHT_LEVELS = 255
 _EPSILON = 1e-5
+_MEL_FRAMES = 100  # a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +157,16 @@ class OpenVinoEncoder:
         if precision:
             self._options["INFERENCE_PRECISION_HINT"] = precision
         self._core = ov.Core()
+        self._floats: str | None = None
         self._requests: dict[int, queue.SimpleQueue[ov.InferRequest]] = {}
         self._compiling = threading.Lock()
+
+    @property
+    def precision(self) -> str:
+        """What OpenVINO computes in on this processor: ``bf16`` or ``f32``, behind ``int8-`` where most layers are in int8."""
+        if self._floats is None:
+            self._compile(WINDOW_SECONDS[0] * _MEL_FRAMES)
+        return f"{'int8-' if self._ranges else ''}{self._floats}"
 
     def encode(self, mel: Mel) -> npt.NDArray[np.float32]:
         """Encoder output of ``mel``, shape (batch, mels, frames); shape (batch, frames / 2, width)."""
@@ -172,13 +184,19 @@ class OpenVinoEncoder:
     def _compile(self, frames: int) -> "queue.SimpleQueue[ov.InferRequest]":
         with self._compiling:
             if frames not in self._requests:
-                model = Graph(self._weights, self._ranges).build(frames)
-                compiled = self._core.compile_model(model, "CPU", self._options)
+                # OpenVINO starts the threads that will compute here, and they are as nice as who compiles. An executor is not.
+                with ThreadPoolExecutor(1, "compile", step_back) as thread:
+                    compiled = thread.submit(self._compiled, frames).result()
+                self._floats = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
                 waiting: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
                 for _ in range(self._streams):
                     waiting.put(compiled.create_infer_request())
                 self._requests[frames] = waiting
             return self._requests[frames]
+
+    def _compiled(self, frames: int) -> ov.CompiledModel:
+        model = Graph(self._weights, self._ranges).build(frames)
+        return self._core.compile_model(model, "CPU", self._options)
 
 
 def _constant(values: npt.ArrayLike) -> Node:

@@ -41,6 +41,10 @@ class Runtime(Protocol[F]):
     def multilingual(self) -> bool:
         """Whether the weights know languages and tasks besides English transcription."""
 
+    @property
+    def precision(self) -> str:
+        """What it computes in here, such as ``bf16``: texts may differ between machines where it does."""
+
     def encode(self, mel: Mel) -> F:
         """Encoder output of ``mel``, shape (batch, mels, frames of 10 ms)."""
 

@@ -37,7 +37,8 @@ from kaption_gpu.weights import Weights
 _HOP = 160
 #: Frames of mel, each of 400 samples around its middle, that the end of the audio reaches into, and one of silence.
 _SPREAD = 4
-#: Longer windows compile when they come, in a third of a second: a live segment needs none, and a runtime keeps some 50 MB for each length.
+#: Longer windows compile when they come, in a third of a second: live segments need none unless by beam one is doubted, and a runtime keeps
+#: some 50 MB for each length.
 _WARM_SECONDS = 18
 #: Windows that a calibration decodes, and for how many tokens; and the tokens that a second of window has of speech.
 _CALIBRATION_SECONDS = 8
@@ -105,12 +106,13 @@ class WhisperBackend(Generic[F]):
             alias=weights.alias,
             digest=weights.digest,
             backend=name,
+            precision=runtime.precision,
             languages=frozenset(known) if many else frozenset({"en"}),
             tasks=frozenset({"transcribe", "translate"}) if many else frozenset({"transcribe"}),
         )
 
     def warm_up(self) -> None:
-        """Decode quiet noise at each window length, by beam and with word times, so that all shapes have been seen."""
+        """Decode quiet noise at each window length of live segments, by beam and with word times, so that all these shapes have been seen."""
         noise = np.random.default_rng(0).normal(0, 0.01, SAMPLE_RATE).astype(np.float32)
         options = DecodeOptions(language="en", beam_size=2, word_times=True, max_tokens=8)
         for seconds in (length for length in WINDOW_SECONDS if length <= _WARM_SECONDS):
