@@ -89,6 +89,8 @@ class Windows:
         """What could be decoded now and is not in flight."""
         out: list[Wanted] = []
         for channel, track in enumerate(tracks):
+            if self._failures:
+                self._forget(channel, track)
             for segment in self._decodable(track, len(tracks)):
                 window_id, late = _id(channel, segment.index), self._late(segment, now_ms)
                 if window_id not in self._in_flight:
@@ -174,6 +176,14 @@ class Windows:
         if segment.offered_ms is None:
             segment.offered_ms = segment.since_ms if self._live else now_ms
         return (now_ms - segment.offered_ms) / 1000
+
+    def _forget(self, channel: int, track: Track) -> None:
+        """Failures of segments that have their final: a hang is noticed long after the next ones were decoded."""
+        first = track.segments[0].index if track.segments else track.next_index
+        gone = [failed for failed in self._failures if failed < _id(channel, first) and _split_id(failed)[0] == channel]
+        for failed in gone:
+            if _split_id(failed)[1] is not None:
+                del self._failures[failed]
 
     def _alone(self, channel: int) -> bool:
         return any(_split_id(failed)[0] == channel for failed in self._failures)

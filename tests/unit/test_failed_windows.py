@@ -174,6 +174,23 @@ def test_audio_on_which_the_model_always_hangs_costs_two_executors(kinds: set[Ki
     assert [f.quality.suppressed for f in texts(out) if f.quality and f.quality.suppressed] == ["decode_failed"]
 
 
+def test_a_hang_that_is_noticed_when_its_segment_has_its_final_leaves_nothing_alone() -> None:
+    """It takes half a minute to notice. With its batch it blames seven who did nothing."""
+    run = session(config=CONFIG)
+    stalled: int | None = None
+    for record in stream()[:-20]:
+        run.feed(record)
+        for want in run.wants(record.timestamp_ms):
+            window = run.begin(want.window_id)
+            if stalled is None and want.kind is Kind.PARTIAL:
+                stalled = want.window_id
+            else:
+                run.apply(want.window_id, spell(window), record.timestamp_ms)
+    assert stalled is not None
+    assert run.fail(stalled, hung=True) is not None
+    assert not [want for want in run.wants(START_MS) if want.alone]
+
+
 def test_an_early_final_that_fails_is_wanted_again() -> None:
     run = session(config=CONFIG)
     pauses = iter(records(babble([(2.0, True), (1.0, False)], RATE), repeat(1600), RATE, ended=False))
