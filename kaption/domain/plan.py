@@ -146,7 +146,8 @@ class Planner:
         files = [c for c in waiting if c.latency is Latency.BATCH]
         lead = files if files and (not live or self._batch_credit > 0) else live
         pressed = {c.tenant for c in lead if c.kind is Kind.FINAL and c.overdue_s >= 0}
-        return [c for c in lead if (c.kind is Kind.FINAL) == (c.tenant in pressed)] or lead
+        partial = {c.tenant for c in lead if c.kind is Kind.PARTIAL} - pressed
+        return [c for c in lead if (c.kind is Kind.PARTIAL) == (c.tenant in partial)]
 
     def _take(self, tenant: str, among: Sequence[Candidate]) -> Candidate:
         """Take ``tenant``'s longest waiting window of ``among`` and charge the tenant for it.
