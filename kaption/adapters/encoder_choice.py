@@ -33,7 +33,7 @@ def remembered(file: Path, measure: Callable[[], Choice]) -> Choice:
     file.parent.mkdir(parents=True, exist_ok=True)
     found = _read(file)
     if found is None:
-        if file.exists():
+        if file.exists() and _read(file) is None:
             file.unlink(missing_ok=True)  # it says nothing of use
         choice = measure()
         with tempfile.NamedTemporaryFile("w", dir=file.parent) as made:
@@ -76,5 +76,8 @@ def choice_file(settings: Settings, digest: str) -> Path:
 
 def known_choices(settings: Settings) -> list[Choice]:
     """What was chosen for the model here so far, for whichever of its weights."""
-    found = (_read(file) for file in sorted((settings.data / "encoders").glob(f"{settings.model}-*-{machine()}.json")))
+    found = (
+        _read(file)
+        for file in sorted((settings.data / "encoders").glob(f"{settings.model}-{'?' * 16}-{machine()}.json"))
+    )
     return [choice for choice in found if choice is not None]
