@@ -264,14 +264,14 @@ class Lane:
         if memory is None:
             return
         self._fetch_ahead(memory)
-        while self._intake and memory.has_room(now_ms()):
+        while self._intake and memory.has_room():
             waiting = self._intake[0]
             if waiting.fetch and not waiting.fetch.done():
                 break
             self._intake.popleft()
             self._take(memory, waiting)
             self._fetch_ahead(memory)
-        full = len(self._intake) >= INTAKE[self.source.latency] or not memory.has_room(now_ms())
+        full = len(self._intake) >= INTAKE[self.source.latency] or not memory.has_room()
         if full != self.paused:
             self._pause(paused=full)
         if memory.has_pending():

@@ -11,7 +11,7 @@ from typing import Final as Const
 
 from aiokafka.structs import ConsumerRecord
 
-from kaption.domain.decoding import Decoded, Kind, Window
+from kaption.domain.decoding import Decoded, Window
 from kaption.domain.ordering import published_again
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
 from kaption_gpu.lane_data import Draft, DraftStats, Saved, SavedLane, Shown, Source, lane_value
@@ -36,7 +36,7 @@ from kaption_schemas.topics import Type
 #: Audio that an open run may hold before its lane is not read on, seconds. More than four finals of 18 s that are held for an open
 #: end, with 4 s between them, and the piece of a file that is kept back: a lane that stops reading before would wait for ever.
 BACKLOG_SECONDS: Const = {Latency.LIVE: 300.0, Latency.BATCH: 150.0}
-#: Runs that may hold so much. What more of them bring is read only while none of the lane's finals waits for its decode: short files, or
+#: Runs that may hold so much. What more of them bring is read only while no segment of the lane's waits for its decode: short files, or
 #: calls of a whole day behind, would else all be in memory before they are decoded.
 FULL_RUNS: Const = {Latency.LIVE: 16, Latency.BATCH: 4}
 #: Nobody waits any more for the last finals of a live run that are so late, in seconds.
@@ -92,6 +92,7 @@ class LaneMemory:
         self._runs = OpenRuns()
         self._closed: dict[RunKey, _Closed] = {}
         self._repeats = 0
+        self._full = False
         self._dead = dict(saved.dead)
         self._refused: list[tuple[ConsumerRecord, Reason]] = []
         self._committed = position
@@ -174,10 +175,10 @@ class LaneMemory:
     def urgency(self, key: RunKey, wanted: Wanted) -> Latency:
         """How soon a wanted window is looked for: a live run's last finals are a file's once they are late, since who watched it is gone.
 
-        Not where the stream goes on with another run, which waits for them.
+        Not where the stream goes on with another run, which waits for them, nor in a lane that cannot be read on before they are out.
         """
         run = self._runs[key]
-        gone = wanted.overdue_s > GONE_SECONDS and run.session.ended and not self._runs.followed(run)
+        gone = wanted.overdue_s > GONE_SECONDS and run.session.ended and not self._full and not self._runs.followed(run)
         return Latency.BATCH if gone else self.source.latency
 
     def begin(self, key: RunKey, window_id: int) -> Window:
@@ -224,12 +225,12 @@ class LaneMemory:
         """Audio that no final covers yet, in all sessions."""
         return sum(run.session.backlog_seconds() for run in self._runs)
 
-    def has_room(self, now_ms: int) -> bool:
-        """Whether more may be read, by the audio that is held. Where all wait for more audio to come it is read in any case."""
+    def has_room(self) -> bool:
+        """Whether more may be read, by the audio that is held. Where all of it waits for more to come it is read in any case."""
         held, share = self.backlog_seconds(), BACKLOG_SECONDS[self.source.latency]
-        if held < share * min(max(1, self.open_runs), FULL_RUNS[self.source.latency]):
-            return True
-        return held < share * self.open_runs and not self._final_waits(now_ms)
+        few = held < share * min(max(1, self.open_runs), FULL_RUNS[self.source.latency])
+        self._full = not few and (held >= share * self.open_runs or any(run.session.undecoded() for run in self._runs))
+        return not self._full
 
     def reading_late(self, now_ms: int) -> float:
         """Seconds that the newest record taken lies behind the clock; 0 before the first, when nothing is known yet."""
@@ -280,10 +281,6 @@ class LaneMemory:
         return Draft(tuple(messages), offset, tuple(finished), stats, tuple(progress))
 
     # Within
-
-    def _final_waits(self, now_ms: int) -> bool:
-        """Whether a closed segment waits for its decode: with the next one that comes back there is room."""
-        return any(wanted.kind is Kind.FINAL and wanted.overdue_s >= 0 for _, wanted in self.wants(now_ms))
 
     def _restore(self, item: Saved) -> None:
         settled = item.marks.settled

@@ -90,8 +90,9 @@ class OpenRuns:
         return self._streams[_stream(run)][0].began < run.began
 
     def followed(self, run: OpenRun) -> bool:
-        """Whether a later run of its stream is open, which waits for it."""
-        return self._streams[_stream(run)][-1].began > run.began
+        """Whether its stream goes on with a later run, which waits for it."""
+        last = self._streams[_stream(run)][-1]
+        return last.began > run.began and not last.session.ended
 
     def ready(self) -> Iterator[OpenRun]:
         """Those that do not wait."""

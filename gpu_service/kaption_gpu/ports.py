@@ -108,6 +108,9 @@ class LaneSession(Protocol):
     def backlog_seconds(self) -> float:
         """Audio that no final covers yet."""
 
+    def undecoded(self) -> bool:
+        """Whether a closed segment waits for its decode, or is in it: then there will be less without more audio."""
+
 
 class SnapshotUnreadableError(Exception):
     """A snapshot is none that this version reads; its lane stops until someone looks."""

@@ -188,6 +188,12 @@ class Session:
         """Audio that waits for its final: from the first speech that no final covers."""
         return max(((self.next_sample - track.waits_from) / self.rate for track in self.tracks), default=0.0)
 
+    def undecoded(self) -> bool:
+        """Whether a closed segment waits for its decode, or is in it."""
+        return any(
+            segment.decoded is None and len(segment.audio) for track in self.tracks for segment in track.segments
+        )
+
     # -- events ----------------------------------------------------------------------------------------------------
 
     def _on_started(self, record: AudioRecord) -> list[Output]:

@@ -33,7 +33,7 @@ def record(
     else:
         body = StreamEnded(last_sequence=max(number, -1)).model_dump_json().encode()
     content = pcm_type(16000, 1) if kind is Type.CHUNK else "application/json"
-    name = f"01J{'0' * 21}{run:02d}"
+    name = f"01J{run:023d}"
     headers = event_headers(kind, id="x", source="x", run=name, content_type=content, extra=extra)
     return ConsumerRecord(
         LIVE.name, 0, offset, 1000 + offset, 1, f"default/{stream}".encode(), body, None, 0, 0, tuple(headers)
@@ -223,38 +223,79 @@ def test_the_last_finals_of_a_live_run_are_as_urgent_as_a_files_once_they_are_la
         assert memory.urgency(key, later) is Latency.BATCH
         take(memory, record(9, "a", 2, Type.CHUNK, 0, 7))
         assert memory.urgency(key, later) is latency, "the stream goes on with a run that waits for it"
+        take(memory, record(10, "a", 2, Type.ENDED, 0, 0))
+        assert memory.urgency(key, later) is Latency.BATCH, "and that is over, too"
 
 
 @pytest.mark.parametrize(("latency", "most"), [(Latency.BATCH, 600), (Latency.LIVE, 4800)])
-def test_many_short_runs_are_not_all_read_before_they_are_decoded(latency: Latency, most: float) -> None:
+@pytest.mark.parametrize("streams", [300, 1])
+def test_many_short_runs_are_not_all_read_before_they_are_decoded(latency: Latency, most: float, streams: int) -> None:
     broker = Committed()
     memory = broker.open(0, latency=latency)
     log = [
-        record(2 * number + ended, f"s{number}", 1, Type.ENDED if ended else Type.CHUNK, 0, 7, samples=30 * 16_000)
-        for number in range(300)
+        record(2 * n + ended, f"s{n % streams}", n, Type.ENDED if ended else Type.CHUNK, 0, 7, samples=30 * 16_000)
+        for n in range(300)
         for ended in range(2)
     ]
 
     def read() -> None:
-        while memory.position < len(log) and memory.has_room(0):
+        while memory.position < len(log) and memory.has_room():
             take(memory, log[memory.position])
 
     read()
     assert most <= memory.backlog_seconds() <= most + 30
-    for _ in range(len(log)):
-        decode(memory, 1)
+    for _ in range(300):
+        key, window = next((k, w) for k, w in memory.wants(0) if w.kind is Kind.FINAL)
+        begun = memory.begin(key, window.window_id)
+        read()  # nothing else of a single stream waits now
+        memory.apply(key, window.window_id, BACKEND.transcribe([begun])[0], 0)
+        read()
         broker.commit(memory, memory.position)
         read()
         assert memory.backlog_seconds() <= most + 30
-    assert sum('"reason":"ended"' in output for output in broker.outputs) == 300
+    assert sum('"reason":' in output for output in broker.outputs) == 300
 
 
 def test_runs_that_all_wait_for_more_are_read_on() -> None:
     memory = Committed().open(0, latency=Latency.BATCH)
     for number in range(2700):
-        assert memory.has_room(0), f"{memory.backlog_seconds()} s are held, and nothing could be decoded"
+        assert memory.has_room(), f"{memory.backlog_seconds()} s are held, and nothing could be decoded"
         take(memory, record(number, f"s{number // 3}", 1, Type.CHUNK, number % 3, 7))
     assert memory.backlog_seconds() == 675
+
+
+def test_finals_that_a_full_lane_waits_for_are_as_urgent_as_ever() -> None:
+    memory = Committed().open(0)
+    late = Wanted(0, Kind.FINAL, 1.0, GONE_SECONDS + 1)
+    for number in range(40):
+        take(memory, record(2 * number, f"s{number}", 1, Type.CHUNK, 0, 7, samples=300 * 16_000))
+        take(memory, record(2 * number + 1, f"s{number}", 1, Type.ENDED, 0, 0))
+        key, _ = next(memory.wants(0))
+        room = memory.has_room()
+        assert memory.urgency(key, late) is (Latency.BATCH if room else Latency.LIVE)
+    assert not memory.has_room()
+
+
+def test_whoever_asks_for_a_new_run_is_asked_about_with_the_runs_that_are_open() -> None:
+    asked: list[tuple[str, dict[str, int]]] = []
+
+    def admits(tenant: str) -> bool:
+        asked.append((tenant, dict(memory.runs_by_tenant())))
+        return True
+
+    memory = LaneMemory(
+        Source(Latency.LIVE, 0),
+        CountingSessions(),
+        SavedLane(),
+        position=0,
+        epoch=0,
+        silence_ms=0,
+        admits=admits,
+    )
+    for number, tenant in enumerate(("acme", "acme", "default")):
+        item = record(number, f"s{number}", 1, Type.CHUNK, 0, 7)
+        take(memory, replace(item, key=f"{tenant}/s{number}".encode()))
+    assert asked == [("acme", {"acme": 1}), ("acme", {"acme": 2}), ("default", {"acme": 2, "default": 1})]
 
 
 def test_how_late_reading_is_counts_from_the_first_record() -> None:

@@ -180,6 +180,9 @@ class CountingSession:
     def backlog_seconds(self) -> float:
         return sum(len(body) for _, _, body in self.chunks) / 2 / RATE
 
+    def undecoded(self) -> bool:
+        return bool(self._segment_chunks())
+
 
 class CountingSessions:
     """Makes ``CountingSession``s."""
