@@ -74,10 +74,13 @@ def test_finals_lead_their_class_and_live_leads_files(waiting: list[Candidate]) 
     assert lead.latency is (Latency.LIVE if live else Latency.BATCH)
     if any(c.kind is Kind.FINAL and c.latency is lead.latency and c.tenant == lead.tenant for c in waiting):
         assert lead.kind is Kind.FINAL
-    pressed = {c.tenant for c in waiting if c.kind is Kind.FINAL and c.latency is lead.latency}
-    assert lead.kind is Kind.FINAL or not any(c.tenant in pressed for c in batch.windows), (
-        "not in another's batch either"
-    )
+
+
+def test_a_tenants_partials_do_not_come_before_its_finals_in_anothers_batch() -> None:
+    partials = [Candidate(tenant, 0, tenant, Latency.LIVE, Kind.PARTIAL, 3, 1) for tenant in ("a", "b", "c")]
+    batch = Planner(4).next([*partials, Candidate("b", 1, "b", Latency.LIVE, Kind.FINAL, 3, 1)])
+    assert batch is not None
+    assert [candidate.tenant for candidate in batch.windows] == ["a", "c"]
 
 
 @given(candidates.filter(bool), st.floats(-0.3, -0.01))
