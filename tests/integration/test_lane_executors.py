@@ -22,7 +22,7 @@ from kaption_gpu.worker import Sinks, Worker, WorkerParts
 from kaption_schemas.headers import pcm_type, sequence, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef
-from kaption_schemas.topics import BATCH, DLQ, FINAL, Type
+from kaption_schemas.topics import BATCH, DLQ, FINAL, Type, topic_name
 from tests.support.brokers import Broker
 from tests.support.counting_session import (
     POISON,
@@ -32,7 +32,7 @@ from tests.support.counting_session import (
     CountingWanted,
     MemoryObjects,
 )
-from tests.support.lanes import RUNS, completed, expected, finals, ids, publisher, read, working
+from tests.support.lanes import RUNS, Publisher, completed, expected, finals, ids, publisher, read, working
 from tests.support.topics import create_topics
 
 
@@ -278,11 +278,13 @@ async def test_each_overload_step_is_told_and_logged_and_files_wait_only_where_t
 async def test_a_pool_that_is_late_and_busy_refuses_new_runs_until_it_has_caught_up(
     fresh_kafka: Broker, make_settings: Callable[..., Settings]
 ) -> None:
-    """Promise 5: what was accepted gets its finals all the same."""
-    settings = make_settings(fresh_kafka, session_timeout_ms=6000, executors=1, executor_hang_seconds=60)
+    """Promise 5: what was accepted gets its finals all the same; and 7: only the tenant that fills the pool is refused."""
+    settings = make_settings(
+        fresh_kafka, session_timeout_ms=6000, executors=1, executor_hang_seconds=60, tenants=("default", "acme")
+    )
     await create_topics(settings)
     backend, steps = SlowBackend(), list[Step]()
-    first, late, refused, taken = RUNS[:4]
+    first, late, refused, taken, others = RUNS[:5]
     sinks = Sinks(overload=steps.append)
     async with publisher(settings) as out, working(settings, backend, sinks=sinks, sessions=LateSessions()):
         for number in range(10):
@@ -294,6 +296,9 @@ async def test_a_pool_that_is_late_and_busy_refuses_new_runs_until_it_has_caught
         await out.chunk("new", refused, 0, 3)
         [letter] = await read(settings, DLQ.name, bool)
         assert text_headers(letter.headers)["errors.reason"] == Reason.OVERLOADED
+        acme = Publisher(out.producer, "acme")
+        await acme.chunk("theirs", others, 0, 5)
+        await acme.end("theirs", others, 0)
         backend.release.set()
         await out.end("first", first, 9)
         await out.end("late", late, 9)
@@ -301,5 +306,7 @@ async def test_a_pool_that_is_late_and_busy_refuses_new_runs_until_it_has_caught
         await out.chunk("another", taken, 0, 4)
         await out.end("another", taken, 0)
         records = await read(settings, FINAL.name, completed(first, late, refused, taken))
+        theirs = await read(settings, topic_name(FINAL, "acme"), completed(others))
+    assert finals(theirs, others) == expected([5])
     told = [finals(records, run) for run in (first, late, refused, taken)]
     assert told == [expected([1] * 10), expected([2] * 10), [], expected([4])]

@@ -30,6 +30,7 @@ class Publisher:
     """Writes the records that the agents would."""
 
     producer: AIOKafkaProducer
+    tenant: str = "default"
     sent: int = 0
 
     async def send(self, topic: str, stream: str, run: str, kind: Type, body: bytes, **extra: str) -> None:
@@ -37,7 +38,7 @@ class Publisher:
         headers = event_headers(
             kind, id=f"{run}/{kind}", source="/kaption/streams", run=run, content_type=content, extra=extra
         )
-        await self.producer.send_and_wait(topic, body, key=f"default/{stream}".encode(), headers=headers)
+        await self.producer.send_and_wait(topic, body, key=f"{self.tenant}/{stream}".encode(), headers=headers)
         self.sent += 1
 
     async def start(self, stream: str, run: str, topic: str = LIVE.name) -> None:
