@@ -75,7 +75,7 @@ async def test_a_live_run_goes_in_by_one_client_and_comes_out_by_another(
 
 async def test_the_readmes_commands_publish_and_follow(up: Up, wave: Path) -> None:
     lines = re.findall(r"^    (kaption (?:publish|follow) [^#\n]*)", (ROOT / "README.md").read_text(), re.MULTILINE)
-    publish, follow = lines
+    follow, publish = lines
     await execute(up, wave.parent, shlex.split(publish), KAPTION_KAFKA=up.kafka)
     printed = await execute(
         up, wave.parent, [*shlex.split(follow), "--from-beginning", "--until-completed"], KAPTION_KAFKA=up.kafka

@@ -18,6 +18,8 @@ from kaption_gpu.backends.pairs import choose, fastest
 from kaption_gpu.backends.runtime import Mel
 from kaption_gpu.weights import find_weights
 
+DIGEST = f"sha256:{'0' * 64}"
+
 
 def _choice(name: str) -> Choice:
     return Choice(name, {name: 1.0})
@@ -58,7 +60,7 @@ async def test_the_doctor_names_the_choice_and_what_each_pair_took(tmp_path: Pat
     settings = Settings(backend="auto", data=tmp_path)
     assert (await check_backend(settings)).ok is None
     took = {"openvino": 8.3, "faster-whisper": 15.9, "openvino-int8": 8.1}
-    remembered(choice_file(settings, "sha256:0"), lambda: Choice("openvino", took))
+    remembered(choice_file(settings, DIGEST), lambda: Choice("openvino", took))
     found = await check_backend(settings)
     assert found.ok
     each = "openvino-int8 8.1 ms, openvino 8.3 ms, faster-whisper 15.9 ms"
@@ -67,7 +69,7 @@ async def test_the_doctor_names_the_choice_and_what_each_pair_took(tmp_path: Pat
 
 def test_what_was_chosen_on_another_machine_or_by_other_versions_is_not_taken(tmp_path: Path) -> None:
     settings = Settings(backend="auto", data=tmp_path)
-    file = choice_file(settings, "sha256:0")
+    file = choice_file(settings, DIGEST)
     remembered(file.with_name(file.name.replace(machine(), "0123456789abcdef")), lambda: _choice("openvino"))
     assert known_choices(settings) == []
     assert remembered(file, lambda: _choice("faster-whisper")).name == "faster-whisper"
