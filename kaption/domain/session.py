@@ -19,7 +19,7 @@ from kaption.domain.publication import Publication, RunFacts
 from kaption.domain.run import Ports, Progress, SessionConfig, Wanted
 from kaption.domain.snapshots import RunState, load_track, save_track
 from kaption.domain.track import Checkpoint, Early, Segment, Track
-from kaption.domain.windows import Windows
+from kaption.domain.windows import Windows, undecoded
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import Gap, RunOptions, StreamCompleted, StreamEnded, StreamStarted
 from kaption_schemas.topics import Type
@@ -190,9 +190,7 @@ class Session:
 
     def undecoded(self) -> bool:
         """Whether a closed segment waits for its decode, or is in it."""
-        return any(
-            segment.decoded is None and len(segment.audio) for track in self.tracks for segment in track.segments
-        )
+        return any(undecoded(track) for track in self.tracks)
 
     # -- events ----------------------------------------------------------------------------------------------------
 

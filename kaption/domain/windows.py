@@ -180,9 +180,9 @@ class Windows:
     def _forget(self, channel: int, track: Track) -> None:
         """Failures of segments that have their final: a hang is noticed long after the next ones were decoded."""
         first = track.segments[0].index if track.segments else track.next_index
-        gone = [failed for failed in self._failures if failed < _id(channel, first) and _split_id(failed)[0] == channel]
-        for failed in gone:
-            if _split_id(failed)[1] is not None:
+        for failed in list(self._failures):
+            of, index = _split_id(failed)
+            if of == channel and index is not None and index < first:
                 del self._failures[failed]
 
     def _alone(self, channel: int) -> bool:
@@ -190,7 +190,7 @@ class Windows:
 
     def _decodable(self, track: Track, channels: int) -> list[Segment]:
         """Segments that wait for a decode: one by one where each is prompted by the one before, a file's not too far ahead."""
-        waiting = _undecoded(track)
+        waiting = undecoded(track)
         if self._prompted:
             return waiting[:1]
         if self._live:
@@ -206,7 +206,7 @@ class Windows:
         start, end, window_id = track.speech_start, track.speech_end, _id(channel, track.next_index)
         if start is None or end is None or window_id in self._in_flight or end == track.open.early_end:
             return None
-        if self._prompted and _undecoded(track):
+        if self._prompted and undecoded(track):
             return None  # the text before it is not known yet
         # It is due when the pause is over; until then partials go first.
         return Wanted(window_id, Kind.FINAL, seconds(end - start), -seconds(track.pause_left), self._alone(channel))
@@ -234,8 +234,8 @@ class Windows:
         )  # fmt: skip
 
 
-def _undecoded(track: Track) -> list[Segment]:
-    """The closed segments that wait for a decode."""
+def undecoded(track: Track) -> list[Segment]:
+    """The closed segments that wait for a decode, or are in it."""
     return [s for s in track.segments if s.decoded is None and len(s.audio)]
 
 

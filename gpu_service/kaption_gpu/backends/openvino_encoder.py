@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from kaption.domain.decoding import WINDOW_SECONDS
 from kaption_gpu.backends.ct2_file import Floats, layers, read_arrays, whisper_state
-from kaption_gpu.backends.runtime import Mel
+from kaption_gpu.backends.runtime import MEL_RATE, Mel
 from kaption_gpu.executor import step_back
 from kaption_gpu.quiet_openvino import op, ov
 
@@ -28,7 +28,6 @@ Node = Any  # OpenVINO's graph nodes have no types of their own
 _ACTIVATION_LEVELS = 256
 _WEIGHT_LEVELS = 255
 _EPSILON = 1e-5
-_MEL_FRAMES = 100  # a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +164,7 @@ class OpenVinoEncoder:
     def precision(self) -> str:
         """What OpenVINO computes in on this processor: ``bf16`` or ``f32``, behind ``int8-`` where most layers are in int8."""
         if self._floats is None:
-            self._compile(WINDOW_SECONDS[0] * _MEL_FRAMES)
+            self._compile(WINDOW_SECONDS[0] * MEL_RATE)
         return f"{'int8-' if self._ranges else ''}{self._floats}"
 
     def encode(self, mel: Mel) -> npt.NDArray[np.float32]:

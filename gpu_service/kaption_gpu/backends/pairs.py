@@ -23,7 +23,7 @@ from kaption.adapters.settings import Settings
 from kaption.domain.decoding import WINDOW_SECONDS
 from kaption_gpu.backends.faster_whisper import CTranslate2Runtime, end_token, load_model
 from kaption_gpu.backends.openvino_encoder import OpenVinoEncoder, known_ranges, read_encoder
-from kaption_gpu.backends.runtime import Mel
+from kaption_gpu.backends.runtime import MEL_RATE, Mel
 from kaption_gpu.backends.whisper import WhisperBackend
 from kaption_gpu.executor import SPARE
 from kaption_gpu.weights import Weights, find_weights
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 #: Windows that each thread encodes in a pass of a calibration, and passes: the first one compiles.
 _ROUNDS: Const = 4
 _PASSES: Const = 4
-_MEL_FRAMES: Const = 100  # a second
 #: Encoders that differ by less are equally fast: then the more exact one is taken.
 _TIE: Const = 1.1
 #: The pair that is taken where none agrees: the decoder's own runtime.
@@ -97,7 +96,7 @@ def fastest(candidates: Mapping[str, Encodes], threads: int, bands: int) -> Choi
     be busy with others while the choice, which is remembered, is made; the best pass counts.
     """
     rng = np.random.default_rng(0)
-    mel = rng.normal(0, 0.5, (1, bands, WINDOW_SECONDS[0] * _MEL_FRAMES)).astype(np.float32)
+    mel = rng.normal(0, 0.5, (1, bands, WINDOW_SECONDS[0] * MEL_RATE)).astype(np.float32)
     took: dict[str, float] = {}
     right = agreeing({name: np.asarray(runtime.encode(mel)) for name, runtime in candidates.items()}) or {_OWN}
     if wrong := sorted(candidates.keys() - right):

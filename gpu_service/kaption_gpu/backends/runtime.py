@@ -13,6 +13,8 @@ import numpy.typing as npt
 Mel = npt.NDArray[np.float32]
 #: Encoder output of a batch, in whatever form a runtime keeps it.
 F = TypeVar("F")
+#: Frames of mel a second.
+MEL_RATE = 100
 #: Seconds a timestamp token, or an encoder position, stands for.
 TIME_STEP = 0.02
 
