@@ -265,6 +265,7 @@ def test_word_times_follow_the_audio(decode: Decode) -> None:
             assert 0 <= word.probability <= 1
             at = word.end
         assert "".join(word.text for word in decoded.words).strip() == decoded.text
+        assert " ".join(word.text.strip() for word in decoded.words) == decoded.text
         assert decoded.words[0].start >= 0.6
         assert decoded.words[-1].end >= audio.size / SAMPLE_RATE - 1.5
 

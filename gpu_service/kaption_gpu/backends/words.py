@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from faster_whisper.tokenizer import Tokenizer
@@ -11,6 +12,8 @@ from kaption_gpu.backends.runtime import TIME_STEP, TokenTimes
 
 _OPENING = frozenset("\"'“¿([{-")
 _CLOSING = frozenset("\"'.。,，!！?？:：”)]}、")
+#: Languages that are written without spaces, which the tokenizer splits by characters.
+_WITHOUT_SPACES = frozenset(("zh", "ja", "th", "lo", "my", "yue"))
 _SENTENCE_END = (".", "?", "!", "。", "？", "！")
 #: What starts this close to the end of the audio was made up from the padding.
 _EDGE = 0.1
@@ -64,15 +67,26 @@ def time_words(
         seconds: Length of the audio, which no word exceeds.
 
     Returns:
-        Words that joined give the text; starts and ends never go back.
+        Words that joined give the text, and by spaces too where the language has them; starts and ends never go back.
     """
-    texts, parts = tokenizer.split_to_word_tokens([*tokens, tokenizer.eot])
-    bounds = np.cumsum([0, *(len(part) for part in parts[:-1])])
-    words = [
-        DecodedWord(text, float(times.starts[a]), float(times.starts[b]), float(np.mean(times.probabilities[a:b])))
-        for text, a, b in zip(texts[:-1], bounds[:-1], bounds[1:], strict=True)
-    ]
-    return _monotone(_shorten(_join_punctuation(words)), seconds)
+    (*texts, _), (*parts, _) = tokenizer.split_to_word_tokens([*tokens, tokenizer.eot])
+    bounds = np.cumsum([0, *(len(part) for part in parts)])
+    words: list[DecodedWord] = []
+    opening = ""
+    for pieces in _whole_words(texts, by_spaces=tokenizer.language_code not in _WITHOUT_SPACES):
+        text = "".join(texts[n] for n in pieces)
+        if text.startswith(" ") and text.strip() in _OPENING:
+            opening += text
+            continue
+        # A mark's time is not a word's.
+        last = max((n for n in pieces if texts[n].strip() not in _CLOSING), default=pieces[0])
+        a, b = bounds[pieces[0]], bounds[last + 1]
+        probability = float(np.mean(times.probabilities[a:b]))
+        words.append(DecodedWord(opening + text, float(times.starts[a]), float(times.starts[b]), probability))
+        opening = ""
+    if opening and words:
+        words[-1] = replace(words[-1], text=words[-1].text + opening)
+    return _monotone(_shorten(words), seconds)
 
 
 def after_pauses(words: Sequence[DecodedWord], audio: Audio) -> tuple[DecodedWord, ...]:
@@ -102,24 +116,10 @@ def _sound(word: DecodedWord, since: float, audio: Audio) -> float:
     return word.start
 
 
-def _join_punctuation(words: Sequence[DecodedWord]) -> list[DecodedWord]:
-    """Opening marks go to the word after them, closing marks to the word before; a mark's time is not a word's."""
-    joined: list[DecodedWord] = []
-    opening = ""
-    for word in words:
-        mark = word.text.strip()
-        if mark in _OPENING and word.text.startswith(" "):
-            opening += word.text
-        elif joined and not opening and mark in _CLOSING and not word.text.startswith(" "):
-            last = joined[-1]
-            joined[-1] = DecodedWord(last.text + word.text, last.start, last.end, last.probability)
-        else:
-            joined.append(DecodedWord(opening + word.text, word.start, word.end, word.probability))
-            opening = ""
-    if opening and joined:
-        last = joined[-1]
-        joined[-1] = DecodedWord(last.text + opening, last.start, last.end, last.probability)
-    return joined
+def _whole_words(texts: Sequence[str], *, by_spaces: bool) -> list[range]:
+    """Which of ``texts`` are one word: what no space parts ("o" and "'clock"), or else a character and what closes it."""
+    first = [n for n, text in enumerate(texts) if n == 0 or text.startswith(" ") or not (by_spaces or text in _CLOSING)]
+    return [range(a, b) for a, b in pairwise([*first, len(texts)])]
 
 
 def _shorten(words: Sequence[DecodedWord]) -> list[DecodedWord]:
