@@ -213,11 +213,17 @@ def test_company_changes_no_final_in_doubt(backend: Backend, options: DecodeOpti
 
 
 def _in_any_company(backend: Backend, windows: list[Window]) -> list[Decoded]:
-    """What each of ``windows`` says alone, having made sure that it says so beside all others and beside a few."""
-    alone = [backend.transcribe([window])[0] for window in windows]
-    assert backend.transcribe(windows) == alone
-    assert backend.transcribe(windows[::-1]) == alone[::-1]
-    assert [d for n in range(0, len(windows), 5) for d in backend.transcribe(windows[n : n + 5])] == alone
+    """What each of ``windows`` says alone, having made sure that it says so beside all others, and beside a few in another order.
+
+    Two batches are in flight, as in a worker.
+    """
+    back = windows[::-1]
+    batches = [[window] for window in windows] + [windows] + [back[n : n + 5] for n in range(0, len(back), 5)]
+    with ThreadPoolExecutor(2) as threads:
+        decoded = [d for batch in threads.map(backend.transcribe, batches) for d in batch]
+    alone, together, by_few = (decoded[n * len(windows) : (n + 1) * len(windows)] for n in range(3))
+    assert together == alone
+    assert by_few == alone[::-1]
     return alone
 
 
