@@ -15,6 +15,7 @@ from kaption.adapters.settings import Settings
 from tests.support.brokers import NO_APACHE, ApacheCluster, ApacheNode, Broker, EmbeddedBroker, kafka_home
 from tests.support.store import EmbeddedStore
 from tests.support.topics import wipe_topics
+from tests.support.up import share_choices
 
 MakeSettings = Callable[..., Settings]
 # Numbers and not random words, so that a failure names its group again in the next run.
@@ -158,6 +159,8 @@ def make_settings(tmp_path: Path) -> MakeSettings:
 
     ``broker`` is a ``Broker`` or None. Three partitions, since most tests look at few streams.
     """
+
+    share_choices(tmp_path)
 
     def make(broker: Broker | None = None, **fields: Any) -> Settings:
         base: dict[str, Any] = {"group": f"test-{os.getpid()}-{next(_GROUPS)}", "partitions": 3, "data": tmp_path}
