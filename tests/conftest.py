@@ -159,7 +159,6 @@ def make_settings(tmp_path: Path) -> MakeSettings:
 
     ``broker`` is a ``Broker`` or None. Three partitions, since most tests look at few streams.
     """
-
     share_choices(tmp_path)
 
     def make(broker: Broker | None = None, **fields: Any) -> Settings:

@@ -55,7 +55,7 @@ async def start_up(
 
 
 def share_choices(data: Path) -> None:
-    """Let workers on the folder ``data`` choose their encoder as the first of all did: measuring takes seconds, 30 times over."""
+    """Let workers on the folder ``data`` choose their encoder as the first of all did: measuring takes seconds at each start."""
     known = CACHE / "encoders"
     known.mkdir(parents=True, exist_ok=True)
     data.mkdir(parents=True, exist_ok=True)
