@@ -45,9 +45,10 @@ def usages(pid: int) -> dict[int, Usage]:
 
 
 def thread_seconds(pid: int) -> dict[int, float]:
-    """Processor seconds of each of a process's threads so far, by the thread's id."""
+    """Processor seconds of each of a process's threads so far, by the thread's id; none where it has ended."""
     used: dict[int, float] = {}
-    for task in Path(f"/proc/{pid}/task").iterdir():
+    tasks = Path(f"/proc/{pid}/task")
+    for task in tasks.iterdir() if tasks.exists() else ():
         try:
             fields = (task / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # it has ended meanwhile
