@@ -66,8 +66,9 @@ class Reader:
             max_partition_fetch_bytes=_ALL,
         ) as consumer:
             consumer.assign(self._partitions)
-            while found := await consumer.getmany(timeout_ms=300):
-                for record in chain.from_iterable(found.values()):
+            ends = await consumer.end_offsets(self._partitions)
+            while any([await consumer.position(place) < end for place, end in ends.items()]):
+                for record in chain.from_iterable((await consumer.getmany(timeout_ms=50)).values()):
                     self._take(record)
 
     def _take(self, record: ConsumerRecord) -> None:
