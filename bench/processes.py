@@ -57,6 +57,15 @@ def thread_seconds(pid: int) -> dict[int, float]:
     return used
 
 
+def ended_seconds(pid: int) -> float:
+    """Processor seconds of a process's children that have ended so far, and of theirs; 0 where it has ended itself."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[13]) + int(fields[14])) / _TICKS
+
+
 def shares(before: dict[int, Usage], after: dict[int, Usage], seconds: float) -> dict[int, float]:
     """Each process's part of a core between two looks ``seconds`` apart."""
     return {pid: (after[pid].seconds - before[pid].seconds) / seconds for pid in before if pid in after}

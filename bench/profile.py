@@ -2,7 +2,8 @@
 
     .venv/bin/python -m bench.profile [--streams 16] [--seconds 40] [--files] [--picture bench/results/profile.svg]
 
-The load is live streams, or as many files at once, and once more as soon as they are done.
+The load is live streams, or as many files at once, and once more as soon as they are done: its first seconds are
+also those in which files are read and decoded.
 
 py-spy samples the Python processes of ``kaption up`` and this one, the client; /proc tells what each thread used. A Python thread's time goes to
 the package whose code is at work, by its share of the samples. The runtimes' own threads run no Python: their time goes to what the executors'
@@ -24,7 +25,7 @@ from xml.sax.saxutils import escape
 
 from bench.figures import commit, machine
 from bench.live import files, live, started
-from bench.processes import below, thread_seconds, usage
+from bench.processes import below, ended_seconds, thread_seconds, usage
 from bench.speech import Spoken, joined, offline
 from tests.support.brokers import kafka_home
 from tests.support.up import Up
@@ -102,7 +103,10 @@ def attribute(used: dict[int, float], samples: dict[int, Counter[str]]) -> dict[
 
 def _title(name: str) -> str:
     """A process's name in the picture, from its command line without folders."""
-    return "Kafka (Java)" if name.startswith("java") else name.rsplit(maxsplit=1)[-1]
+    if name.startswith(("java", "weed")):
+        return {"java": "Kafka (Java)", "weed": "object store"}[name[:4]]
+    words = [word for word in name.split() if not word.isdigit()]
+    return words[-1].rpartition("kaption.adapters.")[2]
 
 
 async def sampled(up: Up, seconds: float, folder: Path) -> list[Bar]:
@@ -111,6 +115,7 @@ async def sampled(up: Up, seconds: float, folder: Path) -> list[Bar]:
     names = {pid: _title(usage(pid).name) if pid != os.getpid() else "this client" for pid in pids}
     python = [pid for pid in pids if "python" in os.readlink(f"/proc/{pid}/exe")]
     before = {pid: thread_seconds(pid) for pid in pids}
+    ended = {pid: ended_seconds(pid) for pid in pids}
     files = {pid: folder / f"{pid}.raw" for pid in python}
     spying = [
         await asyncio.create_subprocess_exec(
@@ -129,6 +134,7 @@ async def sampled(up: Up, seconds: float, folder: Path) -> list[Bar]:
             parts = attribute(used, read_samples(files[pid].read_text().splitlines()))
         else:
             parts = {"all of it": sum(used.values())}
+        parts["py-spy" if pid == os.getpid() else "children that ended"] = (ended_seconds(pid) - ended[pid]) / seconds
         if sum(parts.values()) >= SMALL:
             bars.append(Bar(names[pid], parts))
     return sorted(bars, key=lambda bar: -sum(bar.parts.values()))

@@ -1,7 +1,8 @@
 """``make mutants``: take each guard of tests/mutants.toml away, one at a time, and see its test go red.
 
 The working tree is copied (what git tracks or would track) and changed there. A guard whose removal no test notices, or
-whose text is no longer in its file exactly once, fails the run.
+whose text is no longer in its file exactly once, fails the run. A process that is started with ``python -I`` (what decodes
+media) has the installed packages, not the copy: its guards are not in the table.
 """
 
 import os

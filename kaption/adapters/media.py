@@ -1,27 +1,35 @@
-"""Decode untrusted media to PCM s16le in a child process (``media_child``), which has limits and no secrets.
+"""Decode untrusted media to PCM s16le in a child process a file (``media_child``), which has limits and no secrets.
 
-Owns the child's life; what a container or codec is, only the child knows. Calls block: use a thread.
+Owns the children's lives and that of the process that forks them (``media_forks``); what a container or codec is, only a
+child knows. Calls block: use a thread.
 """
 
 import contextlib
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import BinaryIO, Self
 from typing import Final as Const
 
+from kaption.adapters.media_job import MESSAGE_BYTES, Job
 from kaption.adapters.settings import Settings
 from kaption.domain.events import RefusedError
 from kaption_schemas.reasons import Reason
 
-#: All that the child's environment holds. NumPy's threads would cost more than the decode of a minute of audio.
-_ENVIRONMENT: Const = {"OPENBLAS_NUM_THREADS": "1"}
 #: Wall seconds a decode may take beyond twice its CPU seconds: it also waits for whoever reads.
 _WALL_SLACK: Const = 60
+_BUFFER_BYTES: Const = 1 << 18
+
+
+class ChildError(Exception):
+    """A decoding child can't be started, or was lost: this machine's fault, not the file's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,39 +45,154 @@ class MediaFormat:
         return 2 * self.channels
 
 
+def _pipe() -> tuple[BinaryIO, BinaryIO]:
+    """A pipe's ends, to read from and to write to."""
+    reading, writing = os.pipe()
+    return os.fdopen(reading, "rb", _BUFFER_BYTES), os.fdopen(writing, "wb")
+
+
+@dataclass(slots=True)
+class _Child:
+    """A decoding child: what it writes, a descriptor of it, and the socket that tells of its end."""
+
+    stdout: BinaryIO
+    status: BinaryIO
+    pidfd: int
+    ends: socket.socket
+    _code: int | None = field(default=None, init=False)
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Its exit status once it has ended, negative for a signal; ``ChildError`` where what forked it ended first, and took it along."""
+        if self._code is None:
+            told = self.ends.recv(MESSAGE_BYTES)
+            if not told:
+                raise ChildError("the process that forks decoding children has ended")
+            self._code = int(told)
+        return self._code
+
+    def close(self) -> None:
+        """End it, and let go of it."""
+        self.kill()
+        with contextlib.suppress(ChildError):
+            self.wait()
+        self.stdout.close()
+        self.status.close()
+        self.ends.close()
+        os.close(self.pidfd)
+
+
+class MediaDecoder:
+    """Starts decodes. What forks the children is started with the first, and anew when it has died. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._forks: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process that forks the children; None where none runs."""
+        return None if self._forks is None else self._forks[0].pid
+
+    def decode(self, file: BinaryIO, *, mix: bool, wall_seconds: float | None = None) -> "Decoding":
+        """A decode of ``file`` (a real file; its position does not matter), down to one channel with ``mix``.
+
+        Entering it raises ``ChildError`` or ``OSError`` where no child can be started.
+        """
+        wall = wall_seconds or 2 * self._settings.decode_cpu_seconds + _WALL_SLACK
+        return Decoding(lambda: self._start(file, mix=mix), wall)
+
+    def close(self) -> None:
+        """End what forks the children, and any that are left."""
+        with self._lock:
+            self._stop()
+
+    def _start(self, file: BinaryIO, *, mix: bool) -> _Child:
+        file.flush()
+        with self._lock:
+            for _ in range(2):  # what forks them may have been killed since the last file
+                child = self._fork(file.fileno(), mix=mix)
+                if child is not None:
+                    return child
+                self._stop()
+        raise ChildError("what forks decoding children ends at once; is PyAV installed?")
+
+    def _fork(self, file: int, *, mix: bool) -> _Child | None:
+        settings = self._settings
+        job = Job(
+            memory_mb=settings.decode_memory_mb,
+            cpu_seconds=settings.decode_cpu_seconds,
+            audio_seconds=settings.object_max_seconds,
+            mix=mix,
+        )
+        requests = self._running()
+        with contextlib.ExitStack() as undo:
+            ends, tells = map(undo.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+            pcm, pcm_in = map(undo.enter_context, _pipe())
+            status, status_in = map(undo.enter_context, _pipe())
+            given = [file, pcm_in.fileno(), status_in.fileno(), tells.fileno()]
+            try:
+                socket.send_fds(requests, [job.write()], given)
+                for end in (pcm_in, status_in, tells):  # the child's alone from here on
+                    end.close()
+                _, pidfds, _, _ = socket.recv_fds(ends, MESSAGE_BYTES, 1)
+            except OSError:
+                return None
+            if not pidfds:
+                return None
+            undo.pop_all()
+            return _Child(pcm, status, pidfds[0], ends)
+
+    def _running(self) -> socket.socket:
+        """The socket of what forks the children, which is started unless it runs."""
+        if self._forks is None:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            argv = [sys.executable, "-I", "-m", "kaption.adapters.media_forks", str(theirs.fileno())]
+            nothing = subprocess.DEVNULL
+            with theirs:
+                try:
+                    process = subprocess.Popen(
+                        argv,
+                        stdin=nothing,
+                        stdout=nothing,
+                        stderr=nothing,
+                        pass_fds=(theirs.fileno(),),
+                        env={},
+                        cwd="/",
+                    )
+                except OSError:
+                    ours.close()
+                    raise
+            self._forks = process, ours
+        return self._forks[1]
+
+    def _stop(self) -> None:
+        if self._forks is not None:
+            process, ours = self._forks
+            self._forks = None
+            ours.close()
+            process.kill()
+            process.wait()
+
+
 class Decoding:
-    """One file being decoded: a context manager that starts the child and leaves none behind.
+    """One file being decoded: a context manager that starts a child and leaves none behind.
 
     ``format`` is known once entered; ``read`` gives PCM; ``finish`` says whether that was all of it.
     """
 
-    def __init__(self, file: BinaryIO, settings: Settings, *, mix: bool, wall_seconds: float | None = None) -> None:
-        """Decode ``file`` (a real file; its position does not matter), down to one channel with ``mix``."""
-        self._file, self._settings, self._mix = file, settings, mix
-        self._wall = wall_seconds or 2 * settings.decode_cpu_seconds + _WALL_SLACK
+    def __init__(self, start: Callable[[], _Child], wall_seconds: float) -> None:
+        self._start, self._wall = start, wall_seconds
         self.format = MediaFormat(0, 0)
 
     def __enter__(self) -> Self:
-        """Start. Raises ``RefusedError`` when the child refuses before the first sample."""
-        self._file.flush()
-        reading, writing = os.pipe()
-        try:
-            self._child = subprocess.Popen(
-                self._argv(writing),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(self._file.fileno(), writing),
-                env=_ENVIRONMENT,
-                cwd="/",
-                bufsize=1 << 18,
-            )
-        except OSError:
-            os.close(reading)
-            raise
-        finally:
-            os.close(writing)
-        self._status = os.fdopen(reading, "rb")
+        """Start. Raises ``RefusedError`` when the child refuses before the first sample, ``ChildError`` or ``OSError`` when there is none."""
+        self._child = self._start()
         self._timer = threading.Timer(self._wall, self._child.kill)
         self._timer.daemon = True
         self._timer.start()
@@ -88,9 +211,7 @@ class Decoding:
 
     def read(self, samples: int) -> bytes:
         """PCM of exactly ``samples`` samples of all channels, less at the end, empty after it."""
-        stdout = self._child.stdout
-        assert stdout is not None  # noqa: S101  # a pipe was asked for
-        return stdout.read(samples * self.format.width)
+        return self._child.stdout.read(samples * self.format.width)
 
     def finish(self) -> int:
         """After the last ``read``: the samples decoded. Raises ``RefusedError`` if they are not the whole file."""
@@ -99,36 +220,17 @@ class Decoding:
     def close(self) -> None:
         """End the child."""
         self._timer.cancel()
-        with contextlib.suppress(ProcessLookupError):
-            self._child.kill()
-        self._child.wait()
-        for pipe in (self._child.stdout, self._status):
-            if pipe is not None:
-                pipe.close()
+        self._timer.join()  # it has let go of the descriptor that is closed next
+        self._child.close()
 
     def _line(self) -> dict[str, int]:
-        line = self._status.readline()
+        line = self._child.status.readline()
         if not line.endswith(b"\n"):
-            self._child.wait()
-            raise RefusedError(_why(self._child.returncode))
+            raise RefusedError(_why(self._child.wait()))
         value: dict[str, int] = json.loads(line)
         if "reason" in value:
             raise RefusedError(_REASONS[str(value["reason"])])
         return value
-
-    def _argv(self, status: int) -> list[str]:
-        settings = self._settings
-        numbers = {
-            "--input": self._file.fileno(),
-            "--status": status,
-            "--memory-mb": settings.decode_memory_mb,
-            "--cpu-seconds": settings.decode_cpu_seconds,
-            "--audio-seconds": settings.object_max_seconds,
-        }
-        argv = [sys.executable, "-I", "-m", "kaption.adapters.media_child"]
-        for name, number in numbers.items():
-            argv += [name, str(number)]
-        return argv + ["--mix"] * self._mix
 
 
 _REASONS: Const = {reason.value: reason for reason in Reason}

@@ -1,26 +1,22 @@
-"""The decoding child: ``python -m kaption.adapters.media_child``. One hostile file in, PCM s16le out, then it ends.
+"""What a decoding child does (``media_forks`` makes it): one hostile file in, PCM s16le out, then it ends.
 
-The file is an inherited descriptor; PCM goes to stdout; a second descriptor gets JSON lines: ``{"rate", "channels"}``
-before the first sample, and at the end ``{"samples"}`` or ``{"reason"}``. No last line: it was killed by a limit.
+PCM goes to one descriptor; a second gets JSON lines: ``{"rate", "channels"}`` before the first sample, and at the end
+``{"samples"}`` or ``{"reason"}``. No last line: it was killed by a limit.
 HAZARDS, Whisper 5, is why this is a process: a demuxer allocates and decodes while it probes.
 """
 
-import argparse
 import ctypes
 import json
-import logging
 import os
 import resource
 import signal
-import sys
-from dataclasses import dataclass
-from typing import BinaryIO, cast
+from typing import BinaryIO, NoReturn, cast
 from typing import Final as Const
 
 import av
-import numpy as np
 
 from kaption.adapters.containers import HEAD_BYTES, ends_early, sniff, xing_frames
+from kaption.adapters.media_job import Job
 from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
 
@@ -98,21 +94,12 @@ class MediaError(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Bounds of one decode: address space in MiB, CPU seconds, seconds of audio."""
-
-    memory_mb: int
-    cpu_seconds: int
-    audio_seconds: int
-
-
-def confine(limits: Limits) -> None:
+def confine(job: Job) -> None:
     """Give up what decoding does not need. Descriptors that are open stay usable."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    memory = limits.memory_mb << 20
+    memory = job.memory_mb << 20
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_seconds, limits.cpu_seconds))
+    resource.setrlimit(resource.RLIMIT_CPU, (job.cpu_seconds, job.cpu_seconds))
     resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -147,8 +134,8 @@ class _Source:
 class Decoder:
     """Decodes one file to ``out``; ``status`` gets a line of JSON at a time."""
 
-    def __init__(self, file: BinaryIO, out: BinaryIO, status: BinaryIO, limits: Limits, *, mix: bool) -> None:
-        self._file, self._out, self._status, self._limits, self._mix = file, out, status, limits, mix
+    def __init__(self, file: BinaryIO, out: BinaryIO, status: BinaryIO, job: Job) -> None:
+        self._file, self._out, self._status, self._job = file, out, status, job
         self._rate = self._channels = 0
         self.samples = 0
         self._resampler: av.AudioResampler | None = None
@@ -196,7 +183,7 @@ class Decoder:
         codec.thread_count = 1
         self._begin(codec.rate, codec.channels)
         declared = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-        if kind == "flac" and declared > self._limits.audio_seconds:
+        if kind == "flac" and declared > self._job.audio_seconds:
             raise MediaError(Reason.TOO_LONG)
         origin = (container.start_time or 0) / av.time_base
         for packet in container.demux(stream):
@@ -214,10 +201,10 @@ class Decoder:
     def _begin(self, rate: int, channels: int) -> None:
         if not 0 < rate <= MAX_RATE or not 0 < channels <= MAX_SOURCE_CHANNELS:
             raise MediaError(Reason.UNSUPPORTED_FORMAT)
-        if not self._mix and channels > MAX_CHANNELS:
+        if not self._job.mix and channels > MAX_CHANNELS:
             raise MediaError(Reason.UNSUPPORTED_FORMAT)
         self._rate = nearest_rate(rate)
-        self._channels = 1 if self._mix else channels
+        self._channels = 1 if self._job.mix else channels
         self._say({"rate": self._rate, "channels": self._channels})
 
     def _take(self, frame: "av.AudioFrame", origin: float) -> None:
@@ -241,7 +228,7 @@ class Decoder:
         self._bound(samples)
         while samples > 0:
             piece = min(samples, _SILENCE_SAMPLES)
-            self._emit(np.zeros(piece * self._channels, "<i2").tobytes())
+            self._emit(bytes(2 * piece * self._channels))
             samples -= piece
 
     def _flush(self) -> None:
@@ -251,16 +238,17 @@ class Decoder:
     def _write(self, frame: "av.AudioFrame | None") -> None:
         assert self._resampler is not None  # noqa: S101  # made before the first frame is taken
         for done in self._resampler.resample(frame):
-            self._emit(done.to_ndarray().astype("<i2", copy=False).tobytes())
+            # Packed samples, in the machine's order; the plane may be longer.
+            self._emit(memoryview(done.planes[0])[: 2 * done.samples * self._channels])
 
-    def _emit(self, pcm: bytes) -> None:
+    def _emit(self, pcm: bytes | memoryview) -> None:
         count = len(pcm) // (2 * self._channels)
         self._bound(count)
         self._out.write(pcm)
         self.samples += count
 
     def _bound(self, more: int) -> None:
-        if self.samples + more > self._limits.audio_seconds * self._rate:
+        if self.samples + more > self._job.audio_seconds * self._rate:
             raise MediaError(Reason.TOO_LONG)
 
     def _say(self, line: dict[str, object]) -> None:
@@ -268,23 +256,14 @@ class Decoder:
         self._status.flush()
 
 
-def main() -> None:
-    """Decode as the arguments say. The exit status is 0 whenever the last line of status was written."""
-    arguments = argparse.ArgumentParser(description=__doc__)
-    for name in ("--input", "--status", "--memory-mb", "--cpu-seconds", "--audio-seconds"):
-        arguments.add_argument(name, type=int, required=True)
-    arguments.add_argument("--mix", action="store_true")
-    given = arguments.parse_args()
-    logging.disable()
-    av.logging.set_level(None)
-    limits = Limits(given.memory_mb, given.cpu_seconds, given.audio_seconds)
-    file, status = os.fdopen(given.input, "rb"), os.fdopen(given.status, "wb")
-    # Written whole at the end too: what is buffered when a limit kills must not look like an end.
-    confine(limits)
-    decoder = Decoder(file, sys.stdout.buffer, status, limits, mix=given.mix)
+def decode(file: BinaryIO, out: BinaryIO, status: BinaryIO, job: Job) -> NoReturn:
+    """Decode ``file`` within the bounds of ``job`` and end the process; its exit status is 0 whenever the last line of status was written."""
+    confine(job)
+    decoder = Decoder(file, out, status, job)
     try:
         decoder.run()
-        sys.stdout.buffer.flush()
+        # Written whole before the last line: what is buffered when a limit kills must not look like an end.
+        out.flush()
         last: dict[str, object] = {"samples": decoder.samples}
     except MediaError as error:
         last = {"reason": error.reason.value}
@@ -293,7 +272,3 @@ def main() -> None:
     status.write(json.dumps(last).encode() + b"\n")
     status.flush()
     os._exit(0)  # nothing of a library's tidying up after a hostile file
-
-
-if __name__ == "__main__":
-    main()

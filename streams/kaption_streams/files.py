@@ -14,6 +14,7 @@ from typing import Any
 import faust
 from faust.types import TP
 
+from kaption.adapters.media import MediaDecoder
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.s3 import ObjectStore, StoreError
 from kaption.adapters.settings import Settings
@@ -50,7 +51,8 @@ class FileDoor:
         self._output = Output(settings)
         self._store = ObjectStore(settings)
         self._stopping = threading.Event()
-        self._normalise = Normaliser(settings, self._store, self._stopping)
+        self._decoder = MediaDecoder(settings)
+        self._normalise = Normaliser(settings, self._store, self._decoder, self._stopping)
         self._tools = Tools(PresidioRedactor(), settings.redaction, _no_frames)
         self._busy = asyncio.Lock()
         self._taken = 0
@@ -81,6 +83,7 @@ class FileDoor:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
         await self._output.stop()
+        await asyncio.to_thread(self._decoder.close)
         self._store.close()
 
     async def _work(self, stream: Any) -> None:  # Faust ships no types

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
-from kaption.adapters.media import Decoding
+from kaption.adapters.media import Decoding, MediaDecoder
 from kaption.adapters.s3 import ObjectStore, normalised_key
 from kaption.adapters.settings import Settings
 from kaption.domain.batch import Normalised, muted_samples
@@ -30,6 +30,7 @@ class Normaliser:
 
     settings: Settings
     store: ObjectStore
+    decoder: MediaDecoder
     stopping: threading.Event
 
     def __call__(self, run: ObjectRun) -> Normalised:
@@ -38,6 +39,7 @@ class Normaliser:
         Raises:
             RefusedError: It can't be transcribed, and never will be.
             StoreError: The store is away.
+            ChildError: No child can be started to decode it in.
             StoppedError: ``stopping`` was set.
         """
         scratch = self.settings.data / "scratch"
@@ -46,7 +48,7 @@ class Normaliser:
         with tempfile.TemporaryFile(dir=scratch) as file:
             self.store.fetch(run.media, _Watched(file, self._check))
             mix = run.media.options.channels == "mix"
-            with Decoding(cast("BinaryIO", file), self.settings, mix=mix) as decoding:
+            with self.decoder.decode(cast("BinaryIO", file), mix=mix) as decoding:
                 key = normalised_key(RunKey(run.tenant, run.stream, run.run))
                 audio = _Muted(decoding, run.media.muted, self._check)
                 self.store.put(self.settings.work_bucket, key, audio)

@@ -1,18 +1,25 @@
-"""The decoding child, on real files and hostile ones."""
+"""The decoding children, on real files and hostile ones, and what forks them."""
 
 import io
+import os
+import signal
 import struct
+import subprocess
+import sys
 import tempfile
+import time
 import wave
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from kaption.adapters.containers import sniff
-from kaption.adapters.media import Decoding, MediaFormat
+from kaption.adapters.media import ChildError, Decoding, MediaDecoder, MediaFormat
 from kaption.adapters.media_child import nearest_rate
 from kaption.adapters.settings import Settings
 from kaption.domain.events import RefusedError
@@ -25,7 +32,10 @@ Decoded = tuple[MediaFormat, npt.NDArray[np.int16]]
 def decode(body: bytes, *, mix: bool = True, wall: float | None = None, **fields: Any) -> Decoded:
     with tempfile.TemporaryFile() as file:
         file.write(body)
-        with Decoding(file, Settings(**fields), mix=mix, wall_seconds=wall) as decoding:
+        with (
+            closing(MediaDecoder(Settings(**fields))) as decoder,
+            decoder.decode(file, mix=mix, wall_seconds=wall) as decoding,
+        ):
             pcm = bytearray()
             while block := decoding.read(50_000):
                 pcm += block
@@ -193,3 +203,114 @@ def test_the_first_bytes_decide() -> None:
     assert sniff(b"\xff\xff\xff\xff") is None
     assert sniff(b"ID3\x04\0\0\0\0\0\0fLaC") == "flac"
     assert sniff(b"\0\0\0\x18ftypM4A ") == "mov"
+
+
+@pytest.fixture
+def decoder() -> Iterator[MediaDecoder]:
+    with closing(MediaDecoder(Settings())) as decoder:
+        yield decoder
+
+
+@pytest.fixture
+def minutes() -> Iterator[BinaryIO]:
+    """More than fits the pipe: whoever decodes it waits for whoever reads."""
+    with tempfile.TemporaryFile() as file:
+        file.write(encode(tone(120, 16_000), 16_000))
+        yield cast("BinaryIO", file)
+
+
+def children(decoder: MediaDecoder) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{decoder.pid}/task/{decoder.pid}/children").read_text().split()]
+
+
+def rest(decoding: Decoding) -> int:
+    samples = 0
+    while block := decoding.read(50_000):
+        samples += len(block) // decoding.format.width
+    assert decoding.finish() == samples
+    return samples
+
+
+def test_a_child_holds_its_own_file_and_nothing_of_its_siblings(
+    decoder: MediaDecoder, minutes: BinaryIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KAPTION_S3_SECRET_KEY", "a secret")
+    with decoder.decode(minutes, mix=True), decoder.decode(minutes, mix=True), decoder.decode(minutes, mix=True):
+        pids = children(decoder)
+        assert len(pids) == 3
+        for pid in pids:
+            held = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+            assert sum(name.startswith("pipe:") for name in held) == 2, held
+            assert len([name for name in held if name != "/dev/null"]) == 3, held
+            assert Path(f"/proc/{pid}/environ").read_bytes() == b""
+    assert children(decoder) == []
+
+
+def test_decodes_at_once_do_not_mix(decoder: MediaDecoder, minutes: BinaryIO) -> None:
+    with tempfile.TemporaryFile() as other:
+        other.write(encode(tone(1, 8000, 2), 8000))
+        with decoder.decode(minutes, mix=True) as long, decoder.decode(cast("BinaryIO", other), mix=False) as short:
+            assert (long.format, short.format) == (MediaFormat(16_000, 1), MediaFormat(8000, 2))
+            assert (rest(short), rest(long)) == (8000, 120 * 16_000)
+
+
+def test_a_decode_that_is_left_ends_its_child(decoder: MediaDecoder, minutes: BinaryIO) -> None:
+    with decoder.decode(minutes, mix=True) as decoding:
+        decoding.read(1000)
+        (pid,) = children(decoder)
+    assert not Path(f"/proc/{pid}").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_for_the_service_refuses_no_file(decoder: MediaDecoder, minutes: BinaryIO, number: int) -> None:
+    """A service manager, or a terminal, may send it to all processes; the file is the next process's."""
+    with decoder.decode(minutes, mix=True) as decoding:
+        for pid in (*children(decoder), decoder.pid):
+            os.kill(pid or 0, number)
+        assert rest(decoding) == 120 * 16_000
+
+
+def test_what_forks_children_is_started_again(decoder: MediaDecoder, minutes: BinaryIO) -> None:
+    with decoder.decode(minutes, mix=True):
+        before = decoder.pid
+    os.kill(before or 0, signal.SIGKILL)
+    with decoder.decode(minutes, mix=True) as decoding:
+        assert rest(decoding) == 120 * 16_000
+    assert decoder.pid != before
+
+
+def test_a_child_that_is_lost_says_nothing_of_its_file(decoder: MediaDecoder, minutes: BinaryIO) -> None:
+    with decoder.decode(minutes, mix=True) as decoding:
+        os.kill(decoder.pid or 0, signal.SIGKILL)
+        with pytest.raises(ChildError):
+            rest(decoding)
+
+
+def test_nothing_outlives_a_service_that_is_killed(minutes: BinaryIO) -> None:
+    script = """
+import os, sys
+from kaption.adapters.media import MediaDecoder
+from kaption.adapters.settings import Settings
+decoder = MediaDecoder(Settings())
+with decoder.decode(os.fdopen(int(sys.argv[1]), "rb"), mix=True):
+    print(decoder.pid, open(f"/proc/{decoder.pid}/task/{decoder.pid}/children").read(), flush=True)
+    sys.stdin.read()
+"""
+    argv = [sys.executable, "-c", script, str(minutes.fileno())]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, pass_fds=(minutes.fileno(),), text=True) as service:
+        assert service.stdout is not None
+        pids = service.stdout.readline().split()
+        assert len(pids) == 2
+        service.kill()
+    until = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() and _state(pid) != "Z" for pid in pids):
+        assert time.monotonic() < until, pids
+        time.sleep(0.05)
+
+
+def _state(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return "Z"
