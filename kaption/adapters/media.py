@@ -5,6 +5,7 @@ child knows. Calls block: use a thread.
 """
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 from typing import Final as Const
 
-from kaption.adapters.media_job import MESSAGE_BYTES, Job
+from kaption.adapters.media_job import FAULTS, MESSAGE_BYTES, NOT_CONFINED, Job
 from kaption.adapters.settings import Settings
 from kaption.domain.events import RefusedError
 from kaption_schemas.reasons import Reason
@@ -26,6 +27,9 @@ from kaption_schemas.reasons import Reason
 #: Wall seconds a decode may take beyond twice its CPU seconds: it also waits for whoever reads.
 _WALL_SLACK: Const = 60
 _BUFFER_BYTES: Const = 1 << 18
+#: Wall seconds that what forks the children may take to start one, its own start included, or to tell of one's end.
+_FORK_SECONDS: Const = 60.0
+_STATUS_BYTES: Const = 4096
 
 
 class ChildError(Exception):
@@ -66,10 +70,17 @@ class _Child:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def wait(self) -> int:
-        """Its exit status once it has ended, negative for a signal; ``ChildError`` where what forked it ended first, and took it along."""
+    def end(self) -> int:
+        """End it, and say with what status it ended: this, or what it was ending with already; negative for a signal.
+
+        ``ChildError`` where what forked it ended first, and took it along.
+        """
         if self._code is None:
-            told = self.ends.recv(MESSAGE_BYTES)
+            self.kill()
+            try:
+                told = self.ends.recv(MESSAGE_BYTES)
+            except OSError as error:
+                raise ChildError("the process that forks decoding children does not answer") from error
             if not told:
                 raise ChildError("the process that forks decoding children has ended")
             self._code = int(told)
@@ -77,9 +88,8 @@ class _Child:
 
     def close(self) -> None:
         """End it, and let go of it."""
-        self.kill()
         with contextlib.suppress(ChildError):
-            self.wait()
+            self.end()
         self.stdout.close()
         self.status.close()
         self.ends.close()
@@ -87,22 +97,28 @@ class _Child:
 
 
 class MediaDecoder:
-    """Starts decodes. What forks the children is started with the first, and anew when it has died. Safe to use from several threads."""
+    """Starts decodes. What forks the children is started with the first, and anew when it has ended.
+
+    Safe to use from several threads. It ends when a child crashes (``media_forks``): others at work then raise ``ChildError``.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
         self._forks: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+        self._closed = False
 
     @property
     def pid(self) -> int | None:
         """The process that forks the children; None where none runs."""
-        return None if self._forks is None else self._forks[0].pid
+        with self._lock:
+            return None if self._forks is None else self._forks[0].pid
 
     def decode(self, file: BinaryIO, *, mix: bool, wall_seconds: float | None = None) -> "Decoding":
-        """A decode of ``file`` (a real file; its position does not matter), down to one channel with ``mix``.
+        """A decode of ``file``, down to one channel with ``mix``.
 
-        Entering it raises ``ChildError`` or ``OSError`` where no child can be started.
+        It is a real file, and this decode's alone: its position is the child's. Entering raises ``ChildError`` or ``OSError``
+        where no child can be started.
         """
         wall = wall_seconds or 2 * self._settings.decode_cpu_seconds + _WALL_SLACK
         return Decoding(lambda: self._start(file, mix=mix), wall)
@@ -110,19 +126,25 @@ class MediaDecoder:
     def close(self) -> None:
         """End what forks the children, and any that are left."""
         with self._lock:
+            self._closed = True
             self._stop()
 
     def _start(self, file: BinaryIO, *, mix: bool) -> _Child:
         file.flush()
         with self._lock:
-            for _ in range(2):  # what forks them may have been killed since the last file
+            if self._closed:
+                raise ChildError("no file is decoded any more")
+            for _ in range(2):  # what forks them may have ended since the last file
                 child = self._fork(file.fileno(), mix=mix)
                 if child is not None:
                     return child
                 self._stop()
-        raise ChildError("what forks decoding children ends at once; is PyAV installed?")
+        raise ChildError(
+            "the process that forks decoding children ends at once, or does not answer; is PyAV installed?"
+        )
 
     def _fork(self, file: int, *, mix: bool) -> _Child | None:
+        """A new child; None where what should fork it has ended, or does not answer."""
         settings = self._settings
         job = Job(
             memory_mb=settings.decode_memory_mb,
@@ -140,11 +162,14 @@ class MediaDecoder:
                 socket.send_fds(requests, [job.write()], given)
                 for end in (pcm_in, status_in, tells):  # the child's alone from here on
                     end.close()
-                _, pidfds, _, _ = socket.recv_fds(ends, MESSAGE_BYTES, 1)
+                ends.settimeout(_FORK_SECONDS)
+                told, pidfds, _, _ = socket.recv_fds(ends, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
             except OSError:
                 return None
-            if not pidfds:
+            if not told:
                 return None
+            if not pidfds:  # none was made, or this process has no descriptor left
+                raise ChildError(f"no decoding child can be started: {os.strerror(int(told) or errno.EMFILE)}")
             undo.pop_all()
             return _Child(pcm, status, pidfds[0], ends)
 
@@ -152,18 +177,12 @@ class MediaDecoder:
         """The socket of what forks the children, which is started unless it runs."""
         if self._forks is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            argv = [sys.executable, "-I", "-m", "kaption.adapters.media_forks", str(theirs.fileno())]
+            argv = [sys.executable, "-I", "-m", "kaption.adapters.media_forks"]
             nothing = subprocess.DEVNULL
             with theirs:
                 try:
                     process = subprocess.Popen(
-                        argv,
-                        stdin=nothing,
-                        stdout=nothing,
-                        stderr=nothing,
-                        pass_fds=(theirs.fileno(),),
-                        env={},
-                        cwd="/",
+                        argv, stdin=theirs.fileno(), stdout=nothing, stderr=nothing, env={}, cwd="/"
                     )
                 except OSError:
                     ours.close()
@@ -224,19 +243,19 @@ class Decoding:
         self._child.close()
 
     def _line(self) -> dict[str, int]:
-        line = self._child.status.readline()
+        line = self._child.status.readline(_STATUS_BYTES)
         if not line.endswith(b"\n"):
-            raise RefusedError(_why(self._child.wait()))
+            raise RefusedError(_why(self._child.end()))
         value: dict[str, int] = json.loads(line)
         if "reason" in value:
             raise RefusedError(_REASONS[str(value["reason"])])
         return value
 
 
-_REASONS: Const = {reason.value: reason for reason in Reason}
-#: SIGILL, SIGBUS, SIGFPE, SIGSEGV: a decoder that fell over its input, which is a broken file and no limit.
-_FAULTS: Const = frozenset({-4, -7, -8, -11})
-
-
 def _why(status: int) -> Reason:
-    return Reason.NOT_MEDIA if status in _FAULTS else Reason.DECODE_LIMIT
+    if status == NOT_CONFINED:
+        raise ChildError("a decoding child can't be given its limits")
+    return Reason.NOT_MEDIA if -status in FAULTS else Reason.DECODE_LIMIT
+
+
+_REASONS: Const = {reason.value: reason for reason in Reason}

@@ -16,7 +16,7 @@ from typing import Final as Const
 import av
 
 from kaption.adapters.containers import HEAD_BYTES, ends_early, sniff, xing_frames
-from kaption.adapters.media_job import Job
+from kaption.adapters.media_job import NOT_CONFINED, Job
 from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
 
@@ -94,9 +94,11 @@ class MediaError(Exception):
         self.reason = reason
 
 
-def confine(job: Job) -> None:
-    """Give up what decoding does not need. Descriptors that are open stay usable."""
+def confine(job: Job, parent: int) -> None:
+    """Give up what decoding does not need, and end with ``parent``. Descriptors that are open stay usable."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before
+        os._exit(NOT_CONFINED)
     memory = job.memory_mb << 20
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (job.cpu_seconds, job.cpu_seconds))
@@ -238,7 +240,7 @@ class Decoder:
     def _write(self, frame: "av.AudioFrame | None") -> None:
         assert self._resampler is not None  # noqa: S101  # made before the first frame is taken
         for done in self._resampler.resample(frame):
-            # Packed samples, in the machine's order; the plane may be longer.
+            # Packed samples, in the order of the machine, which is little-endian; the plane may be longer.
             self._emit(memoryview(done.planes[0])[: 2 * done.samples * self._channels])
 
     def _emit(self, pcm: bytes | memoryview) -> None:
@@ -257,8 +259,7 @@ class Decoder:
 
 
 def decode(file: BinaryIO, out: BinaryIO, status: BinaryIO, job: Job) -> NoReturn:
-    """Decode ``file`` within the bounds of ``job`` and end the process; its exit status is 0 whenever the last line of status was written."""
-    confine(job)
+    """Decode ``file`` and end the process, which is confined; its exit status is 0 whenever the last line of status was written."""
     decoder = Decoder(file, out, status, job)
     try:
         decoder.run()

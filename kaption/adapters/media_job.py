@@ -1,11 +1,16 @@
 """What a decoding child is asked for, as it goes from ``media`` to ``media_forks``. Loads no media library, so that who asks has none."""
 
 import json
+import signal
 from dataclasses import asdict, dataclass
 from typing import Final as Const
 
-#: What ``media_forks`` says of a child that it has made.
-STARTED: Const = b"started"
+#: Signals of a decoder that fell over its input: SIGILL, SIGBUS, SIGFPE, SIGSEGV. A broken file, or an attack, and no limit.
+FAULTS: Const = frozenset({signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV})
+#: The same, and SIGABRT: what guards the stack and the heap ends by it, but a library also, where it gets no memory.
+CRASHES: Const = FAULTS | {signal.SIGABRT}
+#: The exit status of a child that could not be given its limits: it has not looked at the file.
+NOT_CONFINED: Const = 2
 #: Descriptors that go with a job: the file, where PCM goes, where status lines go, a socket that is told of the child.
 DESCRIPTORS: Const = 4
 #: More than any message has.

@@ -39,7 +39,7 @@ class Normaliser:
         Raises:
             RefusedError: It can't be transcribed, and never will be.
             StoreError: The store is away.
-            ChildError: No child can be started to decode it in.
+            ChildError: No child can be started to decode it in, or the one that did was lost.
             StoppedError: ``stopping`` was set.
         """
         scratch = self.settings.data / "scratch"

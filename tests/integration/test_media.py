@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 import time
 import wave
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -211,12 +212,23 @@ def decoder() -> Iterator[MediaDecoder]:
         yield decoder
 
 
+@contextmanager
+def opened(body: bytes) -> Iterator[BinaryIO]:
+    with tempfile.TemporaryFile() as file:
+        file.write(body)
+        yield cast("BinaryIO", file)
+
+
 @pytest.fixture
 def minutes() -> Iterator[BinaryIO]:
     """More than fits the pipe: whoever decodes it waits for whoever reads."""
-    with tempfile.TemporaryFile() as file:
-        file.write(encode(tone(120, 16_000), 16_000))
-        yield cast("BinaryIO", file)
+    with opened(encode(tone(120, 16_000), 16_000)) as file:
+        yield file
+
+
+def forks(decoder: MediaDecoder) -> int:
+    assert decoder.pid is not None
+    return decoder.pid
 
 
 def children(decoder: MediaDecoder) -> list[int]:
@@ -235,7 +247,10 @@ def test_a_child_holds_its_own_file_and_nothing_of_its_siblings(
     decoder: MediaDecoder, minutes: BinaryIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KAPTION_S3_SECRET_KEY", "a secret")
-    with decoder.decode(minutes, mix=True), decoder.decode(minutes, mix=True), decoder.decode(minutes, mix=True):
+    with ExitStack() as stack:
+        for _ in range(3):
+            file = stack.enter_context(opened(encode(tone(30), 16_000)))
+            stack.enter_context(decoder.decode(file, mix=True))
         pids = children(decoder)
         assert len(pids) == 3
         for pid in pids:
@@ -243,15 +258,26 @@ def test_a_child_holds_its_own_file_and_nothing_of_its_siblings(
             assert sum(name.startswith("pipe:") for name in held) == 2, held
             assert len([name for name in held if name != "/dev/null"]) == 3, held
             assert Path(f"/proc/{pid}/environ").read_bytes() == b""
+            limits = Path(f"/proc/{pid}/limits").read_text()
+            for limit in (
+                r"address space\s+1073741824",
+                r"cpu time\s+900",
+                r"open files\s+16",
+                r"file size\s+0",
+                r"core file size\s+0",
+            ):
+                assert re.search(limit, limits), limits
     assert children(decoder) == []
 
 
 def test_decodes_at_once_do_not_mix(decoder: MediaDecoder, minutes: BinaryIO) -> None:
-    with tempfile.TemporaryFile() as other:
-        other.write(encode(tone(1, 8000, 2), 8000))
-        with decoder.decode(minutes, mix=True) as long, decoder.decode(cast("BinaryIO", other), mix=False) as short:
-            assert (long.format, short.format) == (MediaFormat(16_000, 1), MediaFormat(8000, 2))
-            assert (rest(short), rest(long)) == (8000, 120 * 16_000)
+    with (
+        opened(encode(tone(1, 8000, 2), 8000)) as other,
+        decoder.decode(minutes, mix=True) as long,
+        decoder.decode(other, mix=False) as short,
+    ):
+        assert (long.format, short.format) == (MediaFormat(16_000, 1), MediaFormat(8000, 2))
+        assert (rest(short), rest(long)) == (8000, 120 * 16_000)
 
 
 def test_a_decode_that_is_left_ends_its_child(decoder: MediaDecoder, minutes: BinaryIO) -> None:
@@ -261,29 +287,65 @@ def test_a_decode_that_is_left_ends_its_child(decoder: MediaDecoder, minutes: Bi
     assert not Path(f"/proc/{pid}").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_for_the_service_refuses_no_file(decoder: MediaDecoder, minutes: BinaryIO, number: int) -> None:
-    """A service manager, or a terminal, may send it to all processes; the file is the next process's."""
+    """A service manager, or a terminal, may send it to all processes: what the file is worth is not for it to say."""
     with decoder.decode(minutes, mix=True) as decoding:
-        for pid in (*children(decoder), decoder.pid):
-            os.kill(pid or 0, number)
+        for pid in (*children(decoder), forks(decoder)):
+            os.kill(pid, number)
         assert rest(decoding) == 120 * 16_000
 
 
 def test_what_forks_children_is_started_again(decoder: MediaDecoder, minutes: BinaryIO) -> None:
     with decoder.decode(minutes, mix=True):
-        before = decoder.pid
-    os.kill(before or 0, signal.SIGKILL)
+        before = forks(decoder)
+    os.kill(before, signal.SIGKILL)
     with decoder.decode(minutes, mix=True) as decoding:
         assert rest(decoding) == 120 * 16_000
-    assert decoder.pid != before
+    assert forks(decoder) != before
+
+
+@pytest.mark.parametrize(
+    ("crash", "reason"), [(signal.SIGSEGV, Reason.NOT_MEDIA), (signal.SIGABRT, Reason.DECODE_LIMIT)]
+)
+def test_after_a_crash_nothing_is_forked_from_the_same_process(
+    decoder: MediaDecoder, minutes: BinaryIO, crash: int, reason: Reason
+) -> None:
+    """Its children have the layout of their addresses in common: a second guess must not be at the same."""
+    with decoder.decode(minutes, mix=True) as decoding:
+        before = forks(decoder)
+        (pid,) = children(decoder)
+        os.kill(pid, crash)
+        with pytest.raises(RefusedError) as caught:
+            rest(decoding)
+        assert caught.value.reason is reason
+    with decoder.decode(minutes, mix=True) as decoding:
+        assert forks(decoder) != before
+        assert rest(decoding) == 120 * 16_000
 
 
 def test_a_child_that_is_lost_says_nothing_of_its_file(decoder: MediaDecoder, minutes: BinaryIO) -> None:
     with decoder.decode(minutes, mix=True) as decoding:
-        os.kill(decoder.pid or 0, signal.SIGKILL)
+        os.kill(forks(decoder), signal.SIGKILL)
         with pytest.raises(ChildError):
             rest(decoding)
+
+
+def test_a_child_that_gets_no_limits_says_nothing_of_its_file(minutes: BinaryIO) -> None:
+    bounded = Settings(decode_memory_mb=1 << 44)  # more bytes than 64 bits can say
+    with (
+        closing(MediaDecoder(bounded)) as decoder,
+        pytest.raises(ChildError),
+        decoder.decode(minutes, mix=True),
+    ):
+        pass
+
+
+def test_one_that_is_closed_starts_nothing(decoder: MediaDecoder, minutes: BinaryIO) -> None:
+    decoder.close()
+    with pytest.raises(ChildError), decoder.decode(minutes, mix=True):
+        pass
+    assert decoder.pid is None
 
 
 def test_nothing_outlives_a_service_that_is_killed(minutes: BinaryIO) -> None:
