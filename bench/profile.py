@@ -103,10 +103,8 @@ def attribute(used: dict[int, float], samples: dict[int, Counter[str]]) -> dict[
 
 def _title(name: str) -> str:
     """A process's name in the picture, from its command line without folders."""
-    if name.startswith(("java", "weed")):
-        return {"java": "Kafka (Java)", "weed": "object store"}[name[:4]]
-    words = [word for word in name.split() if not word.isdigit()]
-    return words[-1].rpartition("kaption.adapters.")[2]
+    words = name.split()
+    return {"java": "Kafka (Java)", "weed": "object store"}.get(words[0], words[-1].rpartition("kaption.adapters.")[2])
 
 
 async def sampled(up: Up, seconds: float, folder: Path) -> list[Bar]:

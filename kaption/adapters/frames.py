@@ -7,6 +7,7 @@ the body could not be decoded. A child that dies, hangs or needs too much is rep
 import io
 import resource
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -105,7 +106,9 @@ def _exactly(stream: IO[bytes], length: int) -> bytes:
 
 
 def serve() -> None:
-    """The child's loop; ends when its parent closes the pipe."""
+    """The child's loop; ends when its parent closes the pipe, and not with a signal to all processes of a service."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
     stdin, stdout = sys.stdin.buffer, sys.stdout.buffer

@@ -1,6 +1,8 @@
 """Frames in containers, decoded in a real child process that hostile bytes may kill."""
 
 import io
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +57,18 @@ def test_a_child_that_died_is_replaced(decoder: FrameDecoder) -> None:
     decoder(good, FrameFormat("wav", 16000, 1))
     decoder.close()
     assert decoder(good, FrameFormat("wav", 16000, 1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_for_the_service_refuses_no_frame(decoder: FrameDecoder, number: int) -> None:
+    """A service manager, or a terminal, may send it to all processes."""
+    good, form = encoded("WAV", "PCM_16")[0], FrameFormat("wav", 16000, 1)
+    decoder(good, form)
+    before = decoder.pid
+    assert before is not None
+    os.kill(before, number)
+    assert decoder(good, form)
+    assert decoder.pid == before
 
 
 def test_the_child_knows_nothing_of_its_parents_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,12 @@
 """How a profile's samples become shares of a core."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
+from bench.processes import ended_seconds
 from bench.profile import Bar, attribute, draw, read_samples, subject
 
 RAW = """\
@@ -45,3 +50,9 @@ def test_the_picture_names_every_part() -> None:
     picture = draw([Bar("pool", {"generate": 0.6, "a<b": 0.2}), Bar("java", {"all of it": 0.1})], "load")
     assert picture.startswith("<svg")
     assert all(text in picture for text in ("pool 0.80", "0.600 generate", "0.200 a&lt;b", "java 0.10", ">load<"))
+
+
+def test_children_that_have_ended_are_counted() -> None:
+    before = ended_seconds(os.getpid())
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"], check=True)
+    assert ended_seconds(os.getpid()) - before >= 0.25
