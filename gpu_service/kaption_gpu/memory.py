@@ -41,8 +41,8 @@ BACKLOG_SECONDS: Const = {Latency.LIVE: 300.0, Latency.BATCH: 150.0}
 FULL_RUNS: Const = {Latency.LIVE: 16, Latency.BATCH: 4}
 #: Nobody waits any more for the last finals of a live run that are so late, in seconds.
 GONE_SECONDS: Const = 10.0
-#: No dead letter when their run is closed: a repeat of `ended` is a no-op, a gap stands for a frame that has its own.
-_UNTOLD: Const = frozenset({Type.ENDED, Type.GAP})
+#: No dead letter when their run is closed: a repeat of `ended` is a no-op, the others stand for what has a letter of its own.
+_UNTOLD: Const = frozenset({Type.ENDED, Type.GAP, Type.REFUSED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +311,9 @@ class LaneMemory:
             )  # fmt: skip
             self._runs.add(run)
             # One from before the claim may be of a run that the previous owner took and had no snapshot of yet.
-            fresh = self.source.latency is Latency.LIVE and record.timestamp >= self._claimed_ms
+            # A start that was refused opens nothing that there could be too much of.
+            opens = incoming.audio.kind is not Type.REFUSED
+            fresh = opens and self.source.latency is Latency.LIVE and record.timestamp >= self._claimed_ms
             if fresh and not self._admits(key.tenant):
                 self._turn_away(run, record)
         for other in self._runs.before(run):

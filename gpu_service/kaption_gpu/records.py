@@ -30,7 +30,7 @@ from kaption_schemas.topics import (
 SOURCE: Const = "/kaption/pool"
 STAGE: Const = "session"
 TOPIC_OF: Const = {Latency.LIVE: LIVE, Latency.BATCH: BATCH}
-_TYPES: Const = frozenset({Type.STARTED, Type.CHUNK, Type.GAP, Type.ENDED})
+_TYPES: Const = frozenset({Type.STARTED, Type.CHUNK, Type.GAP, Type.ENDED, Type.REFUSED})
 
 
 class RefusedError(Exception):

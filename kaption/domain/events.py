@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field, replace
 
-from kaption_schemas.headers import Headers, event_headers
+from kaption_schemas.headers import JSON, Headers, event_headers
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import Gap
+from kaption_schemas.records import Gap, StreamRefused
 from kaption_schemas.topics import Type
 
 SOURCE = "/kaption/streams"
@@ -72,11 +72,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an event goes no further; ``gap`` is what it leaves in its run, where that is known."""
+    """Why an event goes no further; ``mark`` is what it leaves in its run, where that is known."""
 
     reason: Reason
     stage: str
-    gap: Event | None = None
+    mark: Event | None = None
 
 
 class RefusedError(Exception):
@@ -87,15 +87,20 @@ class RefusedError(Exception):
         self.reason = reason
 
 
-def gap_for(event: Event, reason: Reason) -> Event | None:
-    """The gap that a refused frame leaves, so that its session does not wait for it."""
-    if event.kind is not Type.FRAME or event.sequence < 0:
-        return None
+def mark_for(event: Event, reason: Reason) -> Event:
+    """What a refused event leaves in its run.
+
+    A frame leaves a gap, so that its session does not wait for it; a ``started`` a ``kaption.stream.refused``, since the frames
+    that follow would else be taken under a weaker policy than was asked for.
+    """
+    if event.kind is Type.STARTED:
+        refused = StreamRefused(reason=reason).model_dump_json().encode()
+        return replace(event, kind=Type.REFUSED, body=refused, content_type=JSON)
     body = Gap(
         run=event.run, first_sequence=event.sequence, last_sequence=event.sequence,
         first_sample=event.first_sample, samples=0, reason=reason,
     )  # fmt: skip
-    return replace(event, kind=Type.GAP, body=body.model_dump_json().encode(), content_type="application/json", mute=())
+    return replace(event, kind=Type.GAP, body=body.model_dump_json().encode(), content_type=JSON, mute=())
 
 
 def dead_letter_headers(origin: Origin, refusal: Refusal, now_ms: int) -> list[tuple[str, bytes | None]]:

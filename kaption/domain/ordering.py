@@ -124,6 +124,11 @@ class FrameOrder:
             steps += self._give_up(last)
         return steps
 
+    def discard(self, reason: Reason) -> list[Step]:
+        """Refuse what waits: the run takes nothing any more."""
+        waiting, self._waiting = self._waiting, {}
+        return [Refused(record, reason) for record in waiting.values() if record.kind is not Type.GAP]
+
     def _refusal(self, record: AudioRecord) -> list[Step] | None:
         """What becomes of a record that is not to be queued; None for one that is."""
         other = self._waiting.get(record.sequence)

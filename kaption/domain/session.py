@@ -21,7 +21,7 @@ from kaption.domain.snapshots import RunState, load_track, save_track
 from kaption.domain.track import Checkpoint, Early, Segment, Track
 from kaption.domain.windows import Windows, undecoded
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import Gap, RunOptions, StreamCompleted, StreamEnded, StreamStarted
+from kaption_schemas.records import Gap, RunOptions, StreamCompleted, StreamEnded, StreamRefused, StreamStarted
 from kaption_schemas.topics import Type
 
 #: Silence that a publisher left out is fed in pieces of this many seconds, so that an hour needs no gigabyte.
@@ -80,14 +80,14 @@ class Session:
         self.progress.last_offset = max(self.progress.last_offset, record.offset)
         self.progress.last_ms = max(self.progress.last_ms, record.timestamp_ms)
         if self.closed or self.progress.closing:
-            repeat = record.kind is Type.ENDED and self.progress.ended is not None
             again = self._again(record)
             self.order.repeats += again and not replayed
-            # The frame that a gap stands for has a dead letter of its own.
-            silent = repeat or again or replayed or record.kind is Type.GAP
+            # An end of what is over tells nothing new, and what the others stand for has a dead letter of its own.
+            silent = again or replayed or record.kind in (Type.ENDED, Type.GAP, Type.REFUSED)
             return out if silent else [*out, DeadLetter(record.offset, Reason.RUN_CLOSED)]
         self.progress.idle_cut = False
-        handle = {Type.STARTED: self._on_started, Type.ENDED: self._on_ended}.get(record.kind, self._on_audio)
+        handlers = {Type.STARTED: self._on_started, Type.ENDED: self._on_ended, Type.REFUSED: self._on_refused}
+        handle = handlers.get(record.kind, self._on_audio)
         repeats = self.order.repeats
         out += handle(record)
         if replayed:
@@ -215,6 +215,14 @@ class Session:
             self._end(refusal, record.timestamp_ms)
             return [DeadLetter(record.offset, refusal)]
         return []
+
+    def _on_refused(self, record: AudioRecord) -> list[Output]:
+        """Close the run: what it asked for is not known. One that had begun by then is no other run's for it."""
+        if self.progress.started or self.progress.framed:
+            return []
+        out = self._steps(self.order.discard(Reason.RUN_CLOSED), record.timestamp_ms)
+        self._end(StreamRefused.model_validate_json(record.body).reason, record.timestamp_ms)
+        return out
 
     def _on_ended(self, record: AudioRecord) -> list[Output]:
         if self.progress.ended:

@@ -6,7 +6,7 @@ The three in a row are the front door (``accept``); nothing is remembered betwee
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from kaption.domain.events import Event, Origin, Refusal, RefusedError, gap_for
+from kaption.domain.events import Event, Origin, Refusal, RefusedError, mark_for
 from kaption.domain.masking import visible
 from kaption.domain.open_suffix import RECOGNISED
 from kaption.domain.pcm import CONTAINERS, FrameFormat, parse_format, silence, to_s16
@@ -109,7 +109,7 @@ def clear(origin: Origin, tools: Tools) -> list[Event] | Refusal:
         stage = "redact"
         return redact(event, tools)
     except RefusedError as error:
-        return _refusal(origin, error.reason, stage)
+        return refusal(origin, error.reason, stage)
 
 
 def check(origin: Origin) -> Refusal | None:
@@ -117,10 +117,11 @@ def check(origin: Origin) -> Refusal | None:
     try:
         validate(origin, EVENT_TYPES)
     except RefusedError as error:
-        return _refusal(origin, error.reason, "validate")
+        return refusal(origin, error.reason, "validate")
     return None
 
 
-def _refusal(origin: Origin, reason: Reason, stage: str) -> Refusal:
+def refusal(origin: Origin, reason: Reason, stage: str) -> Refusal:
+    """Why ``origin`` goes no further, and what it leaves in its run, as far as that can be told."""
     known = readable(origin)
-    return Refusal(reason, stage, gap_for(known, reason) if known else None)
+    return Refusal(reason, stage, mark_for(known, reason) if known else None)

@@ -61,13 +61,16 @@ def validate(origin: Origin, types: tuple[Type, ...]) -> Event:
 
 
 def readable(origin: Origin) -> Event | None:
-    """What can be told of a refused frame, whatever else is wrong with its headers: its run and sequence."""
+    """What can be told of a refused frame or ``started``, whatever else is wrong with it: its run, and a frame's sequence."""
     head = {name: (value or b"").decode("utf-8", "replace") for name, value in reversed(origin.headers)}
     run = head.get("ce_run", "")
-    if head.get("ce_type") != Type.FRAME or not RUN_PATTERN.fullmatch(run):
+    kind = head.get("ce_type")
+    if kind not in (Type.STARTED, Type.FRAME) or not RUN_PATTERN.fullmatch(run):
         return None
     try:
         stream = _stream(origin.key)
+        if kind == Type.STARTED:
+            return Event(Type.STARTED, origin.tenant, stream, run, b"", "", origin.timestamp_ms)
         sequence = _number(head, "ce_sequence", Reason.BAD_SEQUENCE)
     except RefusedError:
         return None

@@ -23,6 +23,7 @@ BODIES: dict[Type, type[BaseModel]] = {
     Type.OBJECT: records.MediaObject,
     Type.CHUNK: records.DataRef,
     Type.GAP: records.Gap,
+    Type.REFUSED: records.StreamRefused,
     Type.PARTIAL: records.PartialTranscript,
     Type.FINAL: records.FinalTranscript,
     Type.COMPLETED: records.StreamCompleted,

@@ -89,3 +89,7 @@ class Reason(StrEnum):
     ENDED = "ended", "The publisher ended the run."
     SUPERSEDED = "superseded", "A new run of the same stream began."
     IDLE = "idle", "No record arrived for the idle limit."
+    UNKNOWN_REASON = (
+        "unknown_reason",
+        "A newer version of Kaption wrote this with a code that this version does not know.",
+    )

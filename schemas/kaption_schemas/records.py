@@ -7,7 +7,7 @@ version must survive a newer writer).
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
@@ -31,6 +31,17 @@ def _known_rate(rate: int) -> int:
 
 
 Rate = Annotated[int, AfterValidator(_known_rate), Field(json_schema_extra={"enum": list(RATES)})]
+
+
+_REASONS = {reason.value: reason for reason in Reason}
+
+
+def _known_reason(code: object) -> object:
+    return _REASONS.get(code, Reason.UNKNOWN_REASON) if isinstance(code, str) else code
+
+
+#: A code that Kaption wrote, read by any version: one that a newer version has added becomes ``unknown_reason``.
+WrittenReason = Annotated[Reason, BeforeValidator(_known_reason)]
 
 
 class Inbound(BaseModel):
@@ -116,10 +127,19 @@ class Gap(Outbound):
     last_sequence: int
     first_sample: int
     samples: int
-    reason: Reason
+    reason: WrittenReason
     tenant: str = ""
     stream: str = ""
     channel: int = 0
+
+
+class StreamRefused(Outbound):
+    """``kaption.stream.refused``: the run's ``started`` was refused, and so is what follows it: its policy is not known.
+
+    It stands on an audio topic in the place of that ``started``, which is dead-lettered with the same ``reason``.
+    """
+
+    reason: WrittenReason
 
 
 class Word(Outbound):
@@ -229,7 +249,7 @@ class StreamCompleted(Outbound):
     samples: Samples
     rate: int
     duration_ms: Milliseconds
-    reason: Reason
+    reason: WrittenReason
     gaps: int
     repeats: int
     metadata: dict[str, str] = Field(default_factory=dict)

@@ -27,6 +27,7 @@ class Type(StrEnum):
     STARTED = "kaption.stream.started"
     FRAME = "kaption.audio.frame"
     ENDED = "kaption.stream.ended"
+    REFUSED = "kaption.stream.refused"
     OBJECT = "kaption.media.object"
     CHUNK = "kaption.audio.chunk"
     GAP = "kaption.audio.gap"
@@ -83,7 +84,7 @@ OBJECTS: Const = Topic("media.objects.v1", (Type.OBJECT,), Owner.EDGE, "<stream>
 # 1 MiB more than any input, since a dead letter is the input with headers added (promise 1).
 DLQ: Const = Topic("media.dlq.v1", (), Owner.EDGE, "as received", 14 * DAY_MS, max_bytes=2 * MIB)
 # The inner audio topics carry decoded audio, which may be larger than the compressed frame it came from.
-_STAGES = (Type.STARTED, Type.FRAME, Type.ENDED, Type.GAP)
+_STAGES = (Type.STARTED, Type.FRAME, Type.ENDED, Type.GAP, Type.REFUSED)
 ACCEPTED: Const = Topic(
     "media.accepted.v1",
     _STAGES,
@@ -104,7 +105,7 @@ REDACTED: Const = Topic(
     append_time=True,
     staged_only=True,
 )
-_AUDIO = (Type.STARTED, Type.CHUNK, Type.GAP, Type.ENDED)
+_AUDIO = (Type.STARTED, Type.CHUNK, Type.GAP, Type.ENDED, Type.REFUSED)
 LIVE: Const = Topic("audio.live.v1", _AUDIO, Owner.INNER, "<tenant>/<stream>", DAY_MS, 2 * MIB, append_time=True)
 BATCH: Const = Topic("audio.batch.v1", _AUDIO, Owner.INNER, "<tenant>/<stream>", 7 * DAY_MS, 2 * MIB, append_time=True)
 PARTIAL: Const = Topic("transcripts.partial.v1", (Type.PARTIAL, Type.PROGRESS), Owner.EDGE, "<stream>", HOUR_MS)

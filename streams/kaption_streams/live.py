@@ -100,12 +100,12 @@ class Door:
         return [await self._output.send(topic.name, e.key, e.body, list(e.headers())) for e in events]
 
     async def _refuse(self, origin: Origin, refusal: Refusal, topic: Topic) -> Deliveries:
-        """Dead-letter ``origin``, and put the gap that it leaves on ``topic``."""
+        """Dead-letter ``origin``, and put what it leaves in its run on ``topic``."""
         self._telemetry.record(DEAD_LETTERS, reason=refusal.reason.value)
         headers = dead_letter_headers(origin, refusal, origin.timestamp_ms)
         log.info("refused", extra={"reason": str(refusal.reason), "topic": origin.topic, "offset": origin.offset})
         letter = await self._output.send(topic_name(DLQ, origin.tenant), origin.key, origin.value, headers)
-        return [letter, *await self._forward(topic, [refusal.gap] if refusal.gap else [])]
+        return [letter, *await self._forward(topic, [refusal.mark] if refusal.mark else [])]
 
     def _fail(self, error: BaseException) -> None:
         if not self.failed.done():

@@ -8,8 +8,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
-from kaption_schemas.headers import text_headers
-from kaption_schemas.topics import DLQ, LIVE
+from kaption_schemas.headers import event_headers, text_headers
+from kaption_schemas.topics import DLQ, LIVE, Type
 from tests.support.brokers import Broker, EmbeddedBroker
 from tests.support.pipeline import Record, agent, frames, publish
 from tests.support.pool import ready, speech
@@ -21,6 +21,7 @@ RUN = f"01K{'0' * 22}5"
 
 def records() -> list[Record]:
     pcm, rate = speech("harbour-2-slt", 3)
+    """Among them two frames and two starts that are refused, each of which leaves a mark beside its dead letter."""
     whole = frames("call", RUN, pcm, rate)
     key, value, headers = whole[9]
     whole[9] = (key, (value or b"")[:-1], headers)
@@ -28,6 +29,9 @@ def records() -> list[Record]:
     whole[4] = (whole[4][0], whole[4][1], muted)
     broken = [(n, b"audio/flac;rate=16000;channels=1" if n == "content-type" else v) for n, v in whole[12][2]]
     whole[12] = (key, b"no flac at all" * 100, broken)
+    other = event_headers(Type.STARTED, id="s", source="/test", run=f"01K{'0' * 22}6")
+    for bad in (b'{"options": {"redaction": ["PERSON"]}}', b'{"options": {"langauge": "en"}}'):
+        whole.append((b"other", bad, other))
     return whole
 
 
@@ -47,7 +51,7 @@ async def outcome(broker: Broker, settings: Settings, folder: Path) -> list[tupl
         await publish(settings, sent, per_second=200)
         names = (LIVE.name, DLQ.name)
         consumer.assign([TopicPartition(name, n) for name in names for n in range(settings.partitions)])
-        while len(out) < len(sent) + 2:
+        while len(out) < len(sent) + 4:
             for batch in (await consumer.getmany(timeout_ms=200)).values():
                 for r in batch:
                     head = text_headers(r.headers)

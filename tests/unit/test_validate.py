@@ -11,7 +11,7 @@ from kaption.domain.pcm import FrameFormat, parse_format, to_s16
 from kaption.domain.stages import Tools, accept
 from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import Gap, StreamEnded, StreamStarted
+from kaption_schemas.records import Gap, StreamEnded, StreamRefused, StreamStarted
 from kaption_schemas.topics import Type
 from tests.support.voices import DigitRedactor
 
@@ -130,8 +130,8 @@ def test_a_refused_frame_leaves_a_gap_and_a_dead_letter_that_shows_it_unchanged(
     record = frame(PCM[:-1])
     result = accept(record, TOOLS)
     assert isinstance(result, Refusal)
-    assert result.gap is not None
-    gap = Gap.model_validate_json(result.gap.body)
+    assert result.mark is not None
+    gap = Gap.model_validate_json(result.mark.body)
     assert (gap.first_sequence, gap.first_sample, gap.reason) == (3, 4800, Reason.ODD_BYTES)
     headers = dead_letter_headers(record, result, NOW)
     assert tuple(headers[: len(record.headers)]) == record.headers
@@ -212,5 +212,31 @@ def test_trace_context_goes_along() -> None:
 def test_a_frame_whose_run_and_sequence_can_be_read_leaves_a_gap_whatever_is_wrong(name: str) -> None:
     result = accept(REFUSED[name][0], TOOLS)
     assert isinstance(result, Refusal)
-    assert result.gap is not None
-    assert (result.gap.run, result.gap.sequence) == (RUN, 3)
+    assert result.mark is not None
+    assert (result.mark.run, result.mark.sequence) == (RUN, 3)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (started({"options": {"redaction": ["PERSON"]}}), Reason.UNKNOWN_ENTITY),
+        (started({"wall_time_ms": 1000}), Reason.CLOCK_SKEW),
+        (started({"options": {"langauge": "en"}}), Reason.INVALID_BODY),
+        (started({}, dataschema="urn:kaption:schema:kaption.stream.started:2"), Reason.UNSUPPORTED_VERSION),
+        (started({}, drop="ce_id"), Reason.NOT_CLOUDEVENTS),
+    ],
+)
+def test_a_refused_started_leaves_a_marker_that_closes_its_run(record: Origin, reason: Reason) -> None:
+    result = accept(record, TOOLS)
+    assert isinstance(result, Refusal)
+    assert (result.reason, result.mark is not None) == (reason, True)
+    assert result.mark is not None
+    assert (result.mark.kind, result.mark.run, result.mark.key) == (Type.REFUSED, RUN, b"default/call")
+    assert StreamRefused.model_validate_json(result.mark.body).reason is reason
+
+
+@pytest.mark.parametrize("record", [replace(started(), key=b"a key"), started(drop="ce_run"), started(drop="ce_type")])
+def test_a_refused_started_whose_run_or_stream_cannot_be_read_leaves_none(record: Origin) -> None:
+    result = accept(record, TOOLS)
+    assert isinstance(result, Refusal)
+    assert result.mark is None
