@@ -25,6 +25,8 @@ LOOP_TOKENS = 12
 #: Without a closing timestamp two rounds are enough: the model lost count of time and says an utterance twice.
 UNCLOSED_ROUNDS = 2
 UNCLOSED_TOKENS = 10
+#: What may be a loop, and is looked at more closely where it can be (``find_loop``): so many rounds of so many tokens in all.
+MAYBE_LOOP = ((2, 10), (3, 6))
 #: So many tokens of the beginning, said again at an end without timestamp, are no chance.
 BEGUN_TOKENS = 6
 #: Hardly anybody says a clause of this many tokens so many times in a row; the last round may break off at a limit.
@@ -68,6 +70,15 @@ class Quality:
     compression_ratio: float
 
 
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Tokens ``[start, end)`` of a text repeat themselves every ``size``; the last round may break off."""
+
+    start: int
+    size: int
+    end: int
+
+
 def compression_ratio(text: str) -> float:
     """Bytes of ``text`` over its bytes compressed: 0 for no text, over 2.4 for a text that repeats itself."""
     data = text.encode()
@@ -87,6 +98,27 @@ def no_signal(audio: Audio) -> Guard | None:
 def dense(tokens: Sequence[int], seconds: float) -> bool:
     """Whether ``tokens`` are more than speech of so many ``seconds`` has: then what repeats itself was not said so."""
     return len(tokens) > DENSE * seconds
+
+
+def find_loop(tokens: Sequence[int]) -> Loop | None:
+    """The longest stretch of ``tokens`` that repeats itself; None where nothing does so more than speech does by chance.
+
+    Whether it was said so the tokens alone cannot tell.
+    """
+    text = list(tokens)
+    found: Loop | None = None
+    for size in range(1, len(text) // 2 + 1):
+        alike = 0
+        for at in range(size, len(text) + 1):
+            if at < len(text) and text[at] == text[at - size]:
+                alike += 1
+                continue
+            whole = alike + size
+            likely = any(whole >= rounds * size and whole >= least for rounds, least in MAYBE_LOOP)
+            if alike and likely and (found is None or whole > found.end - found.start):
+                found = Loop(at - whole, size, at)
+            alike = 0
+    return found
 
 
 def loop_cut(tokens: Sequence[int], *, closed: bool = True, slow: bool = False) -> int:

@@ -5,9 +5,11 @@ import pytest
 
 from kaption.domain.guards import (
     Guard,
+    Loop,
     Quality,
     compression_ratio,
     dense,
+    find_loop,
     loop_cut,
     no_signal,
     retry,
@@ -135,3 +137,12 @@ def test_an_unclosed_text_that_begins_again_is_cut_there() -> None:
     assert loop_cut([*sentence, *sentence[:7]], closed=False) == len(sentence)
     assert loop_cut([*sentence, *sentence[:7]]) == len(sentence) + 7, "a closed one was heard so"
     assert loop_cut([*sentence, *sentence[:5]], closed=False) == len(sentence) + 5
+
+
+def test_what_repeats_itself_is_found_wherever_it_stands() -> None:
+    assert find_loop([50, *[7, 8, 9] * 4, 60]) == Loop(1, 3, 13)
+    assert find_loop([50, *[7, 8, 9] * 4, 7, 8]) == Loop(1, 3, 15), "the last round may break off"
+    assert find_loop([7] * 6) == Loop(0, 1, 6)
+    assert find_loop([*range(5), *range(5)]) == Loop(0, 5, 10)
+    assert find_loop([7, 7, 8, 9]) is None, "twice, of two tokens, is chance"
+    assert find_loop([]) is None

@@ -7,7 +7,7 @@ number of its items (promise 4), provided that the runtime is batch-invariant.
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic
 
@@ -29,8 +29,9 @@ from kaption.domain.decoding import (
     Window,
     window_length,
 )
+from kaption_gpu.backends import rounds
 from kaption_gpu.backends.prompt import prompt_tokens
-from kaption_gpu.backends.runtime import F, Hypothesis, Mel, Runtime
+from kaption_gpu.backends.runtime import F, Hypothesis, Mel, Runtime, TokenTimes
 from kaption_gpu.backends.words import after_pauses, rest_start, spoken, time_words
 from kaption_gpu.weights import Weights
 
@@ -48,6 +49,8 @@ _SPEECH_TOKENS = 3.5
 _SAID_TOKENS = 4
 #: Beam of a second try.
 _RETRY_BEAM = 5
+#: Doubts about what repeats itself.
+_REPETITIVE = (guards.Guard.REPETITION, guards.Guard.OVER_BUDGET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,11 @@ class _Job:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """What a decode says: text tokens within the audio, and figures; ``rest``: second from which more is to be said."""
+    """What a decode says: text tokens within the audio, and figures; ``rest``: second from which more is to be said.
+
+    ``loop``: what in ``whole`` (the tokens before anything was cut off) repeats itself doubtfully; ``said``: it was looked at,
+    and what is left of it was said.
+    """
 
     tokens: tuple[int, ...]
     text: str
@@ -83,6 +90,9 @@ class _Draft:
     doubt: guards.Guard | None
     rest: float | None = None
     fallback: guards.Guard | None = None
+    whole: tuple[int, ...] = ()
+    loop: guards.Loop | None = None
+    said: bool = False
 
 
 class WhisperBackend(Generic[F]):
@@ -271,28 +281,38 @@ class WhisperBackend(Generic[F]):
             )
             for job, hypothesis in zip(group, found, strict=True):
                 drafts[job.row] = _draft(job, replace(hypothesis, tokens=hypothesis.tokens[: job.max_new]))
+        looping = {job.row: job for job in jobs if drafts[job.row].loop}
+        times = self._times(list(looping.values()), {row: drafts[row].whole for row in looping}, features)
+        for row, found_times in times.items():
+            drafts[row] = _heard(looping[row], drafts[row], found_times, self._mel(looping[row].window))
         return drafts
 
     def _words(
         self, jobs: Sequence[_Job], drafts: dict[int, _Draft], features: F
     ) -> dict[int, tuple[DecodedWord, ...]]:
         """Words by row, of the jobs that asked for them."""
-        wanted = [job for job in jobs if job.window.options.word_times and drafts[job.row].tokens]
+        wanted = {job.row: job for job in jobs if job.window.options.word_times and drafts[job.row].tokens}
         words: dict[int, tuple[DecodedWord, ...]] = {}
-        for group in _groups(wanted, lambda job: tuple(job.tokenizer.sot_sequence)):
-            times = self._runtime.align(
+        times = self._times(list(wanted.values()), {row: drafts[row].tokens for row in wanted}, features)
+        for row, found in times.items():
+            job = wanted[row]
+            timed = time_words(drafts[row].tokens, found, job.tokenizer, job.seconds)
+            # Partials settle by times as the attention has them.
+            words[row] = after_pauses(timed, job.window.audio) if job.window.kind is Kind.FINAL else timed
+        return words
+
+    def _times(self, jobs: Sequence[_Job], texts: Mapping[int, tuple[int, ...]], features: F) -> dict[int, TokenTimes]:
+        """When the tokens of ``texts`` are said, by row; without those of which it cannot be told."""
+        times: dict[int, TokenTimes] = {}
+        for group in _groups(jobs, lambda job: tuple(job.tokenizer.sot_sequence)):
+            found = self._runtime.align(
                 self._runtime.select(features, [job.row for job in group]),
                 group[0].tokenizer.sot_sequence,
-                [drafts[job.row].tokens for job in group],
+                [texts[job.row] for job in group],
                 [max(2, int(job.seconds * SAMPLE_RATE) // _HOP) for job in group],
             )
-            for job, found in zip(group, times, strict=True):
-                if found is not None:
-                    timed = time_words(drafts[job.row].tokens, found, job.tokenizer, job.seconds)
-                    # Partials settle by times as the attention has them.
-                    final = job.window.kind is Kind.FINAL
-                    words[job.row] = after_pauses(timed, job.window.audio) if final else timed
-        return words
+            times |= {job.row: one for job, one in zip(group, found, strict=True) if one is not None}
+        return times
 
 
 def _next_length(padded: int) -> int | None:
@@ -319,15 +339,35 @@ def _draft(job: _Job, hypothesis: Hypothesis) -> _Draft:
     kept = guards.loop_cut(tokens, closed=closed, slow=not guards.dense(tokens, job.seconds))
     if kept < len(tokens):
         doubt = doubt or guards.Guard.REPETITION
-    tokens = tokens[:kept]
-    text = job.tokenizer.decode(tokens).strip()
+    text = job.tokenizer.decode(tokens[:kept]).strip()
     rest = rest_start(hypothesis.tokens, job.tokenizer.timestamp_begin, job.seconds)
-    return _Draft(tokens, text, guards.Quality(*figures, guards.compression_ratio(text)), doubt, rest)
+    quality = guards.Quality(*figures, guards.compression_ratio(text))
+    loop = guards.find_loop(tokens) if doubt in _REPETITIVE or kept < len(tokens) else None
+    return _Draft(tokens[:kept], text, quality, doubt, rest, whole=tokens, loop=loop)
+
+
+def _heard(job: _Job, draft: _Draft, times: TokenTimes, mel: Mel) -> _Draft:
+    """``draft`` with those rounds of its loop that were said; as it is where only one was."""
+    loop, whole = draft.loop, draft.whole
+    if loop is None or not any(map(str.isalnum, job.tokenizer.decode(whole[loop.start : loop.start + loop.size]))):
+        return draft
+    tokens, left = rounds.said(whole, loop, times, mel)
+    if left == 1 and len(tokens) >= len(draft.tokens):
+        return draft
+    text = job.tokenizer.decode(tokens).strip()
+    once = (*whole[: loop.start + loop.size], *whole[loop.end :])
+    figures = (draft.quality.avg_logprob, draft.quality.no_speech_prob)
+    plain = guards.Quality(*figures, guards.compression_ratio(job.tokenizer.decode(once)))
+    doubt = guards.retry(plain, once, job.seconds)
+    if len(tokens) < len(whole):
+        doubt = doubt or guards.Guard.REPETITION
+    quality = guards.Quality(*figures, guards.compression_ratio(text))
+    return replace(draft, tokens=tokens, text=text, quality=quality, doubt=doubt, said=left > 1)
 
 
 def _rank(draft: _Draft) -> tuple[bool, bool, float]:
     """Of two tries the greater is the better: loops have good log probabilities, so these come last."""
-    repetitive = draft.doubt in (guards.Guard.REPETITION, guards.Guard.OVER_BUDGET)
+    repetitive = draft.doubt in _REPETITIVE and not draft.said
     return (not repetitive, draft.doubt is not guards.Guard.UNCLOSED, draft.quality.avg_logprob)
 
 
@@ -341,11 +381,18 @@ def _joined(job: _Job, first: _Draft, rest: _Draft) -> _Draft:
         min(first.quality.no_speech_prob, rest.quality.no_speech_prob),
         guards.compression_ratio(text),
     )
-    return _Draft(tokens, text, quality, first.doubt or rest.doubt, fallback=first.fallback or rest.fallback)
+    return _Draft(
+        tokens,
+        text,
+        quality,
+        first.doubt or rest.doubt,
+        fallback=first.fallback or rest.fallback,
+        said=first.said or rest.said,
+    )
 
 
 def _suppressed(job: _Job, draft: _Draft) -> guards.Guard | None:
-    repeated = draft.doubt is guards.Guard.REPETITION
+    repeated = draft.doubt is guards.Guard.REPETITION and not draft.said
     return guards.suppress(draft.text, draft.quality, job.window.options.vocabulary, repeated=repeated)
 
 
