@@ -16,7 +16,7 @@ from kaption.domain.ordering import published_again
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
 from kaption_gpu.lane_data import Draft, DraftStats, Saved, SavedLane, Shown, Source, lane_value
 from kaption_gpu.open_runs import OpenRun, OpenRuns
-from kaption_gpu.ports import Sessions, Wanted
+from kaption_gpu.ports import LaneSession, Sessions, Wanted
 from kaption_gpu.progress import FileProgress
 from kaption_gpu.records import (
     Incoming,
@@ -47,10 +47,13 @@ _UNTOLD: Const = frozenset({Type.ENDED, Type.GAP, Type.REFUSED})
 
 @dataclass(frozen=True, slots=True)
 class _Closed:
-    """A run that is over: the offset before which its records are covered, and the sequence before which it took chunks."""
+    """A run that is over: the offset before which its records are covered, the sequence before which it took chunks, and when the
+    broker received the newest record that it took.
+    """
 
     settled: int
     next_sequence: int
+    newest_ms: int
 
 
 class LaneMemory:
@@ -88,6 +91,7 @@ class LaneMemory:
         self._sessions = sessions
         self._admits = admits
         self._claimed_ms = saved.claimed_ms
+        self._lost = lost
         self._silence_ms = silence_ms
         self._runs = OpenRuns()
         self._closed: dict[RunKey, _Closed] = {}
@@ -162,7 +166,10 @@ class LaneMemory:
     def tick(self, now_ms: int) -> None:
         """Let every session see the time: that of the last record, or the wall clock at the partition's end."""
         for run in list(self._runs):
+            settled = run.session.settled_offset()
             self._collect(run, run.session.tick(now_ms), now_ms)
+            # An idle cut may settle quiet audio and tell nothing: the offset must not pass it without a snapshot.
+            run.touched |= run.session.settled_offset() != settled
 
     # What is decoded
 
@@ -265,7 +272,7 @@ class LaneMemory:
             if self._saves(run, now_ms):
                 messages.append(self._save(run, now_ms))
             if run.session.closed:
-                self._closed[run.key] = _Closed(run.needs, run.session.next_sequence)
+                self._closed[run.key] = _Closed(run.needs, run.session.next_sequence, run.session.newest_ms)
                 finished += [run.ref] if run.ref else []
                 self._runs.remove(run)
         offset = max(self._floor(now_ms), self._committed)
@@ -285,7 +292,7 @@ class LaneMemory:
     def _restore(self, item: Saved) -> None:
         settled = item.marks.settled
         if item.marks.closed:
-            self._closed[item.key] = _Closed(settled, item.marks.next_sequence)
+            self._closed[item.key] = _Closed(settled, item.marks.next_sequence, item.marks.newest_ms)
             return
         session = self._sessions.restore(item.value)
         session.epoch = self.epoch
@@ -299,12 +306,15 @@ class LaneMemory:
         key = incoming.audio.key
         if (closed := self._closed.get(key)) is not None:
             if record.offset >= closed.settled:
-                self._too_late(record, incoming.audio, closed.next_sequence)
+                self._too_late(record, incoming.audio, closed)
             return None
         run = self._runs.get(key)
         if run is None:
             session = self._sessions.new(key, self.source.latency)
             session.epoch = self.epoch
+            old = not self._claimed_ms or record.timestamp < self._claimed_ms
+            if self._lost and old and incoming.audio.kind is not Type.STARTED:
+                session.note_loss()  # its beginning may be among what the log lost
             run = OpenRun(
                 key, session, record.offset, covered=0, needs=record.offset, saved_ms=self.record_ms,
                 progress=self._file_progress(),
@@ -318,14 +328,14 @@ class LaneMemory:
                 self._turn_away(run, record)
         for other in self._runs.before(run):
             self._supersede(other, record.timestamp)
-        if (run.session.closed or run.superseded) and record.offset >= run.covered:
-            self._too_late(record, incoming.audio, run.session.next_sequence)
+        if (run.session.ended or run.superseded) and record.offset >= run.covered:
+            self._too_late(record, incoming.audio, run.session)
             return None
         return run
 
-    def _too_late(self, record: ConsumerRecord, audio: AudioRecord, next_sequence: int) -> None:
+    def _too_late(self, record: ConsumerRecord, audio: AudioRecord, over: _Closed | LaneSession) -> None:
         """Dead-letter a record of a closed run, unless it repeats what the run took."""
-        if published_again(audio, self.source.latency, next_sequence):
+        if published_again(audio, self.source.latency, over.next_sequence, over.newest_ms):
             self._repeats += 1
         elif audio.kind not in _UNTOLD:
             self._refuse(record, Reason.RUN_CLOSED)
@@ -398,7 +408,8 @@ class LaneMemory:
         run.needs, run.saved_ms, run.touched = self._reached(run), now_ms, False
         run.pending.clear()
         session = run.session
-        marks = SnapshotMarks(self.source.latency, session.closed, run.needs, run.began, run.ref, session.next_sequence)
+        taken = (session.next_sequence, session.newest_ms)
+        marks = SnapshotMarks(self.source.latency, session.closed, run.needs, run.began, run.ref, *taken)
         return snapshot_message(run.key, session.snapshot(), marks)
 
     def _reached(self, run: OpenRun) -> int:

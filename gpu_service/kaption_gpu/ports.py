@@ -63,6 +63,10 @@ class LaneSession(Protocol):
         """The sequence that is awaited: what comes before it was taken, or is missing for good."""
 
     @property
+    def newest_ms(self) -> int:
+        """When the broker received the newest record that was taken, in ms since 1970; -1 before the first."""
+
+    @property
     def undecided(self) -> Collection[int]:
         """Offsets of the records that were taken and may still be dead-lettered."""
 

@@ -75,6 +75,7 @@ class SnapshotMarks:
 
     ``settled``: records of the run before this offset are covered. ``began``: offset of the run's first record.
     ``ref``: bucket and key of the run's normalised object, if it has one. ``next_sequence``: chunks before it were taken.
+    ``newest_ms``: when the broker received the newest record that was taken.
     """
 
     latency: Latency
@@ -83,6 +84,7 @@ class SnapshotMarks:
     began: int
     ref: tuple[str, str] | None = None
     next_sequence: int = 0
+    newest_ms: int = -1
 
 
 def parse(record: ConsumerRecord, latency: Latency) -> Incoming:
@@ -181,6 +183,7 @@ def snapshot_message(key: RunKey, snapshot: bytes, marks: SnapshotMarks) -> Mess
         "settled": str(marks.settled),
         "began": str(marks.began),
         "next": str(marks.next_sequence),
+        "newest": str(marks.newest_ms),
     }
     if marks.ref:
         extra["dataref"] = "/".join(marks.ref)
@@ -199,6 +202,7 @@ def read_marks(record: ConsumerRecord) -> SnapshotMarks:
         began=int(head["ce_began"]),
         ref=(bucket, key) if slash else None,
         next_sequence=int(head.get("ce_next", "0")),
+        newest_ms=int(head.get("ce_newest", "-1")),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final as Const
 
 from kaption.domain.decoding import Kind, ModelInfo, VoiceDetector
 from kaption.domain.outputs import Latency
@@ -10,21 +11,32 @@ from kaption.domain.segmenter import JOINED, SegmentRules
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamEnded
 
+#: A file's open segment waits this long for more, in seconds: longer than it takes to replace the agent that writes its records.
+FILE_IDLE: Const = 30.0
+
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """What holds for every run of a pool. Seconds; see ``Settings`` for the timers. ``file_rules`` are those of files."""
+    """What holds for every run of a pool. Seconds; see ``Settings`` for the timers. ``file_rules`` are those of files.
+
+    ``rest``: without a record for this long, what was said last is shown; more than the second that a frame may last.
+    """
 
     redaction: tuple[str, ...] = ()
     beam_size: int = 1
     partial_step: float = 0.4
-    idle_final: float = 30
+    rest: float = 1.2
+    idle_final: float = 8
     idle_close: float = 900
     ended_wait: float = 2
     ahead: float = 30
     prompt_seconds: float = 0
     rules: SegmentRules = field(default_factory=SegmentRules)
     file_rules: SegmentRules = field(default_factory=lambda: SegmentRules(join=JOINED))
+
+    def idle_of(self, latency: Latency) -> float:
+        """Seconds without a record that close the open segment. Nobody waits for a file's, whose records come from one agent."""
+        return self.idle_final if latency is Latency.LIVE else max(self.idle_final, FILE_IDLE)
 
     def rules_of(self, latency: Latency) -> SegmentRules:
         """Where the segments of a run end."""
@@ -56,7 +68,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Progress:
-    """What a session has counted and decided of its run."""
+    """What a session has counted and decided of its run. ``first_received_ms``: when sample 0 was."""
 
     started: bool = False
     framed: bool = False

@@ -133,6 +133,11 @@ class Segmenter:
         return end if self._speech is not None and self._worth and end <= self.position else None
 
     @property
+    def cut_end(self) -> int | None:
+        """Where the open segment's audio ends if it is cut here; None where there is none."""
+        return min(self.position, self._trail_end) if self._speech is not None and self._worth else None
+
+    @property
     def pause_left(self) -> int:
         """Samples of further quiet that would end the open segment."""
         return (self._enough() - self._quiet) * VAD_FRAME
@@ -205,6 +210,10 @@ class Segmenter:
     def force(self) -> Cut:
         """Cut here, since nothing follows or nobody waits any longer."""
         return self._cut(self._speech if self._worth else None, self.position, min(self.position, self._trail_end))
+
+    def leap(self, to: int) -> Cut:
+        """Go on at ``to``: what lies before is silent."""
+        return self._cut(None, to, to)
 
     def _frames_since(self, position: int) -> int:
         return (self.position - position) // VAD_FRAME

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from kaption.domain.decoding import SAMPLE_RATE, Decoded, Window
 from kaption.domain.ledger import Item, Ledger
-from kaption.domain.ordering import Frame, FrameOrder, Missing, Refused, Step, published_again
+from kaption.domain.ordering import Frame, FrameOrder, Missing, Refused, Step
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
+from kaption.domain.place import Place, began_ms
 from kaption.domain.publication import Publication, RunFacts
 from kaption.domain.run import Ports, Progress, SessionConfig, Wanted
 from kaption.domain.snapshots import RunState, load_track, save_track
@@ -24,11 +25,12 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.records import Gap, RunOptions, StreamCompleted, StreamEnded, StreamRefused, StreamStarted
 from kaption_schemas.topics import Type
 
-#: Silence that a publisher left out is fed in pieces of this many seconds, so that an hour needs no gigabyte.
+#: Silence that a publisher left out is fed in pieces of this many seconds, so that it needs no gigabyte.
 _PIECE_SECONDS = 10
-#: A jump of a live run's samples beyond the clock by more than this is a mistake, not audio sent early.
-_JUMP_SECONDS = 1
-_LONGEST_JUMP_SECONDS = 3600
+#: Of more than this only as much as half of it is fed, whatever its length: an hour would keep the worker's loop for seconds.
+_LONG_SECONDS = 60
+#: What is fed of it right before the next frame: more than a segment takes from before its speech.
+_LEAD_SECONDS = 2
 
 
 class Session:
@@ -43,7 +45,7 @@ class Session:
         self.rate = SAMPLE_RATE
         self.channels = 1
         self.next_sample = 0
-        self.order = FrameOrder()
+        self.order = FrameOrder(latency)
         self.tracks: list[Track] = []
         self.publications: list[Publication] = []
         self.progress = Progress()
@@ -65,6 +67,11 @@ class Session:
         return self.order.next
 
     @property
+    def newest_ms(self) -> int:
+        """When the broker received the newest record that was taken, in ms since 1970; -1 before the first."""
+        return self.order.newest_ms
+
+    @property
     def undecided(self) -> set[int]:
         """Offsets of the records that wait for one before them: they may still be refused."""
         return {record.offset for record in self.order.waiting}
@@ -74,52 +81,71 @@ class Session:
     def feed(self, record: AudioRecord) -> list[Output]:
         """Take a record of the run. Its own faults come back as dead letters; the run goes on."""
         # A replay makes the idle cuts again that lie in it, though newer records are known of.
-        out = self._pass_time(record.timestamp_ms, self._fed_ms or self.progress.last_ms)
+        self._pass_time(record.timestamp_ms, self._fed_ms or self.progress.last_ms)
+        out = self._advance()
         self._fed_ms = record.timestamp_ms
         replayed = record.offset <= self.progress.last_offset
         self.progress.last_offset = max(self.progress.last_offset, record.offset)
         self.progress.last_ms = max(self.progress.last_ms, record.timestamp_ms)
         if self.closed or self.progress.closing:
-            again = self._again(record)
-            self.order.repeats += again and not replayed
             # An end of what is over tells nothing new, and what the others stand for has a dead letter of its own.
-            silent = again or replayed or record.kind in (Type.ENDED, Type.GAP, Type.REFUSED)
+            silent = self.order.again(record) or replayed or record.kind in (Type.ENDED, Type.GAP, Type.REFUSED)
             return out if silent else [*out, DeadLetter(record.offset, Reason.RUN_CLOSED)]
         self.progress.idle_cut = False
-        handlers = {Type.STARTED: self._on_started, Type.ENDED: self._on_ended, Type.REFUSED: self._on_refused}
-        handle = handlers.get(record.kind, self._on_audio)
+        for track in self.tracks:
+            track.resting = False
         repeats = self.order.repeats
-        out += handle(record)
+        match record.kind:
+            case Type.STARTED:
+                out += self._on_started(record)
+            case Type.ENDED:
+                out += self._on_ended(record)
+            case Type.REFUSED:
+                out += self._on_refused(record)
+            case _:
+                out += self._on_audio(record, replayed=replayed)
         if replayed:
             self.order.repeats = repeats
         return out + self._advance()
 
     def tick(self, now_ms: int) -> list[Output]:
-        """Let time pass: finalise and close idle runs, and stop waiting for what an ended run still lacks."""
-        return self._pass_time(now_ms, self.progress.last_ms)
+        """Let time pass: finalise and close idle runs, and stop waiting for what an ended run still lacks.
 
-    def _pass_time(self, now_ms: int, since_ms: int) -> list[Output]:
-        progress, config = self.progress, self.config
-        if self.closed or not (progress.last_ms or progress.closing):
-            return []
-        idle = (now_ms - since_ms) / 1000
-        out: list[Output] = []
-        if not progress.closing:
-            if progress.ended and (now_ms - progress.ended_ms) / 1000 >= config.ended_wait:
-                self._end(Reason.ENDED, now_ms)
-            elif idle >= config.idle_close:
-                self._end(Reason.IDLE, now_ms)
-            elif idle >= config.idle_final and not progress.idle_cut:
-                progress.idle_cut = True
-                out += self._steps(self.order.flush(), now_ms)
-                for track in self.tracks:
-                    track.rest(now_ms, self._mark)
-        return out + self._advance()
+        ``now_ms`` is by the clock of the records' ``timestamp_ms``: that of the last one, or later where no more of them are in the log.
+        """
+        self._pass_time(now_ms, self.progress.last_ms)
+        return self._advance()
 
     def close(self, reason: Reason, now_ms: int) -> None:
         """End the run now; its last finals and ``completed`` come through ``apply`` or ``tick``."""
+        self._pass_time(now_ms, self._fed_ms or self.progress.last_ms)  # as ticks may have done before, or not
         if not self.closed and not self.progress.closing:
             self._end(reason, now_ms)
+
+    def _pass_time(self, now_ms: int, since_ms: int) -> None:
+        """Do what is due when nothing has come since ``since_ms``."""
+        progress, config = self.progress, self.config
+        if self.closed or progress.closing or not progress.last_ms:
+            return
+        idle = (now_ms - since_ms) / 1000
+        if progress.ended and (now_ms - progress.ended_ms) / 1000 >= config.ended_wait:
+            self._end(Reason.ENDED, now_ms)
+        elif idle >= config.idle_of(self.latency):
+            self._idle_cut(now_ms)
+            if idle >= config.idle_close and not progress.closing:
+                self._end(Reason.IDLE, now_ms)
+        elif idle >= config.rest:
+            for track in self.tracks:
+                track.resting = True
+
+    def _idle_cut(self, now_ms: int) -> None:
+        """Nobody waits any longer for what is missing, nor for more of what is being said."""
+        if self.progress.idle_cut:
+            return
+        self.progress.idle_cut = True
+        self._due += self._steps(self.order.flush(), now_ms)
+        for track in self.tracks if not self.progress.closing else ():
+            track.rest(now_ms, self._mark)
 
     def note_loss(self) -> None:
         """The log lost records since the snapshot that this session was restored from."""
@@ -132,7 +158,7 @@ class Session:
         return self._windows.wants(self.tracks, now_ms)
 
     def begin(self, window_id: int) -> Window:
-        """Copy a wanted window's audio out and count it as in flight."""
+        """Copy a wanted window's audio out and count it as in flight. Raises ``ValueError`` for one that is not wanted."""
         return self._windows.begin(window_id, self.tracks, self.publications, self.options)
 
     def abandon(self, window_id: int) -> None:
@@ -195,17 +221,20 @@ class Session:
     # -- events ----------------------------------------------------------------------------------------------------
 
     def _on_started(self, record: AudioRecord) -> list[Output]:
-        if self.progress.started or self.progress.framed:
-            again = self._again(record)
-            self.order.repeats += again
-            return [] if again else [DeadLetter(record.offset, Reason.ALREADY_STARTED)]
         body = StreamStarted.model_validate_json(record.body)
         options, model = body.options, self.ports.model
-        self.progress.started = True
         if options.redaction is None:
             options = options.model_copy(update={"redaction": self.config.redaction})
-        self.options = options
-        self.rate, self.channels = body.format.rate, body.format.channels
+        asked = (options, body.format.rate, body.format.channels)
+        if self.progress.started or self.progress.framed:
+            same = self.progress.started and asked == (self.options, self.rate, self.channels)
+            again = same or self.latency is Latency.BATCH
+            self.order.repeats += again
+            return [] if again else [DeadLetter(record.offset, Reason.ALREADY_STARTED)]
+        self.progress.started = True
+        self.order.took(record)
+        self.progress.first_received_ms = record.received_ms
+        self.options, self.rate, self.channels = asked
         refusal = None
         if options.language != "auto" and options.language not in model.languages:
             refusal = Reason.UNSUPPORTED_LANGUAGE
@@ -231,55 +260,26 @@ class Session:
         if body.last_sequence < self.order.highest:
             return [DeadLetter(record.offset, Reason.BAD_END)]
         self.progress.ended = body
+        self.order.took(record)
         self.progress.ended_offset = record.offset
         self.progress.ended_ms = record.timestamp_ms
         if body.last_sequence < self.order.next:
             self._end(Reason.ENDED, record.timestamp_ms)
         return []
 
-    def _again(self, record: AudioRecord) -> bool:
-        return published_again(record, self.latency, self.next_sequence)
-
-    def _on_audio(self, record: AudioRecord) -> list[Output]:
-        refusal = self._refusal(record)
-        out: list[Output] = []
-        if refusal:
-            out.append(DeadLetter(record.offset, refusal))
-            if refusal is Reason.FASTER_THAN_REALTIME:
-                self._end(refusal, record.timestamp_ms)
-                return out
-            record = record.as_gap(refusal)
-        elif record.kind is Type.GAP:
+    def _on_audio(self, record: AudioRecord, *, replayed: bool) -> list[Output]:
+        gap, ended = record.kind is Type.GAP, self.progress.ended
+        if ended and record.sequence > ended.last_sequence:
+            return [] if gap or replayed else [DeadLetter(record.offset, Reason.RUN_CLOSED)]
+        if gap:
             record = record.as_gap(Gap.model_validate_json(record.body).reason)
-        out += self._steps(self.order.push(record), record.timestamp_ms)
-        ended = self.progress.ended
-        if ended and self.order.next > ended.last_sequence:
+        steps = self.order.push(record)
+        # What an earlier owner of the lane refused at once it has told; it may have awaited a lower sequence then.
+        steps = [step for step in steps if not (replayed and isinstance(step, Refused))]
+        out = self._steps(steps, record.timestamp_ms)
+        if ended and self.order.next > ended.last_sequence and not self.progress.closing:
             self._end(Reason.ENDED, record.timestamp_ms)
         return out
-
-    def _refusal(self, record: AudioRecord) -> Reason | None:
-        """Why a frame cannot be used, judged when it arrives."""
-        if record.kind is Type.GAP:
-            return None
-        ended = self.progress.ended
-        if ended and record.sequence > ended.last_sequence:
-            return Reason.RUN_CLOSED
-        known = self.progress.started or self.progress.framed
-        if known and (record.rate, record.channels) != (self.rate, self.channels):
-            return Reason.FORMAT_CHANGED
-        if record.first_sample - self.next_sample > _LONGEST_JUMP_SECONDS * record.rate:
-            return Reason.SAMPLES_JUMP
-        return self._pace(record) if self.latency is Latency.LIVE else None
-
-    def _pace(self, record: AudioRecord) -> Reason | None:
-        """Whether a live frame lies ahead of the clock, by one jump or by being sent too fast."""
-        if self.progress.first_received_ms is None:
-            self.progress.first_received_ms = record.received_ms - record.samples * 1000 // record.rate
-        clock = (record.received_ms - self.progress.first_received_ms) / 1000
-        if (record.first_sample + record.samples) / record.rate - clock <= self.config.ahead:
-            return None
-        jump = record.first_sample - self.next_sample
-        return Reason.SAMPLES_JUMP if jump > _JUMP_SECONDS * record.rate else Reason.FASTER_THAN_REALTIME
 
     # -- frames in their order -------------------------------------------------------------------------------------
 
@@ -288,26 +288,51 @@ class Session:
         for step in steps:
             if isinstance(step, Refused):
                 out.append(DeadLetter(step.record.offset, step.reason))
+            elif self.progress.closing:  # by a frame before it
+                out += [DeadLetter(step.record.offset, Reason.RUN_CLOSED)] if isinstance(step, Frame) else []
             elif isinstance(step, Missing):
                 self.ledger.missing(step)
             else:
-                out += self._take(step, now_ms)
+                out += self._take(step.record, now_ms)
         return out
 
-    def _take(self, frame: Frame, now_ms: int) -> list[Output]:
-        record = frame.record
+    def _take(self, record: AudioRecord, now_ms: int) -> list[Output]:
+        """Take a frame whose turn it is, or refuse it."""
+        if refusal := self._place().refusal(record):
+            self.ledger.missing(Missing(record.sequence, record.sequence, refusal, record.offset))
+            out: list[Output] = [DeadLetter(record.offset, refusal)]
+            if refusal is Reason.FASTER_THAN_REALTIME:
+                out += self._steps(self.order.discard(Reason.RUN_CLOSED), now_ms)
+                self._end(refusal, now_ms)
+            return out
         if not self.tracks:
             self._begin_audio(record)
-        if record.first_sample < self.next_sample:
-            self.ledger.missing(Missing(record.sequence, record.sequence, Reason.SAMPLES_OVERLAP))
-            return [DeadLetter(record.offset, Reason.SAMPLES_OVERLAP)]
         self.ledger.close_gaps(self.next_sample, record.first_sample)
         self.ledger.frame(record.offset, record.sequence, self.next_sample, record.first_sample + record.samples)
-        while self.next_sample < record.first_sample:
-            piece = min(record.first_sample - self.next_sample, _PIECE_SECONDS * self.rate)
-            self._samples(np.zeros((piece, self.channels), np.int16), now_ms)
+        self._left_out(record.first_sample, now_ms)
         self._samples(np.frombuffer(record.body, "<i2").reshape(-1, self.channels), now_ms)
         return []
+
+    def _place(self) -> Place:
+        known = self.progress.started or self.progress.framed
+        began = self.progress.first_received_ms if self.latency is Latency.LIVE else None
+        form = (self.rate, self.channels) if known else None
+        return Place(form, self.next_sample, began, self.config.ahead, self.ledger.retention)
+
+    def _left_out(self, end: int, now_ms: int) -> None:
+        """Feed the silence up to sample ``end``, which a publisher left out; of a long one the beginning and the end."""
+        if end - self.next_sample > _LONG_SECONDS * self.rate:
+            self._silence(self.next_sample + _LONG_SECONDS // 2 * self.rate, now_ms)
+            for track in self.tracks:
+                track.leap(end - _LEAD_SECONDS * self.rate, now_ms, self._mark)
+            reached = min(track.source_end for track in self.tracks)  # a restored one may have more than this
+            self.next_sample = max(self.next_sample, min(reached, end))
+        self._silence(end, now_ms)
+
+    def _silence(self, end: int, now_ms: int) -> None:
+        while self.next_sample < end:
+            piece = min(end - self.next_sample, _PIECE_SECONDS * self.rate)
+            self._samples(np.zeros((piece, self.channels), np.int16), now_ms)
 
     def _samples(self, pcm: npt.NDArray[np.int16], now_ms: int) -> None:
         first = self.next_sample
@@ -321,6 +346,8 @@ class Session:
     def _begin_audio(self, record: AudioRecord) -> None:
         self.rate, self.channels = record.rate, record.channels
         self.progress.framed = True
+        if self.progress.first_received_ms is None:
+            self.progress.first_received_ms = began_ms(record)
         self._make_tracks()
 
     def _make_tracks(self) -> None:
@@ -337,13 +364,15 @@ class Session:
 
     def _mark(self, sample: int) -> tuple[int, int]:
         """Where a replay begins for a cut at ``sample``; see ``Ledger.mark``."""
-        return self.ledger.mark(sample, self.order.next, self.next_sample)
+        return self.ledger.mark(sample, self.next_sample)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def _end(self, reason: Reason, now_ms: int) -> None:
         ended = self.progress.ended
         self._due += self._steps(self.order.flush(ended.last_sequence if ended else None), now_ms)
+        if self.progress.closing:
+            return  # one of these was too far ahead of the clock
         self.ledger.close_gaps(self.next_sample, self.next_sample)
         self.progress.closing = reason
         for track in self.tracks:
@@ -412,7 +441,8 @@ class Session:
             rate=self.rate, channels=self.channels, started=progress.started, framed=progress.framed,
             closed=progress.closing if self.closed else None, last_ms=progress.last_ms,
             first_received_ms=progress.first_received_ms, last_offset=progress.last_offset, gaps=progress.gaps,
-            repeats=self.order.repeats, next_sequence=done.sequence if done else self.order.first,
+            repeats=self.order.repeats, newest_ms=self.order.newest_ms,
+            next_sequence=done.sequence if done else self.order.first,
             next_sample=done.sample if done else 0,
             seen={n: d.hex() for n, d in self.order.seen_before(done.sequence).items()} if done and not self.closed else {},
             tracks=() if self.closed else tuple(map(save_track, self.tracks, self.publications)),
@@ -430,8 +460,10 @@ class Session:
             started=saved.started, framed=saved.framed, closing=saved.closed, last_ms=saved.last_ms,
             first_received_ms=saved.first_received_ms, last_offset=saved.last_offset, gaps=saved.gaps,
         )  # fmt: skip
-        self.order = FrameOrder(saved.next_sequence, {n: bytes.fromhex(d) for n, d in saved.seen.items()})
-        self.order.repeats = saved.repeats
+        seen = {n: bytes.fromhex(d) for n, d in saved.seen.items()}
+        self.order = FrameOrder(saved.latency, saved.next_sequence, seen)
+        self.order.repeats, self.order.newest_ms = saved.repeats, saved.newest_ms
+        self.ledger = Ledger(saved.next_sequence)
         self.next_sample = saved.next_sample
         for channel, state in enumerate(saved.tracks):
             track = load_track(state, self.rate, ports.detector, config.rules_of(self.latency))

@@ -58,6 +58,8 @@ class RunState(BaseModel):
     last_offset: int
     gaps: int
     repeats: int
+    #: -1 is also what an earlier version did not write: then nothing is taken for published again.
+    newest_ms: int = -1
     next_sequence: int
     next_sample: int
     seen: dict[int, str]

@@ -5,15 +5,18 @@ It knows nothing of sequences, records or texts that were published (``session``
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import lcm
 
 import numpy as np
 
 from kaption.domain.agreement import Agreement
 from kaption.domain.decoding import SAMPLE_RATE, VAD_FRAME, Audio, Decoded, VoiceDetector
-from kaption.domain.resample import Pcm, Resampler, to_source
+from kaption.domain.resample import BLOCK, Pcm, Resampler, to_source
 from kaption.domain.samples import Samples
 from kaption.domain.segmenter import Cut, Joiner, Segmenter, SegmentRules
 
+#: Positions at which both a block of the resampler and a frame of the detector begin.
+_ALIGNED = lcm(BLOCK, VAD_FRAME)
 MakeDetector = Callable[[], VoiceDetector]
 #: For a source sample: the sequence of the frame that holds it, and the samples that precede that frame.
 Mark = Callable[[int], tuple[int, int]]
@@ -91,6 +94,8 @@ class Track:
         self.segments: list[Segment] = []
         self.open = OpenSegment()
         self.next_index = segment
+        #: No audio has come for a moment: the open segment's end is taken to be its end.
+        self.resting = False
         self.range_start = to_source(start, rate)
         self._resampler = Resampler(rate, start=start)
         self._segmenter = Segmenter(make_detector, rules, start)
@@ -131,12 +136,12 @@ class Track:
     @property
     def speech_end(self) -> int | None:
         """Where the open segment's audio ends if nothing more is said, 16 kHz; None while that may still move."""
-        return self._segmenter.speech_end
+        return self._segmenter.cut_end if self.resting else self._segmenter.speech_end
 
     @property
     def pause_left(self) -> int:
         """16 kHz samples of further quiet that would end the open segment."""
-        return self._segmenter.pause_left
+        return 0 if self.resting else self._segmenter.pause_left
 
     def closed_at(self, audio_end: int) -> Segment | None:
         """The segment that waits for its final and whose audio ends there."""
@@ -202,6 +207,20 @@ class Track:
             self._cut(self._segmenter.force(), now_ms, mark)
         for cut in self._joiner.flush():
             self._apply(cut, now_ms, mark)
+
+    def leap(self, to: int, now_ms: int, mark: Mark) -> None:
+        """Take for granted that source samples up to about ``to`` are silent; ``source_end`` tells where to go on.
+
+        What was said before is closed. A track that begins behind that, as it was restored, stays where it is.
+        """
+        target = to * SAMPLE_RATE // self.rate // _ALIGNED * _ALIGNED
+        if target <= self.position:
+            return
+        self.cut_here(now_ms, mark)
+        self._resampler = Resampler(self.rate, start=target)
+        self._audio = Samples(np.float32, target)
+        self._skip = 0
+        self._cut(self._segmenter.leap(target), now_ms, mark)
 
     def audio(self, start: int, end: int) -> Audio:
         """A copy of the audio of a 16 kHz range of the open segment, shape (n,)."""

@@ -65,11 +65,14 @@ class Reason(StrEnum):
     DECODE_LIMIT = "decode_limit", "Decoding needed more memory or time than it may have."
     # Judged by the session, which remembers the run.
     RUN_CLOSED = "run_closed", "The run is closed; start a new one."
-    SEQUENCE_CONFLICT = "sequence_conflict", "The sequence was used before with other bytes."
+    SEQUENCE_CONFLICT = (
+        "sequence_conflict",
+        "The sequence was used before, with other bytes or longer ago than bytes are remembered.",
+    )
     SEQUENCE_AHEAD = "sequence_ahead", "The sequence is further ahead than the reorder bound allows."
     LATE = "late", "The frame arrived after its gap was declared."
     SAMPLES_OVERLAP = "samples_overlap", "ce_firstsample lies before the end of the frame before it."
-    SAMPLES_JUMP = "samples_jump", "ce_firstsample jumps further ahead than an hour."
+    SAMPLES_JUMP = "samples_jump", "ce_firstsample jumps further ahead than an hour, or than the clock."
     FORMAT_CHANGED = "format_changed", "Rate or channels differ from the run's; start a new run."
     ALREADY_STARTED = "already_started", "The run has started already, by a started event or a frame."
     BAD_END = "bad_end", "ended names a last sequence before one that was received."

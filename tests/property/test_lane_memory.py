@@ -13,6 +13,7 @@ from kaption.domain.outputs import Latency, RunKey
 from kaption.domain.run import Wanted
 from kaption_gpu.lane_data import Draft, Saved, SavedLane, Source, read_lane_value
 from kaption_gpu.memory import GONE_SECONDS, LaneMemory
+from kaption_gpu.ports import Sessions
 from kaption_gpu.records import RefusedError, parse, read_marks
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.records import StreamEnded
@@ -69,6 +70,7 @@ class Committed:
     outputs: list[str] = field(default_factory=list)
     state: dict[bytes, tuple[bytes, tuple[tuple[str, bytes], ...]]] = field(default_factory=dict)
     offset: int = 0
+    sessions: Sessions = field(default_factory=CountingSessions)
 
     def open(
         self, epoch: int, *, admits: bool = True, claimed_ms: int = 0, latency: Latency = Latency.LIVE
@@ -84,7 +86,7 @@ class Committed:
         saved = SavedLane(tuple(snapshots), dead, claimed_ms)
         return LaneMemory(
             Source(latency, 0),
-            CountingSessions(),
+            self.sessions,
             saved,
             position=self.offset,
             epoch=epoch,

@@ -59,7 +59,7 @@ def test_repeats_and_reordering_within_bounds_never_show(data: st.DataObject) ->
     jitter = data.draw(st.lists(st.floats(0, 8), min_size=len(frames), max_size=len(frames)))
     twice = data.draw(st.lists(st.integers(0, len(frames) - 1), max_size=10))
     order = sorted([(i + jitter[i], i) for i in range(len(frames))] + [(i + 9.0, i) for i in twice])
-    moved = [at_offset(frames[i], n, frames[n % len(frames)].timestamp_ms) for n, (_, i) in enumerate(order)]
+    moved = [at_offset(frames[i], n, frames[min(n, len(frames) - 1)].timestamp_ms) for n, (_, i) in enumerate(order)]
     out = play(session(config=CONFIG), [*moved, at_offset(ended, len(moved), ended.timestamp_ms)])
     assert finals(out) == whole(rate)
     done = [o for o in out if isinstance(o, StreamCompleted)]

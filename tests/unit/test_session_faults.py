@@ -265,7 +265,8 @@ def test_restoring_a_closed_run_refuses_everything() -> None:
     play(run, stream())
     again = Session.restore(run.snapshot(), run.config, run.ports)
     assert again.closed
-    assert reasons(again.feed(replace(stream()[3], offset=999))) == [Reason.RUN_CLOSED]
+    other = replace(stream()[3], offset=999, received_ms=stream()[-1].received_ms + 1)
+    assert reasons(again.feed(other)) == [Reason.RUN_CLOSED]
 
 
 def test_an_agent_that_publishes_a_file_again_leaves_no_dead_letters() -> None:
