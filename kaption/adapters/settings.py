@@ -74,7 +74,9 @@ class Settings(BaseSettings):
         ("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "PHONE_NUMBER", "US_SSN"),
         description="What runs redact that do not say; Presidio entity names, comma-separated.",
     )
-    idle_final_seconds: float = Field(30, description="Without a record for this long the open segment is finalised.")
+    idle_final_seconds: float = Field(
+        8, description="Without a record for this long the open segment is finalised; a file's after 30 s at least."
+    )
     idle_close_seconds: float = Field(900, description="Without a record for this long the run is closed.")
     silence_commit_seconds: float = Field(10, description="Silence is committed this often.")
     ahead_seconds: float = Field(30, description="A live run further ahead of the clock is closed.")

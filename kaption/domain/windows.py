@@ -103,11 +103,15 @@ class Windows:
     def begin(
         self, window_id: int, tracks: Sequence[Track], publications: Sequence[Publication], options: RunOptions
     ) -> Window:
-        """Copy a wanted window's audio out and count it as in flight."""
+        """Copy a wanted window's audio out and count it as in flight. Raises ``ValueError`` for one that is not wanted."""
         channel, index = _split_id(window_id)
+        if window_id in self._in_flight or channel >= len(tracks):
+            raise ValueError(f"window {window_id} is in flight, or of no channel")
         track = tracks[channel]
         kind = Kind.PARTIAL if index is None else Kind.FINAL
-        segment = next((s for s in track.segments if s.index == index), None)
+        segment = next((s for s in undecoded(track) if s.index == index), None)
+        if segment is None and index not in (None, track.next_index):
+            raise ValueError(f"window {window_id} is of no segment that waits")
         if segment is not None:
             self._in_flight[window_id] = segment
             audio = segment.audio

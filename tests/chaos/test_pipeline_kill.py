@@ -79,6 +79,8 @@ async def check(broker: Broker, tmp_path: Path, disturb: Callable[[Up], Awaitabl
     up = await start_up(tmp_path, ("--kafka", broker.bootstrap), env={
         "KAPTION_REDACTION": "", "KAPTION_PARTITIONS": "4", "KAPTION_REPLICATION": str(broker.replication),
         "KAPTION_SESSION_TIMEOUT_MS": "6000", "OMP_NUM_THREADS": "1",
+        # An agent that was killed is replaced after about as long as ends the open segments of who speaks then (ADR 27).
+        "KAPTION_IDLE_FINAL_SECONDS": "60",
     })  # fmt: skip
     try:
         settings = up.settings(partitions=4)

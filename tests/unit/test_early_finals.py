@@ -1,11 +1,15 @@
 """A final's decode begins before its pause is over; it is the final's when the pause lasts, and a partial's text if not."""
 
+from dataclasses import replace
 from itertools import repeat
+
+import pytest
 
 from kaption.domain.decoding import Decoded, Kind
 from kaption.domain.outputs import AudioRecord, Output
 from kaption.domain.run import SessionConfig, Wanted
 from kaption.domain.session import Session
+from kaption_schemas.audio import MAX_CHANNELS
 from kaption_schemas.records import FinalTranscript, PartialTranscript
 from tests.support.runs import babble, decode_all, records, session
 from tests.support.voices import spell
@@ -109,3 +113,75 @@ def test_what_an_older_decode_heard_does_not_replace_what_a_newer_one_did() -> N
         shown = [o for o in run.apply(newer, Decoded(new, "en", -0.2, 0.0, 1.0), 0) if isinstance(o, PartialTranscript)]
         assert [o.text for o in shown] == [new]
         assert run.apply(older, Decoded(old, "en", -0.2, 0.0, 1.0), 0) == []
+
+
+# Audio that stops without an end
+
+
+def stopped(run: Session, shape: list[tuple[float, bool]]) -> tuple[list[AudioRecord], list[Output]]:
+    """Feed ``shape`` and decode beside it; then nothing comes any more."""
+    frames = records(babble(shape, RATE), repeat(1600), RATE, ended=False)
+    out = list[Output]()
+    for record in frames:
+        out += run.feed(record) + run.tick(record.timestamp_ms) + decode_all(run, record.timestamp_ms)
+    return frames, out
+
+
+def test_the_last_words_are_shown_soon_after_audio_stops_without_an_end() -> None:
+    run = session(config=CONFIG)
+    frames, _ = stopped(run, [(0.5, False), (2.05, True)])
+    last = frames[-1].timestamp_ms
+    assert not run.tick(last + 1000)
+    assert not run.wants(last + 1000), "a frame may last a second"
+    run.tick(last + 1300)
+    [want] = run.wants(last + 1300)
+    assert (want.kind, want.overdue_s) == (Kind.FINAL, 0), "it is due at once"
+    window = run.begin(want.window_id)
+    heard = len(window.audio) / RATE
+    assert heard > 2.05 + 0.1, "all of it, and not only what made a step"
+    [partial] = run.apply(want.window_id, spell(window), last + 1300)
+    assert isinstance(partial, PartialTranscript)
+    assert not run.wants(last + 2000)
+    [final] = finals(run.tick(last + 8000))
+    assert final.text == partial.text, "and that decode is the final's"
+
+
+def test_audio_that_goes_on_makes_the_final_anew_and_alike() -> None:
+    """A pause in the delivery shows in partials only, if it is shorter than what ends a segment."""
+    frames = records(babble([(0.5, False), (2.0, True), (1.0, False)], RATE), repeat(1600), RATE)
+    run, calm, out = session(config=CONFIG), session(config=CONFIG), list[Output]()
+    for number, record in enumerate(frames):
+        late = replace(record, timestamp_ms=record.timestamp_ms + 5000 * (number > 14))
+        out += run.feed(late) + decode_all(run, late.timestamp_ms)
+        if number == 14:
+            out += run.tick(late.timestamp_ms + 2000) + decode_all(run, late.timestamp_ms)
+    assert any(isinstance(o, PartialTranscript) for o in out)
+    told = [o for record in frames for o in calm.feed(record)] + decode_all(calm, 0)
+    assert [f.model_dump_json() for f in finals(out)] == [f.model_dump_json() for f in finals(told)]
+
+
+def test_silence_is_not_decoded_when_audio_stops() -> None:
+    run = session(config=CONFIG)
+    frames, _ = stopped(run, [(1.5, False)])
+    run.tick(frames[-1].timestamp_ms + 2000)
+    assert not run.wants(frames[-1].timestamp_ms + 2000)
+
+
+def test_a_window_that_is_not_wanted_is_not_begun() -> None:
+    run = session(config=CONFIG)
+    for record in records(babble([(0.5, False), (2.0, True), (1.5, False)], RATE), repeat(1600), RATE, ended=False):
+        run.feed(record)
+    [want] = run.wants(0)
+    run.begin(want.window_id)
+    for wrong in (
+        want.window_id,
+        want.window_id + MAX_CHANNELS,
+        want.window_id + 5 * MAX_CHANNELS,
+        want.window_id + 1,
+        0,
+    ):
+        with pytest.raises(ValueError, match=r"window|nothing"):
+            run.begin(wrong)
+    assert finals(run.apply(want.window_id, Decoded("told", None, 0.0, 0.0, 0.0), 0))
+    with pytest.raises(ValueError, match="waits"):
+        run.begin(want.window_id)
