@@ -5,18 +5,15 @@ PCM goes to one descriptor; a second gets JSON lines: ``{"rate", "channels"}`` b
 HAZARDS, Whisper 5, is why this is a process: a demuxer allocates and decodes while it probes.
 """
 
-import ctypes
 import json
 import os
-import resource
-import signal
 from typing import BinaryIO, NoReturn, cast
 from typing import Final as Const
 
 import av
 
 from kaption.adapters.containers import HEAD_BYTES, ends_early, sniff, xing_frames
-from kaption.adapters.media_job import NOT_CONFINED, Job
+from kaption.adapters.media_job import Job
 from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
 
@@ -83,7 +80,6 @@ _OPTIONS: Const = {
 #: Time stamps that are further ahead than this leave a hole, filled with silence so that times stay true.
 _HOLE_SECONDS: Const = 0.1
 _SILENCE_SAMPLES: Const = 1 << 16
-_PR_SET_PDEATHSIG: Const = 1
 
 
 class MediaError(Exception):
@@ -92,19 +88,6 @@ class MediaError(Exception):
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.meaning)
         self.reason = reason
-
-
-def confine(job: Job, parent: int) -> None:
-    """Give up what decoding does not need, and end with ``parent``. Descriptors that are open stay usable."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before
-        os._exit(NOT_CONFINED)
-    memory = job.memory_mb << 20
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CPU, (job.cpu_seconds, job.cpu_seconds))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def nearest_rate(rate: int) -> int:

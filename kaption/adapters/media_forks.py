@@ -25,7 +25,8 @@ from typing import NoReturn
 
 import av
 
-from kaption.adapters.media_child import confine, decode
+from kaption.adapters.confinement import confine
+from kaption.adapters.media_child import decode
 from kaption.adapters.media_job import CRASHES, DESCRIPTORS, MESSAGE_BYTES, NOT_CONFINED, Job
 
 #: Descriptors are below this: few, so that a child can close all that are not its own.
