@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from kaption.adapters import logs
+from kaption.adapters.confinement import hide
 from kaption.adapters.health import Health
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.s3 import ObjectStore
@@ -110,6 +111,7 @@ def _share_heaps() -> None:
 def main() -> None:
     """Run until stopped; exit status 1 after a failure, for the supervisor to start it again."""
     _share_heaps()
+    hide()
     settings = Settings()
     logs.configure(settings, NAME)
     status = 0

@@ -1,39 +1,31 @@
-"""Decode untrusted media to PCM s16le in a child process a file (``media_child``), which has limits and no secrets.
+"""Decode untrusted media to PCM s16le in a child process a file (``media_child``), confined and without secrets.
 
-Owns the children's lives and that of the process that forks them (``media_forks``); what a container or codec is, only a
-child knows. Calls block: use a thread.
+Owns what is asked of a child and what is believed of it; what a container or codec is, only a child knows. Calls block: use a thread.
 """
 
 import contextlib
-import errno
 import json
 import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Self
 from typing import Final as Const
 
-from kaption.adapters.media_job import FAULTS, MESSAGE_BYTES, NOT_CONFINED, Job
+from kaption.adapters.children import Child, ChildError, Children
+from kaption.adapters.media_job import FAULTS, Job
 from kaption.adapters.settings import Settings
 from kaption.domain.events import RefusedError
+from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
 
 #: Wall seconds a decode may take beyond twice its CPU seconds: it also waits for whoever reads.
 _WALL_SLACK: Const = 60
+__all__ = ["ChildError", "Decoding", "MediaDecoder", "MediaFormat"]
+
 _BUFFER_BYTES: Const = 1 << 18
-#: Wall seconds that what forks the children may take to start one, its own start included, or to tell of one's end.
-_FORK_SECONDS: Const = 60.0
 _STATUS_BYTES: Const = 4096
-
-
-class ChildError(Exception):
-    """A decoding child can't be started, or was lost: this machine's fault, not the file's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,63 +48,31 @@ def _pipe() -> tuple[BinaryIO, BinaryIO]:
 
 
 @dataclass(slots=True)
-class _Child:
-    """A decoding child: what it writes, a descriptor of it, and the socket that tells of its end."""
+class _Sources:
+    """A decoding child and what it writes."""
 
-    stdout: BinaryIO
+    child: Child
+    pcm: BinaryIO
     status: BinaryIO
-    pidfd: int
-    ends: socket.socket
-    _code: int | None = field(default=None, init=False)
-
-    def kill(self) -> None:
-        """End it, if it has not ended."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
-
-    def end(self) -> int:
-        """End it, and say with what status it ended: this, or what it was ending with already; negative for a signal.
-
-        ``ChildError`` where what forked it ended first, and took it along.
-        """
-        if self._code is None:
-            self.kill()
-            try:
-                told = self.ends.recv(MESSAGE_BYTES)
-            except OSError as error:
-                raise ChildError("the process that forks decoding children does not answer") from error
-            if not told:
-                raise ChildError("the process that forks decoding children has ended")
-            self._code = int(told)
-        return self._code
 
     def close(self) -> None:
-        """End it, and let go of it."""
-        with contextlib.suppress(ChildError):
-            self.end()
-        self.stdout.close()
+        """End the child, and let go of it."""
+        self.child.close()
+        self.pcm.close()
         self.status.close()
-        self.ends.close()
-        os.close(self.pidfd)
 
 
 class MediaDecoder:
-    """Starts decodes. What forks the children is started with the first, and anew when it has ended.
+    """Starts decodes. Safe to use from several threads."""
 
-    Safe to use from several threads. It ends when a child crashes (``media_forks``): others at work then raise ``ChildError``.
-    """
-
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, program: Sequence[str] = ("-m", "kaption.adapters.media_forks")) -> None:
         self._settings = settings
-        self._lock = threading.Lock()
-        self._forks: tuple[subprocess.Popen[bytes], socket.socket] | None = None
-        self._closed = False
+        self._children = Children(program)
 
     @property
     def pid(self) -> int | None:
         """The process that forks the children; None where none runs."""
-        with self._lock:
-            return None if self._forks is None else self._forks[0].pid
+        return self._children.pid
 
     def decode(self, file: BinaryIO, *, mix: bool, wall_seconds: float | None = None) -> "Decoding":
         """A decode of ``file``, down to one channel with ``mix``.
@@ -120,31 +80,6 @@ class MediaDecoder:
         It is a real file, and this decode's alone: its position is the child's. Entering raises ``ChildError`` or ``OSError``
         where no child can be started.
         """
-        wall = wall_seconds or 2 * self._settings.decode_cpu_seconds + _WALL_SLACK
-        return Decoding(lambda: self._start(file, mix=mix), wall)
-
-    def close(self) -> None:
-        """End what forks the children, and any that are left."""
-        with self._lock:
-            self._closed = True
-            self._stop()
-
-    def _start(self, file: BinaryIO, *, mix: bool) -> _Child:
-        file.flush()
-        with self._lock:
-            if self._closed:
-                raise ChildError("no file is decoded any more")
-            for _ in range(2):  # what forks them may have ended since the last file
-                child = self._fork(file.fileno(), mix=mix)
-                if child is not None:
-                    return child
-                self._stop()
-        raise ChildError(
-            "the process that forks decoding children ends at once, or does not answer; is PyAV installed?"
-        )
-
-    def _fork(self, file: int, *, mix: bool) -> _Child | None:
-        """A new child; None where what should fork it has ended, or does not answer."""
         settings = self._settings
         job = Job(
             memory_mb=settings.decode_memory_mb,
@@ -152,72 +87,49 @@ class MediaDecoder:
             audio_seconds=settings.object_max_seconds,
             mix=mix,
         )
-        requests = self._running()
+        wall = wall_seconds or 2 * settings.decode_cpu_seconds + _WALL_SLACK
+        return Decoding(lambda: self._start(file, job), job, wall)
+
+    def close(self) -> None:
+        """End what forks the children, and any that are left."""
+        self._children.close()
+
+    def _start(self, file: BinaryIO, job: Job) -> _Sources:
+        file.flush()
         with contextlib.ExitStack() as undo:
-            ends, tells = map(undo.enter_context, socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
             pcm, pcm_in = map(undo.enter_context, _pipe())
             status, status_in = map(undo.enter_context, _pipe())
-            given = [file, pcm_in.fileno(), status_in.fileno(), tells.fileno()]
-            try:
-                socket.send_fds(requests, [job.write()], given)
-                for end in (pcm_in, status_in, tells):  # the child's alone from here on
-                    end.close()
-                ends.settimeout(_FORK_SECONDS)
-                told, pidfds, _, _ = socket.recv_fds(ends, MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
-            except OSError:
-                return None
-            if not told:
-                return None
-            if not pidfds:  # none was made, or this process has no descriptor left
-                raise ChildError(f"no decoding child can be started: {os.strerror(int(told) or errno.EMFILE)}")
+            child = self._children.start(job, (file.fileno(), pcm_in.fileno(), status_in.fileno()))
+            for end in (pcm_in, status_in):  # the child's alone from here on
+                end.close()
             undo.pop_all()
-            return _Child(pcm, status, pidfds[0], ends)
-
-    def _running(self) -> socket.socket:
-        """The socket of what forks the children, which is started unless it runs."""
-        if self._forks is None:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            argv = [sys.executable, "-I", "-m", "kaption.adapters.media_forks"]
-            nothing = subprocess.DEVNULL
-            with theirs:
-                try:
-                    process = subprocess.Popen(
-                        argv, stdin=theirs.fileno(), stdout=nothing, stderr=nothing, env={}, cwd="/"
-                    )
-                except OSError:
-                    ours.close()
-                    raise
-            self._forks = process, ours
-        return self._forks[1]
-
-    def _stop(self) -> None:
-        if self._forks is not None:
-            process, ours = self._forks
-            self._forks = None
-            ours.close()
-            process.kill()
-            process.wait()
+            return _Sources(child, pcm, status)
 
 
 class Decoding:
     """One file being decoded: a context manager that starts a child and leaves none behind.
 
-    ``format`` is known once entered; ``read`` gives PCM; ``finish`` says whether that was all of it.
+    ``format`` is known once entered; ``read`` gives PCM; ``finish`` says whether that was all of it. The child may have been taken
+    over by its file: what it says that a decoder would not is ``DECODE_LIMIT``, and ends it.
     """
 
-    def __init__(self, start: Callable[[], _Child], wall_seconds: float) -> None:
-        self._start, self._wall = start, wall_seconds
+    def __init__(self, start: Callable[[], _Sources], job: Job, wall_seconds: float) -> None:
+        self._start, self._job, self._wall = start, job, wall_seconds
         self.format = MediaFormat(0, 0)
+        self._samples = 0
 
     def __enter__(self) -> Self:
         """Start. Raises ``RefusedError`` when the child refuses before the first sample, ``ChildError`` or ``OSError`` when there is none."""
-        self._child = self._start()
-        self._timer = threading.Timer(self._wall, self._child.kill)
+        self._sources = self._start()
+        self._timer = threading.Timer(self._wall, self._sources.child.kill)
         self._timer.daemon = True
         self._timer.start()
         try:
             line = self._line()
-            self.format = MediaFormat(line["rate"], line["channels"])
+            rate, channels = _number(line, "rate"), _number(line, "channels")
+            if rate not in RATES or channels not in range(1, 2 if self._job.mix else MAX_CHANNELS + 1):
+                raise _unbelieved()
+            self.format = MediaFormat(rate, channels)
         except BaseException:
             self.close()
             raise
@@ -229,32 +141,55 @@ class Decoding:
         self.close()
 
     def read(self, samples: int) -> bytes:
-        """PCM of exactly ``samples`` samples of all channels, less at the end, empty after it."""
-        return self._child.stdout.read(samples * self.format.width)
+        """PCM of exactly ``samples`` samples of all channels, less at the end, empty after it. Raises ``RefusedError``."""
+        pcm = self._sources.pcm.read(samples * self.format.width)
+        count, cut = divmod(len(pcm), self.format.width)
+        self._samples += count
+        if cut:  # it was ended in the middle of a sample
+            raise RefusedError(_why(self._sources.child.end()))
+        if self._samples > self._job.audio_seconds * self.format.rate:
+            raise RefusedError(Reason.TOO_LONG)
+        return pcm
 
     def finish(self) -> int:
         """After the last ``read``: the samples decoded. Raises ``RefusedError`` if they are not the whole file."""
-        return self._line()["samples"]
+        samples = _number(self._line(), "samples")
+        if samples != self._samples:
+            raise _unbelieved()
+        return samples
 
     def close(self) -> None:
         """End the child."""
         self._timer.cancel()
         self._timer.join()  # it has let go of the descriptor that is closed next
-        self._child.close()
+        self._sources.close()
 
-    def _line(self) -> dict[str, int]:
-        line = self._child.status.readline(_STATUS_BYTES)
+    def _line(self) -> dict[str, object]:
+        line = self._sources.status.readline(_STATUS_BYTES)
         if not line.endswith(b"\n"):
-            raise RefusedError(_why(self._child.end()))
-        value: dict[str, int] = json.loads(line)
+            raise RefusedError(_why(self._sources.child.end()))
+        try:
+            value = json.loads(line)
+        except ValueError:
+            raise _unbelieved() from None
+        if not isinstance(value, dict):
+            raise _unbelieved()
         if "reason" in value:
-            raise RefusedError(_REASONS[str(value["reason"])])
+            raise RefusedError(_REASONS.get(str(value["reason"]), Reason.DECODE_LIMIT))
         return value
 
 
+def _number(line: dict[str, object], name: str) -> int:
+    value = line.get(name)
+    return value if type(value) is int else -1
+
+
+def _unbelieved() -> RefusedError:
+    """What a child said is nothing that a decoder says."""
+    return RefusedError(Reason.DECODE_LIMIT)
+
+
 def _why(status: int) -> Reason:
-    if status == NOT_CONFINED:
-        raise ChildError("a decoding child can't be given its limits")
     return Reason.NOT_MEDIA if -status in FAULTS else Reason.DECODE_LIMIT
 
 

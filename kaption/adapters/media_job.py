@@ -1,7 +1,8 @@
-"""What a decoding child is asked for, as it goes from ``media`` to ``media_forks``. Loads no media library, so that who asks has none."""
+"""What a decoding child is asked for, as it goes from ``children`` to ``forks``. Loads no media library, so that who asks has none."""
 
 import json
 import signal
+import struct
 from dataclasses import asdict, dataclass
 from typing import Final as Const
 
@@ -9,12 +10,16 @@ from typing import Final as Const
 FAULTS: Const = frozenset({signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV})
 #: The same, and SIGABRT: what guards the stack and the heap ends by it, but a library also, where it gets no memory.
 CRASHES: Const = FAULTS | {signal.SIGABRT}
-#: The exit status of a child that could not be given its limits: it has not looked at the file.
-NOT_CONFINED: Const = 2
-#: Descriptors that go with a job: the file, where PCM goes, where status lines go, a socket that is told of the child.
+#: At most as many descriptors go with a job; the last is a socket that is told of the child.
 DESCRIPTORS: Const = 4
 #: More than any message has.
 MESSAGE_BYTES: Const = 1024
+
+#: What a child that decodes frames is asked: length, body; and its answer: length, rate, channels, PCM s16le. Length 0: no frame.
+FRAME_ASKED: Const = struct.Struct(">I")
+FRAME_ANSWERED: Const = struct.Struct(">III")
+#: Samples of all channels in an answer: two seconds at the highest rate. A frame that is too long is refused behind this.
+FRAME_SAMPLES: Const = 2 * 48_000 * 2
 
 
 @dataclass(frozen=True, slots=True)

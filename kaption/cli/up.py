@@ -15,6 +15,7 @@ import click
 
 from kaption.adapters import embedded_s3, logs, topics
 from kaption.adapters.aggregate import Aggregate, Status
+from kaption.adapters.confinement import hide
 from kaption.adapters.embedded_kafka import TRYING_OUT, BrokerError
 from kaption.adapters.ports import LOOPBACK, free_port
 from kaption.adapters.processes import ChildFailedError, ChildSpec, Supervisor
@@ -93,6 +94,7 @@ def command(
     http serves /health, /ready and /metrics of all processes. A process that dies is started again. Everything listens
     on 127.0.0.1 only; logs are in DATA/logs.
     """
+    hide()
     settings = load_settings(data=data, stages=stages, workers=workers, model=model, backend=backend)
     settings = settings.model_copy(update={"data": settings.data.resolve()})
     with _workplace(settings.data) as log:

@@ -17,8 +17,8 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.records import RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import Type
 
-#: Decodes a self-contained frame to PCM s16le of the stated format. Raises ``RefusedError`` (``UNDECODABLE``).
-DecodeFrame = Callable[[bytes, FrameFormat], bytes]
+#: Decodes a self-contained frame to PCM s16le of the stated format, for the tenant named. Raises ``RefusedError`` (``UNDECODABLE``).
+DecodeFrame = Callable[[bytes, FrameFormat, str], bytes]
 
 _CONTAINERS = tuple(kind.encode() for kind in CONTAINERS)
 EVENT_TYPES = (Type.STARTED, Type.FRAME, Type.ENDED)
@@ -83,7 +83,7 @@ def redact_options(options: RunOptions, tools: Tools) -> RunOptions:
 
 def _muted(event: Event, tools: Tools) -> Event:
     what = parse_format(event.content_type)
-    body = to_s16(event.body, what.encoding) if what.is_raw else tools.decode(event.body, what)
+    body = to_s16(event.body, what.encoding) if what.is_raw else tools.decode(event.body, what, event.tenant)
     check_length(len(body) // 2 // what.channels, what.rate)
     if event.mute:
         body = silence(body, what.channels, event.first_sample, event.mute)

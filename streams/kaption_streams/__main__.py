@@ -10,6 +10,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
+from kaption.adapters.confinement import hide
 from kaption.adapters.health import Health
 from kaption.adapters.logs import configure
 from kaption.adapters.members import remove_dead
@@ -93,6 +94,7 @@ def main() -> int:
     name = sys.argv[1] if len(sys.argv) == 2 else ""
     if name not in _DOORS:
         sys.exit(f"usage: python -m kaption_streams {'|'.join(_DOORS)}")
+    hide()
     settings = Settings()
     configure(settings, name)
     try:

@@ -155,6 +155,6 @@ class FileDoor:
             self.failed.set_exception(error)
 
 
-def _no_frames(_: bytes, __: FrameFormat) -> bytes:
+def _no_frames(_: bytes, __: FrameFormat, ___: str) -> bytes:
     """Objects have no frames to decode."""
     raise RefusedError(Reason.UNDECODABLE)

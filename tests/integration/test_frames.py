@@ -3,7 +3,9 @@
 import io
 import os
 import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,9 @@ import soundfile
 from kaption.adapters.frames import FrameDecoder
 from kaption.domain.events import RefusedError
 from kaption.domain.pcm import FrameFormat
+from tests.support import hostile
+
+TENANT = "acme"
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +39,7 @@ def encoded(
 @pytest.mark.parametrize(("container", "subtype"), [("FLAC", "PCM_16"), ("WAV", "PCM_16"), ("OGG", "VORBIS")])
 def test_containers(decoder: FrameDecoder, container: str, subtype: str) -> None:
     body, samples = encoded(container, subtype)
-    out = np.frombuffer(decoder(body, FrameFormat(container.lower(), 16000, 1)), "<i2")
+    out = np.frombuffer(decoder(body, FrameFormat(container.lower(), 16000, 1), TENANT), "<i2")
     assert len(out) == len(samples)
     error = np.abs(out.astype(int) - samples).mean()
     assert error < 1 if subtype == "PCM_16" else error < 400
@@ -42,33 +47,39 @@ def test_containers(decoder: FrameDecoder, container: str, subtype: str) -> None
 
 def test_another_format_than_declared_is_refused(decoder: FrameDecoder) -> None:
     with pytest.raises(RefusedError):
-        decoder(encoded("FLAC", "PCM_16")[0], FrameFormat("flac", 8000, 1))
+        decoder(encoded("FLAC", "PCM_16")[0], FrameFormat("flac", 8000, 1), TENANT)
 
 
 @pytest.mark.parametrize("body", [b"RIFF" + b"\xff" * 60, b"fLaC" + b"\0" * 200, b"text", b"OggS" * 50])
 def test_hostile_bytes_refuse_only_themselves(decoder: FrameDecoder, body: bytes) -> None:
     with pytest.raises(RefusedError):
-        decoder(body, FrameFormat("wav", 16000, 1))
-    assert decoder(encoded("WAV", "PCM_16")[0], FrameFormat("wav", 16000, 1))
+        decoder(body, FrameFormat("wav", 16000, 1), TENANT)
+    assert decoder(encoded("WAV", "PCM_16")[0], FrameFormat("wav", 16000, 1), TENANT)
 
 
 def test_a_child_that_died_is_replaced(decoder: FrameDecoder) -> None:
     good = encoded("WAV", "PCM_16")[0]
-    decoder(good, FrameFormat("wav", 16000, 1))
-    decoder.close()
-    assert decoder(good, FrameFormat("wav", 16000, 1))
+    decoder(good, FrameFormat("wav", 16000, 1), TENANT)
+    before = decoder.pid(TENANT)
+    assert before is not None
+    os.kill(before, signal.SIGKILL)
+    until = time.monotonic() + 10
+    while Path(f"/proc/{before}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert decoder(good, FrameFormat("wav", 16000, 1), TENANT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_for_the_service_refuses_no_frame(decoder: FrameDecoder, number: int) -> None:
     """A service manager, or a terminal, may send it to all processes."""
     good, form = encoded("WAV", "PCM_16")[0], FrameFormat("wav", 16000, 1)
-    decoder(good, form)
-    before = decoder.pid
+    decoder(good, form, TENANT)
+    before = decoder.pid(TENANT)
     assert before is not None
     os.kill(before, number)
-    assert decoder(good, form)
-    assert decoder.pid == before
+    assert decoder(good, form, TENANT)
+    assert decoder.pid(TENANT) == before
 
 
 def test_the_child_knows_nothing_of_its_parents_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,8 +88,144 @@ def test_the_child_knows_nothing_of_its_parents_environment(monkeypatch: pytest.
     body, _ = encoded("FLAC", "PCM_16")
     child = FrameDecoder()
     try:
-        assert child(body, FrameFormat("flac", 16000, 1))
-        assert child.pid is not None
-        assert b"KAPTION" not in Path(f"/proc/{child.pid}/environ").read_bytes()
+        assert child(body, FrameFormat("flac", 16000, 1), TENANT)
+        assert child.pid(TENANT) is not None
+        assert b"KAPTION" not in Path(f"/proc/{child.pid(TENANT)}/environ").read_bytes()
     finally:
         child.close()
+
+
+def test_a_child_holds_a_socket_and_nothing_of_the_agents(decoder: FrameDecoder) -> None:
+    """What a library prints goes nowhere: once it went to the agent, as an answer."""
+    decoder(encoded("WAV", "PCM_16")[0], FrameFormat("wav", 16000, 1), TENANT)
+    held = {os.readlink(entry) for entry in Path(f"/proc/{decoder.pid(TENANT)}/fd").iterdir()}
+    assert len(held) == 2, held
+    assert all(name == "/dev/null" or name.startswith("socket:") for name in held), held
+
+
+@pytest.mark.parametrize("declared", ["flac", "ogg", "wav"])
+def test_no_other_parser_of_the_library_sees_a_frame(decoder: FrameDecoder, declared: str) -> None:
+    good, form = encoded("WAV", "PCM_16")[0], FrameFormat("wav", 16000, 1)
+    decoder(good, form, TENANT)
+    before = decoder.pid(TENANT)
+    of = {"flac": {"FLAC"}, "ogg": {"OGG"}, "wav": {"WAV", "WAVEX"}}
+    for container in soundfile.available_formats():
+        subtypes = list(soundfile.available_subtypes(container))
+        if container in of[declared] or "PCM_16" not in subtypes:
+            continue
+        with pytest.raises(RefusedError):
+            decoder(encoded(container, "PCM_16")[0], FrameFormat(declared, 16000, 1), TENANT)
+    sds = bytes.fromhex("f07e0001")  # a dump of samples by MIDI: this parser reads for ever, and prints
+    with pytest.raises(RefusedError):
+        decoder(sds + bytes(2000), FrameFormat(declared, 16000, 1), TENANT)
+    assert decoder(good, form, TENANT)
+    assert decoder.pid(TENANT) == before
+
+
+@pytest.mark.parametrize("container", ["WAV", "WAVEX"])
+@pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+def test_floating_point_is_heard(decoder: FrameDecoder, container: str, subtype: str) -> None:
+    out = io.BytesIO()
+    samples = np.array([0.0, 0.5, -0.5, 1.0, -1.0, 7.0, -7.0, np.nan, np.inf, -np.inf] * 400)
+    soundfile.write(out, samples, 16000, format=container, subtype=subtype)
+    pcm = np.frombuffer(decoder(out.getvalue(), FrameFormat("wav", 16000, 1), TENANT), "<i2")
+    assert pcm[:10].tolist() == [0, 16384, -16384, 32767, -32768, 32767, -32768, 0, 0, 0]
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "PCM_32", "PCM_U8", "ULAW", "ALAW", "IMA_ADPCM"])
+def test_whole_numbers_are_as_the_library_reads_them(decoder: FrameDecoder, subtype: str) -> None:
+    body, _ = encoded("WAV", subtype)
+    pcm, _ = soundfile.read(io.BytesIO(body), dtype="int16")
+    assert decoder(body, FrameFormat("wav", 16000, 1), TENANT) == pcm.astype("<i2").tobytes()
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def hostile_decoder(clock: Clock) -> Iterator[FrameDecoder]:
+    """Its children do what a frame says behind its mark (``support/hostile.py``)."""
+    decoder = FrameDecoder((hostile.__file__, "frames"), clock)
+    yield decoder
+    decoder.close()
+
+
+def ask(decoder: FrameDecoder, what: bytes, tenant: str) -> int | None:
+    """The process id of the child that answered, within 16 bits; None when the frame was refused."""
+    try:
+        return int.from_bytes(decoder(b"fLaC" + what, FrameFormat("flac", 16000, 1), tenant), "little")
+    except RefusedError:
+        return None
+
+
+@pytest.mark.parametrize("what", [b"spin", b"wait", b"fall", b"long", b"odd", b"lies", b"drip"])
+def test_what_a_frame_does_to_its_decoder_no_other_tenant_notices(hostile_decoder: FrameDecoder, what: bytes) -> None:
+    quiet, loud = ask(hostile_decoder, b"", "globex"), ask(hostile_decoder, b"", "acme")
+    assert None is not quiet != loud
+    begin = time.monotonic()
+    assert ask(hostile_decoder, what, "acme") is None
+    assert time.monotonic() - begin < 4
+    assert ask(hostile_decoder, b"", "globex") == quiet
+    assert ask(hostile_decoder, b"", "acme") is not None
+
+
+def test_thirty_frames_that_hang_cost_three_tries(hostile_decoder: FrameDecoder, clock: Clock) -> None:
+    assert ask(hostile_decoder, b"", "globex")
+    failed = [ask(hostile_decoder, b"spin", "acme") for _ in range(3)]
+    assert failed == [None] * 3
+    before = time.process_time(), time.monotonic()
+    assert [ask(hostile_decoder, b"spin", "acme") for _ in range(27)] == [None] * 27
+    assert time.monotonic() - before[1] < 1
+    assert ask(hostile_decoder, b"", "acme") is None
+    assert ask(hostile_decoder, b"", "globex")
+    clock.now = 59
+    assert ask(hostile_decoder, b"", "acme") is None
+    clock.now = 61
+    assert ask(hostile_decoder, b"", "acme")
+
+
+def test_failures_far_apart_refuse_only_themselves(hostile_decoder: FrameDecoder, clock: Clock) -> None:
+    for minute in range(4):
+        clock.now = 31.0 * minute
+        assert ask(hostile_decoder, b"fall", "acme") is None
+        assert ask(hostile_decoder, b"", "acme")
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_children_that_are_lost_refuse_no_frame(hostile_decoder: FrameDecoder, idle: bool) -> None:
+    """What forked them was killed, for want of memory or by mistake, and took them along."""
+    before = ask(hostile_decoder, b"", "acme")
+    pid = hostile_decoder.pid("acme")
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    with ThreadPoolExecutor(1) as thread:
+        if not idle:
+            asked = thread.submit(ask, hostile_decoder, b"wait at %d" % parent, "acme")
+            time.sleep(0.1)  # sooner, it is idle all the same
+        os.kill(parent, signal.SIGKILL)
+        if idle:
+            until = time.monotonic() + 10
+            while Path(f"/proc/{pid}").exists():
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            asked = thread.submit(ask, hostile_decoder, b"", "acme")
+        assert None is not asked.result() != before
+
+
+def test_more_tenants_than_children(hostile_decoder: FrameDecoder) -> None:
+    first = ask(hostile_decoder, b"", "first")
+    pid = hostile_decoder.pid("first")
+    assert len({ask(hostile_decoder, b"", f"tenant-{number}") for number in range(32)}) == 32
+    assert hostile_decoder.pid("first") is None
+    assert not Path(f"/proc/{pid}").exists()
+    assert ask(hostile_decoder, b"", "first") != first

@@ -166,7 +166,7 @@ def test_a_decode_that_needs_too_much_is_ended() -> None:
     body = encode(np.zeros((600 * 48_000, 1), np.int16), 48_000, "flac", "flac")
     assert refused(body, wall=0.05) is Reason.DECODE_LIMIT
     assert refused(body, decode_memory_mb=64) is Reason.DECODE_LIMIT
-    hours = encode(np.zeros((2 * 3600 * 48_000, 1), np.int16), 48_000, "flac", "flac")
+    hours = encode(np.zeros((5 * 3600 * 48_000, 1), np.int16), 48_000, "flac", "flac")
     assert refused(hours, decode_cpu_seconds=1) is Reason.DECODE_LIMIT
 
 

@@ -20,7 +20,7 @@ NOW = 1_700_000_000_000
 PCM = np.arange(1600, dtype="<i2").tobytes()
 
 
-def no_decoder(body: bytes, what: FrameFormat) -> bytes:
+def no_decoder(body: bytes, what: FrameFormat, tenant: str) -> bytes:
     raise AssertionError("no frame of these tests is in a container")
 
 
