@@ -36,23 +36,31 @@ def find_weights(settings: Settings) -> Weights:
     """The folder and digest of ``settings.model``; joins weights that come in parts, once.
 
     Raises:
-        WeightsError: There are none for this alias.
+        WeightsError: There are none for this alias, or a package's are not those that it had.
     """
     alias = settings.model
+    known: dict[str, str] = {}
     if settings.models is not None:
         folder = settings.models / alias
     elif alias in _PACKAGED:
-        folder = _PACKAGED[alias](settings.data / "weights")
+        make, known = _PACKAGED[alias]
+        folder = make(settings.data / "weights")
     else:
         raise WeightsError(
             f"no weights for {alias!r}: use one of {', '.join(sorted(_PACKAGED))}, or set KAPTION_MODELS"
         )
     if not (folder / "model.bin").is_file():
         raise WeightsError(f"no weights for {alias!r}: {folder} has no model.bin")
+    for name, digest in known.items():
+        if _digest(folder / name) != f"sha256:{digest}":
+            raise WeightsError(
+                f"weights of {alias} are not those that Kaption knows: {folder / name} has another digest; install "
+                "kaption[embedded] anew and remove a folder `weights` from KAPTION_DATA, or set KAPTION_MODELS to use others"
+            )
     return Weights(alias, folder, _digest(folder / "model.bin"))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _digest(path: Path) -> str:
     """Of the whole file, once a process: 75 MB take a tenth of a second or two."""
     with path.open("rb") as file:
@@ -104,4 +112,20 @@ def _base(cache: Path) -> Path:
     return target
 
 
-_PACKAGED: dict[str, Callable[[Path], Path]] = {"tiny.en": _tiny_en, "base": _base}
+#: How each alias's folder is made of packages, and the sha256 of what is in it: what to compute, and what a token spells.
+_PACKAGED: dict[str, tuple[Callable[[Path], Path], dict[str, str]]] = {
+    "tiny.en": (
+        _tiny_en,
+        {
+            "model.bin": "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+            "tokenizer.json": "929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df",
+        },
+    ),
+    "base": (
+        _base,
+        {
+            "model.bin": "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
+            "tokenizer.json": "fb7b63191e9bb045082c79fd742a3106a12c99513ab30df4a0d47fa6cb6fd0ab",
+        },
+    ),
+}

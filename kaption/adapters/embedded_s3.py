@@ -1,11 +1,12 @@
 """An object store of this machine's own: SeaweedFS, for trying out and for tests.
 
-Says how it is started and when it answers; who supervises the process is ``kaption.adapters.processes``. Only the S3 port
-asks for credentials: the others (gRPC, volumes) are on loopback, open to every user of the machine.
+Says how it is started and when it answers; who supervises the process is ``kaption.adapters.processes``. All is on
+loopback. S3 asks for credentials and HTTP to the volumes for a token; gRPC asks for nothing, so every user of the machine may use it.
 """
 
 import asyncio
 import hashlib
+import secrets
 import shutil
 import sys
 import tempfile
@@ -65,7 +66,7 @@ def embedded(data: Path, port: int, access_key: str, secret_key: str) -> StoreCo
             argv.append(f"-{role}.port={others[2 * number + 1]}")
     argv += [
         f"-filer.localSocket={_socket(data)}",
-        "-filer.disableHttp",
+        "-disableHttp",  # of master and filer: nobody would have to say who they are
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-master.telemetry=false",  # it is on by default
@@ -76,6 +77,8 @@ def embedded(data: Path, port: int, access_key: str, secret_key: str) -> StoreCo
     ]
     sockets += [Path("/tmp") / f"seaweedfs-s3-{port}.sock", _socket(data)]  # noqa: S108  # the path is its own
     env = {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
+    # The volumes' HTTP then asks for a token of the master's.
+    env |= {f"WEED_JWT_SIGNING_{name}": secrets.token_hex(32) for name in ("KEY", "READ_KEY")}
     return StoreCommand(tuple(argv), f"http://{LOOPBACK}:{port}", env, tuple(sockets))
 
 

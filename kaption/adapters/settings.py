@@ -132,9 +132,16 @@ class Settings(BaseSettings):
         return f"kaption-{self.group}-{topic}-{partition}"
 
 
-def inherited_environment() -> dict[str, str]:
-    """This process's environment without Kaption's settings, for a child that is not ours and needs no secret."""
-    return {name: value for name, value in os.environ.items() if not name.upper().startswith("KAPTION_")}
+#: What a program of others may need of the environment: where things are, and how it speaks. Tokens of other tools stay here.
+_HARMLESS = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "JAVA_HOME")
+_HARMLESS_PREFIXES = ("LC_", "KAFKA_")
+
+
+def harmless_environment() -> dict[str, str]:
+    """What a child that is not ours gets of this process's environment."""
+    return {
+        name: value for name, value in os.environ.items() if name in _HARMLESS or name.startswith(_HARMLESS_PREFIXES)
+    }
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
@@ -142,7 +149,7 @@ def child_environment(settings: Settings) -> dict[str, str]:
 
     Secrets travel here and never in a command line, which every user of the machine can read.
     """
-    out = inherited_environment()
+    out = {name: value for name, value in os.environ.items() if not name.upper().startswith("KAPTION_")}
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if value is not None:

@@ -14,7 +14,7 @@ from kaption.adapters.aggregate import answers_ready
 from kaption.adapters.embedded_kafka import BrokerCommand, answers, apache, embedded
 from kaption.adapters.ports import LOOPBACK, free_port
 from kaption.adapters.processes import ChildSpec
-from kaption.adapters.settings import Settings, child_environment, inherited_environment
+from kaption.adapters.settings import Settings, child_environment, harmless_environment
 
 BROKER = "kafka"
 STORE = "s3"
@@ -49,7 +49,7 @@ def broker_spec(command: BrokerCommand, settings: Settings) -> ChildSpec:
     return ChildSpec(
         name=BROKER,
         argv=command.argv,
-        env=inherited_environment() | command.env,
+        env=harmless_environment() | command.env,
         log=_log(settings, BROKER),
         ready=ready,
         prepare=command.prepare,
@@ -92,7 +92,7 @@ def store_spec(settings: Settings, port: int) -> tuple[Settings, ChildSpec]:
     async def ready() -> bool:
         return await embedded_s3.answers(settings)
 
-    env = inherited_environment() | command.env
+    env = harmless_environment() | command.env
     return settings, ChildSpec(
         name=STORE,
         argv=command.argv,

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import os
 import shutil
 import signal
 import socket
@@ -95,6 +96,7 @@ def command(
     on 127.0.0.1 only; logs are in DATA/logs.
     """
     hide()
+    os.umask(0o077)  # nobody else reads the audio and transcripts that this and its children write
     settings = load_settings(data=data, stages=stages, workers=workers, model=model, backend=backend)
     settings = settings.model_copy(update={"data": settings.data.resolve()})
     with _workplace(settings.data) as log:

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from kaption.adapters.confinement import hide
+from kaption.adapters.confinement import filters, hide
 from kaption.adapters.health import Health
 from kaption.adapters.logs import configure
 from kaption.adapters.members import remove_dead
@@ -97,6 +97,8 @@ def main() -> int:
     hide()
     settings = Settings()
     configure(settings, name)
+    if not filters():
+        log.warning("system calls can't be filtered here: a decoder that was taken over reaches what its user reaches")
     try:
         return asyncio.run(run(settings, name))
     except (StoreError, KafkaError) as error:

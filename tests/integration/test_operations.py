@@ -97,6 +97,7 @@ async def test_the_doctor_names_each_remedy(
         "model": True,
         "backend": None,
         "clock": None,
+        "sandbox": True,
     }
     assert checks["topics"]["remedy"] == "Run `kaption topics create`."
     assert "KAPTION_S3" in checks["store"]["remedy"]

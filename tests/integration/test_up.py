@@ -52,7 +52,7 @@ async def until_ready(url: str, *, state: bool, seconds: float) -> None:
 
 
 async def test_up_runs_restarts_and_leaves_nothing(tmp_path: Path) -> None:
-    up = await start_up(tmp_path, ("--kafka-port", "0", "--http-port", "0"))
+    up = await start_up(tmp_path, ("--kafka-port", "0", "--http-port", "0"), env={"ANOTHER_TOOLS_TOKEN": "its own"})
     output = up.child.output(100_000)
     assert output.count("for trying out") == 1
     assert (await get(f"{up.http}/health"))[0] == 200
@@ -66,6 +66,13 @@ async def test_up_runs_restarts_and_leaves_nothing(tmp_path: Path) -> None:
 
     children = group_of(up.child.pid)
     assert len(children) == 5
+    others = [pid for pid, args in children.items() if "noida-db" in args or "weed" in args]
+    assert len(others) == 2
+    assert not [pid for pid in others if b"ANOTHER_TOOLS_TOKEN" in Path(f"/proc/{pid}/environ").read_bytes()]
+    written = [path for path in tmp_path.rglob("*") if path.name not in {"encoders", "up.log"}]
+    assert {"kafka", "s3", "live.log"} <= {path.name for path in written}
+    assert not [path for path in written if path.stat().st_mode & 0o077]
+
     agent = next(pid for pid, args in children.items() if args.endswith("kaption_streams live"))
     os.kill(agent, signal.SIGKILL)
     await until_ready(up.http, state=False, seconds=10)

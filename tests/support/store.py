@@ -22,6 +22,10 @@ class EmbeddedStore:
         self.fields = {"s3": self._command.url}
         self.child = Child(self._command.argv, data / "weed.log", self._command.env)
 
+    def port(self, role: str) -> int:
+        """The port where the store's ``role`` would speak HTTP."""
+        return next(int(part.rpartition("=")[2]) for part in self._command.argv if part.startswith(f"-{role}.port="))
+
     async def start(self) -> None:
         """Start and create the buckets. Raises ``TimeoutError``."""
         settings = Settings(s3=self._command.url)

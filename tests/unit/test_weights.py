@@ -31,6 +31,19 @@ def test_base_is_joined_once_however_many_ask(tmp_path: Path) -> None:
     assert (found[0].folder / "model.bin").stat().st_mtime_ns == joined
 
 
+@pytest.mark.parametrize("name", ["model.bin", "tokenizer.json"])
+def test_other_weights_under_a_known_name_are_refused(tmp_path: Path, name: str) -> None:
+    settings = Settings(model="base", data=tmp_path)
+    folder = find_weights(Settings(model="base", data=tmp_path / "first")).folder
+    (tmp_path / "weights").mkdir()
+    folder.rename(tmp_path / "weights/base")
+    with (tmp_path / "weights/base" / name).open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\xa5")
+    with pytest.raises(WeightsError, match="another digest"):
+        find_weights(settings)
+
+
 def test_a_folder_of_models_goes_first(tmp_path: Path) -> None:
     (tmp_path / "house").mkdir()
     (tmp_path / "house" / "model.bin").write_bytes(b"weights")
