@@ -50,7 +50,7 @@ lock: $(UV) ## resolve the dependencies anew
 	@$(UV) $(COMPILE) --group dev --extra streams --extra gpu --extra embedded --extra demo --extra torch -o requirements-torch.lock
 
 $(UV):
-	@python3 -m venv .cache/uv && .cache/uv/bin/pip install --quiet uv 2> .cache/uv.log
+	@python3 -m venv .cache/uv && .cache/uv/bin/pip install --quiet --only-binary :all: uv==0.13.9 2> .cache/uv.log
 
 clean: ## remove the environments and caches
 	@rm -rf .venv .venv-torch .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

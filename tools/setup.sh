@@ -27,7 +27,9 @@ log=.cache/setup.log
 echo "Installing the locked packages into $venv (once; a few minutes) ..." >&2
 # pip warns of much that a user can do nothing about, so it speaks to a log, which is shown when something failed.
 if ! {
-    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --require-hashes -r "$lock" &&
+    # Wheels only: a source distribution runs its author's code here. openai-whisper has no wheel.
+    "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --require-hashes \
+        --only-binary :all: --no-binary openai-whisper -r "$lock" &&
         "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --no-build-isolation --no-deps -e .
 } >"$log" 2>&1; then
     grep -v 'is ignored' "$log" | tail -n 20 >&2
