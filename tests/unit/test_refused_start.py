@@ -93,7 +93,7 @@ def published(kind: Type, body: bytes, content: str = "application/json", **extr
 def through_the_stages(events: Iterable[Origin]) -> list[ConsumerRecord]:
     """What the live agent puts on the audio topic."""
 
-    def no_decoder(body: bytes, what: FrameFormat) -> bytes:
+    def no_decoder(body: bytes, what: FrameFormat, tenant: str) -> bytes:
         raise AssertionError("no frame of these tests is in a container")
 
     tools = Tools(DigitRedactor(), (), no_decoder, frozenset({"NUMBER"}))
