@@ -338,7 +338,7 @@ class Session:
         first = self.next_sample
         self.next_sample += len(pcm)
         if len(self.tracks) == 1 and self.channels > 1:
-            self.tracks[0].feed(pcm.mean(axis=1).astype(np.int16), first, now_ms, self._mark)
+            self.tracks[0].feed_both(pcm, first, now_ms, self._mark)
             return
         for channel, track in enumerate(self.tracks):
             track.feed(pcm[:, channel], first, now_ms, self._mark)

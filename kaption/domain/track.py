@@ -11,6 +11,7 @@ import numpy as np
 
 from kaption.domain.agreement import Agreement
 from kaption.domain.decoding import SAMPLE_RATE, VAD_FRAME, Audio, Decoded, VoiceDetector
+from kaption.domain.mixing import Mixer
 from kaption.domain.resample import BLOCK, Pcm, Resampler, to_source
 from kaption.domain.samples import Samples
 from kaption.domain.segmenter import Cut, Joiner, Segmenter, SegmentRules
@@ -97,6 +98,7 @@ class Track:
         #: No audio has come for a moment: the open segment's end is taken to be its end.
         self.resting = False
         self.range_start = to_source(start, rate)
+        self._mixer: Mixer | None = None
         self._resampler = Resampler(rate, start=start)
         self._segmenter = Segmenter(make_detector, rules, start)
         self._joiner = Joiner(rules)
@@ -181,8 +183,15 @@ class Track:
         """
         self._take(self._resampler.feed(pcm, first), now_ms, mark)
 
+    def feed_both(self, pcm: Pcm, first: int, now_ms: int, mark: Mark) -> None:
+        """The same with samples of both channels, shape (n, 2), which are mixed."""
+        self._mixer = self._mixer or Mixer(self.rate)
+        self.feed(*self._mixer.feed(pcm, first), now_ms, mark)
+
     def finish(self, end: int, now_ms: int, mark: Mark) -> None:
         """The run ends at source sample ``end``: the rest becomes the last segment, silent if nothing was said."""
+        if self._mixer is not None:
+            self.feed(*self._mixer.flush(), now_ms, mark)
         self._take(self._resampler.flush(), now_ms, mark)
         left = self._audio.end - self._segmenter.position
         if left > 0:
@@ -217,6 +226,7 @@ class Track:
         if target <= self.position:
             return
         self.cut_here(now_ms, mark)
+        self._mixer = None  # what it held was silent, too
         self._resampler = Resampler(self.rate, start=target)
         self._audio = Samples(np.float32, target)
         self._skip = 0
@@ -265,7 +275,9 @@ class Track:
     def _checkpoint(self, position: int, mark: Mark) -> Checkpoint:
         sequence, sample = mark(to_source(position, self.rate))
         need = self._resampler.need(position)
-        return Checkpoint(position, self._resampler.held(need, sample), need, sample, sequence)
+        # A replay mixes from ``sample`` on: how the block that it lies in was mixed, only what is kept can tell.
+        kept = sample if self._mixer is None else self._mixer.block_end(sample)
+        return Checkpoint(position, self._resampler.held(need, kept), need, sample, sequence)
 
 
 def seconds(samples: int) -> float:
