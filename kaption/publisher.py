@@ -57,6 +57,12 @@ class RunFields(TypedDict, total=False):
     metadata: dict[str, str]
 
 
+class ObjectFields(RunFields, total=False):
+    """The same for an object. ``track``: which of its sound tracks, counted from 0 (None: the one marked as default that sounds)."""
+
+    track: int | None
+
+
 class StreamWriter:
     """One run of a stream that is being published; ``Publisher.stream`` makes it. ``run`` is its id, a ULID."""
 
@@ -251,7 +257,7 @@ class Publisher:
         size: int | None = None,
         sha256: str | None = None,
         options: RunOptions | None = None,
-        **fields: Unpack[RunFields],
+        **fields: Unpack[ObjectFields],
     ) -> str:
         """Have an object in the tenant's bucket transcribed, as a new run of ``stream``; returns when the brokers have it.
 
@@ -264,7 +270,7 @@ class Publisher:
             size: See ``version``.
             sha256: See ``version``.
             options: Everything that a run may ask for; in place of ``fields``.
-            fields: The common options by name, see ``RunFields``.
+            fields: The common options by name, and ``track``; see ``ObjectFields``.
 
         Returns:
             The run's id.
@@ -274,8 +280,9 @@ class Publisher:
             LookupError: The tenant has no topic for objects.
             ValueError: A field is out of its range.
         """
+        track = fields.pop("track", None)
         body = MediaObject(
-            bucket=bucket, key=key, version=version, etag=etag, size=size, sha256=sha256,
+            bucket=bucket, key=key, version=version, etag=etag, size=size, sha256=sha256, track=track,
             options=_options(options, fields),
         )  # fmt: skip
         run = str(ULID())

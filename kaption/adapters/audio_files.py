@@ -7,16 +7,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
 from typing import Final as Const
+from typing import Self
 
-from kaption_schemas.audio import MAX_CHANNELS, RATES
+from kaption.adapters.containers import MediaError
 
-_DEFAULT_RATE: Const = 48_000
+_SILENCE_SAMPLES: Const = 1 << 16
 #: Files that a folder is searched for.
 SUFFIXES: Const = frozenset(
-    {".aac", ".flac", ".m4a", ".mka", ".mkv", ".mov", ".mp3", ".mp4", ".oga", ".ogg", ".opus", ".wav", ".webm"}
-)
+    {
+        ".aac", ".aif", ".aifc", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v",
+        ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".ogv", ".opus", ".snd", ".spx",
+        ".ts", ".wav", ".webm", ".wma", ".wmv",
+    }
+)  # fmt: skip
 
 
 class AudioFileError(Exception):
@@ -35,67 +39,61 @@ class Format:
 class AudioFile:
     """An open file. A context manager; ``format`` is known once it is entered."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._container: Any = None
-        self._av: Any = None
-        self.format = Format(_DEFAULT_RATE, 1, None)
+    def __init__(self, path: Path, track: int | None = None) -> None:
+        """Of several sound tracks take ``track``, counted from 0; None: the one marked as default, or the first that sounds."""
+        self._path, self._track = path, track
+        self.format = Format(0, 1, None)
 
     def __enter__(self) -> Self:
         """Open it.
 
         Raises:
             AudioFileError: It is no audio, or PyAV is not installed.
+            OSError: It can't be read.
         """
         try:
-            import av  # noqa: PLC0415 - an extra that readers and object publishers do not need
+            from kaption.adapters.sound import Sound  # noqa: PLC0415 - an extra that readers and object publishers do not need
         except ModuleNotFoundError:
             raise AudioFileError("reading audio files needs PyAV: install kaption[streams]") from None
-        self._av = av
+        self._file = self._path.open("rb")
         try:
-            self._container = av.open(str(self._path))
-        except (OSError, ValueError) as error:  # PyAV's errors are both
-            raise AudioFileError(f"{self._path} can't be read as audio: {_why(error)}") from None
-        if not self._container.streams.audio:
-            self._container.close()
-            raise AudioFileError(f"{self._path} holds no audio")
-        stream = self._container.streams.audio[0]
-        rate = stream.rate if stream.rate in RATES else _DEFAULT_RATE
-        length = self._container.duration
-        self.format = Format(
-            rate, min(stream.channels, MAX_CHANNELS), None if length is None else length / av.time_base
-        )
+            self._sound = Sound(self._file, self._track)
+        except MediaError as error:
+            self._file.close()
+            raise AudioFileError(f"{self._path} can't be read as audio: {error}") from None
+        self.format = Format(self._sound.rate, self._sound.channels, self._sound.seconds)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close it."""
-        self._container.close()
+        self._sound.close()
+        self._file.close()
 
     def frames(self, milliseconds: int = 100) -> Iterator[bytes]:
-        """The audio in pieces of ``milliseconds``; the last may be shorter.
+        """The audio in pieces of ``milliseconds``, silence where it has a hole; the last may be shorter.
 
         Raises:
             AudioFileError: The file is damaged.
         """
-        layout = "mono" if self.format.channels == 1 else "stereo"
-        samples = self.format.rate * milliseconds // 1000
-        resampler = self._av.AudioResampler("s16", layout, self.format.rate, samples)
+        width = 2 * self.format.channels
+        size = self.format.rate * milliseconds // 1000 * width
+        held = bytearray()
         try:
-            for frame in self._container.decode(audio=0):
-                for out in resampler.resample(frame):
-                    yield _bytes(out)
-            for out in resampler.resample(None):
-                yield _bytes(out)
-        except (OSError, ValueError) as error:
-            raise AudioFileError(f"{self._path} can't be decoded: {_why(error)}") from None
+            for pcm in self._pcm(width):
+                held += pcm
+                whole = len(held) // size * size
+                for at in range(0, whole, size):
+                    yield bytes(held[at : at + size])
+                del held[:whole]
+        except MediaError as error:
+            raise AudioFileError(f"{self._path} can't be decoded: {error}") from None
+        if held:
+            yield bytes(held)
 
-
-def _bytes(frame: Any) -> bytes:
-    # The plane is padded; samples are what counts.
-    return bytes(frame.planes[0])[: frame.samples * len(frame.layout.channels) * 2]
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or type(error).__name__
+    def _pcm(self, width: int) -> Iterator[bytes]:
+        for piece in self._sound.pieces():
+            for at in range(0, piece.hole, _SILENCE_SAMPLES):
+                yield bytes(width * min(_SILENCE_SAMPLES, piece.hole - at))
+            yield piece.pcm

@@ -13,10 +13,13 @@ from types import TracebackType
 from typing import BinaryIO, Self
 from typing import Final as Const
 
+import numpy as np
+
 from kaption.adapters.children import Child, ChildError, Children
 from kaption.adapters.media_job import FAULTS, Job
 from kaption.adapters.settings import Settings
 from kaption.domain.events import RefusedError
+from kaption.domain.mixing import Mixer
 from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
 
@@ -26,6 +29,7 @@ __all__ = ["ChildError", "Decoding", "MediaDecoder", "MediaFormat"]
 
 _BUFFER_BYTES: Const = 1 << 18
 _STATUS_BYTES: Const = 4096
+_DETAIL_CHARACTERS: Const = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +78,10 @@ class MediaDecoder:
         """The process that forks the children; None where none runs."""
         return self._children.pid
 
-    def decode(self, file: BinaryIO, *, mix: bool, wall_seconds: float | None = None) -> "Decoding":
-        """A decode of ``file``, down to one channel with ``mix``.
+    def decode(
+        self, file: BinaryIO, *, mix: bool, track: int | None = None, wall_seconds: float | None = None
+    ) -> "Decoding":
+        """A decode of ``file``, down to one channel with ``mix``; of the sound track that is meant, or of number ``track``.
 
         It is a real file, and this decode's alone: its position is the child's. Entering raises ``ChildError`` or ``OSError``
         where no child can be started.
@@ -86,6 +92,7 @@ class MediaDecoder:
             cpu_seconds=settings.decode_cpu_seconds,
             audio_seconds=settings.object_max_seconds,
             mix=mix,
+            track=track,
         )
         wall = wall_seconds or 2 * settings.decode_cpu_seconds + _WALL_SLACK
         return Decoding(lambda: self._start(file, job), job, wall)
@@ -109,13 +116,16 @@ class MediaDecoder:
 class Decoding:
     """One file being decoded: a context manager that starts a child and leaves none behind.
 
-    ``format`` is known once entered; ``read`` gives PCM; ``finish`` says whether that was all of it. The child may have been taken
+    ``format`` is known once entered; ``read`` gives PCM; ``finish`` says whether that was all of it. Two channels become one
+    here, where that is asked for: those are numbers for NumPy, which a child does not load. The child may have been taken
     over by its file: what it says that a decoder would not is ``DECODE_LIMIT``, and ends it.
     """
 
     def __init__(self, start: Callable[[], _Sources], job: Job, wall_seconds: float) -> None:
         self._start, self._job, self._wall = start, job, wall_seconds
-        self.format = MediaFormat(0, 0)
+        self.format = self._decoded = MediaFormat(0, 0)
+        self._mixer: Mixer | None = None
+        self._mixed = bytearray()
         self._samples = 0
 
     def __enter__(self) -> Self:
@@ -127,9 +137,11 @@ class Decoding:
         try:
             line = self._line()
             rate, channels = _number(line, "rate"), _number(line, "channels")
-            if rate not in RATES or channels not in range(1, 2 if self._job.mix else MAX_CHANNELS + 1):
+            if rate not in RATES or channels not in range(1, MAX_CHANNELS + 1):
                 raise _unbelieved()
-            self.format = MediaFormat(rate, channels)
+            self.format = self._decoded = MediaFormat(rate, channels)
+            if self._job.mix and channels > 1:
+                self.format, self._mixer = MediaFormat(rate, 1), Mixer(rate)
         except BaseException:
             self.close()
             raise
@@ -142,8 +154,24 @@ class Decoding:
 
     def read(self, samples: int) -> bytes:
         """PCM of exactly ``samples`` samples of all channels, less at the end, empty after it. Raises ``RefusedError``."""
-        pcm = self._sources.pcm.read(samples * self.format.width)
-        count, cut = divmod(len(pcm), self.format.width)
+        if self._mixer is None:
+            return self._read(samples)
+        want = samples * self.format.width
+        while len(self._mixed) < want:
+            first = self._samples
+            pcm = np.frombuffer(self._read(samples), "<i2").reshape(-1, 2)
+            mono, _ = self._mixer.feed(pcm, first) if len(pcm) else self._mixer.flush()
+            self._mixed += mono.astype("<i2").tobytes()
+            if not len(pcm):
+                break
+        piece = bytes(self._mixed[:want])
+        del self._mixed[:want]
+        return piece
+
+    def _read(self, samples: int) -> bytes:
+        """What the child decoded, up to ``samples`` of all its channels."""
+        pcm = self._sources.pcm.read(samples * self._decoded.width)
+        count, cut = divmod(len(pcm), self._decoded.width)
         self._samples += count
         if cut:  # it was ended in the middle of a sample
             raise RefusedError(_why(self._sources.child.end()))
@@ -175,13 +203,18 @@ class Decoding:
         if not isinstance(value, dict):
             raise _unbelieved()
         if "reason" in value:
-            raise RefusedError(_REASONS.get(str(value["reason"]), Reason.DECODE_LIMIT))
+            raise RefusedError(_REASONS.get(str(value["reason"]), Reason.DECODE_LIMIT), _detail(value))
         return value
 
 
 def _number(line: dict[str, object], name: str) -> int:
     value = line.get(name)
     return value if type(value) is int else -1
+
+
+def _detail(line: dict[str, object]) -> str:
+    """What the child says more, as far as it is a line of plain characters."""
+    return "".join(c for c in str(line.get("detail", ""))[:_DETAIL_CHARACTERS] if c.isascii() and c.isprintable())
 
 
 def _unbelieved() -> RefusedError:

@@ -24,12 +24,15 @@ FRAME_SAMPLES: Const = 2 * 48_000 * 2
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One decode and its bounds: address space in MiB, CPU seconds, seconds of audio; down to one channel with ``mix``."""
+    """One decode and its bounds: address space in MiB, CPU seconds, seconds of audio. ``mix``: more than two channels may
+    become two; ``track``: the sound track to take, counted from 0, None for the one that is meant.
+    """
 
     memory_mb: int
     cpu_seconds: int
     audio_seconds: int
     mix: bool
+    track: int | None = None
 
     def write(self) -> bytes:
         """As a message."""

@@ -80,11 +80,12 @@ class Refusal:
 
 
 class RefusedError(Exception):
-    """Raised inside a stage; carries the stable code and never a value of the event."""
+    """Raised inside a stage; carries the stable code and never a value of the event. ``detail`` says more in words."""
 
-    def __init__(self, reason: Reason) -> None:
+    def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(reason.meaning)
         self.reason = reason
+        self.detail = detail
 
 
 def mark_for(event: Event, reason: Reason) -> Event:

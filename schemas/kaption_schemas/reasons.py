@@ -62,6 +62,7 @@ class Reason(StrEnum):
     NO_AUDIO = "no_audio", "The object holds no audio track."
     TRUNCATED = "truncated", "The object ends before its audio does."
     TOO_LONG = "too_long", "The audio is longer than the configured limit."
+    TOO_SPARSE = "too_sparse", "The time stamps span far more than the sound in the object."
     DECODE_LIMIT = "decode_limit", "Decoding needed more memory or time than it may have."
     # Judged by the session, which remembers the run.
     RUN_CLOSED = "run_closed", "The run is closed; start a new one."

@@ -96,7 +96,10 @@ class StreamEnded(Inbound):
 
 
 class MediaObject(Inbound):
-    """``kaption.media.object``: an object in the tenant's bucket to transcribe. ``muted`` are ranges in ms."""
+    """``kaption.media.object``: an object in the tenant's bucket to transcribe. ``muted`` are ranges in ms.
+
+    ``track``: which of its sound tracks, counted from 0; None for the one marked as default, or the first that sounds.
+    """
 
     bucket: Annotated[str, StringConstraints(min_length=3, max_length=63)]
     key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
@@ -106,6 +109,7 @@ class MediaObject(Inbound):
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
     options: RunOptions = RunOptions()
     muted: Annotated[tuple[tuple[int, int], ...], Field(max_length=1000, strict=False)] = ()
+    track: Annotated[int, Field(ge=0, le=1000)] | None = None
 
 
 class DataRef(Outbound):

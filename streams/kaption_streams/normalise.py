@@ -48,7 +48,7 @@ class Normaliser:
         with tempfile.TemporaryFile(dir=scratch) as file:
             self.store.fetch(run.media, _Watched(file, self._check))
             mix = run.media.options.channels == "mix"
-            with self.decoder.decode(cast("BinaryIO", file), mix=mix) as decoding:
+            with self.decoder.decode(cast("BinaryIO", file), mix=mix, track=run.media.track) as decoding:
                 key = normalised_key(RunKey(run.tenant, run.stream, run.run))
                 audio = _Muted(decoding, run.media.muted, self._check)
                 self.store.put(self.settings.work_bucket, key, audio)

@@ -1,7 +1,10 @@
 """Media files made while the tests run, by PyAV."""
 
 import io
-from typing import cast
+import struct
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -46,4 +49,61 @@ def video(*, sound: bool) -> bytes:
             frame.sample_rate, frame.pts = 16_000, 0
             file.mux(audio.encode(frame))
             file.mux(audio.encode(None))
+    return out.getvalue()
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    """A RIFF chunk."""
+    return kind + struct.pack("<I", len(body)) + body + bytes(len(body) & 1)
+
+
+def riff(
+    body: bytes, rate: int = 16_000, *, size: int | None = None, before: bytes = b"", after: bytes = b"", form: bytes = b"RIFF",
+    tag: int = 1, width: int = 2, channels: int = 1,
+) -> bytes:  # fmt: skip
+    """A WAV written by hand: ``size`` is what the header says of ``body``; ``before`` and ``after`` are chunks around it."""
+    said = len(body) if size is None else size
+    what = chunk(
+        b"fmt ", struct.pack("<HHIIHH", tag, channels, rate, rate * width * channels, width * channels, 8 * width)
+    )
+    inner = b"WAVE" + what + before + b"data" + struct.pack("<I", said & 0xFFFFFFFF) + body + after
+    return form + struct.pack("<I", min(len(inner), 0xFFFFFFFF)) + inner
+
+
+def tag(size: int) -> bytes:
+    """An ID3v2 tag of ``size`` bytes and ten, with bytes in it that look like sound."""
+    sizes = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+    return b"ID3\x04\0\0" + sizes + (b"\xff\xfb\x90\x64fLaC" * (size // 8 + 1))[:size]
+
+
+def film(
+    container: str, tracks: Sequence[npt.NDArray[np.int16]], codec: str = "aac", *,
+    picture: str | None = None, late: int = 0, default: int | None = None,
+) -> bytes:  # fmt: skip
+    """Sound tracks of 48 kHz side by side, which begin ``late`` s after a ``picture`` (a codec); ``default`` is marked so."""
+    out = io.BytesIO()
+    with av.open(out, "w", format=container) as file:
+        packets: list[Any] = []
+        moving = cast("av.VideoStream", file.add_stream(picture, rate=10)) if picture else None
+        if moving is not None:
+            moving.width, moving.height, moving.pix_fmt = 64, 64, "yuv420p"
+        sounds = [cast("av.AudioStream", file.add_stream(codec, rate=48_000, layout="mono")) for _ in tracks]
+        for number, sound in enumerate(sounds):
+            if default is not None:
+                sound.disposition = av.stream.Disposition.default if number == default else av.stream.Disposition(0)
+        if moving is not None:
+            for number in range(10 * (late + 1)):
+                image = av.VideoFrame.from_ndarray(np.full((64, 64, 3), number % 200, np.uint8), format="rgb24")
+                image.pts, image.time_base = number, Fraction(1, 10)
+                packets += moving.encode(image)
+            packets += moving.encode(None)
+        for sound, pcm in zip(sounds, tracks, strict=True):
+            for at in range(0, len(pcm), 48_000):
+                piece = np.ascontiguousarray(pcm[at : at + 48_000]).reshape(1, -1)
+                frame = av.AudioFrame.from_ndarray(piece, format="s16", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = 48_000, at + late * 48_000, Fraction(1, 48_000)
+                packets += sound.encode(frame)
+            packets += sound.encode(None)
+        for packet in sorted(packets, key=lambda packet: float((packet.dts or 0) * packet.time_base)):
+            file.mux(packet)
     return out.getvalue()
