@@ -10,17 +10,19 @@ from types import TracebackType
 from typing import Final as Const
 from typing import Self
 
-from kaption.adapters.containers import MediaError
+from kaption.adapters.containers import MediaError, find
+from kaption.adapters.pieces import Piece
+from kaption_schemas.reasons import Reason
 
-_SILENCE_SAMPLES: Const = 1 << 16
 #: Files that a folder is searched for.
 SUFFIXES: Const = frozenset(
     {
-        ".aac", ".aif", ".aifc", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v",
-        ".mka", ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".ogv", ".opus", ".snd", ".spx",
-        ".ts", ".wav", ".webm", ".wma", ".wmv",
+        ".aac", ".aif", ".aifc", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v", ".mka",
+        ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".opus", ".spx", ".ts", ".wav", ".webm",
+        ".wma", ".wmv",
     }
 )  # fmt: skip
+__all__ = ["SUFFIXES", "AudioFile", "AudioFileError", "Format", "Piece", "is_media"]
 
 
 class AudioFileError(Exception):
@@ -34,6 +36,12 @@ class Format:
     rate: int
     channels: int
     seconds: float | None
+
+
+def is_media(path: Path) -> bool:
+    """Whether the file's first bytes are those of a container that is read. Raises ``OSError``."""
+    with path.open("rb") as file:
+        return find(file, path.stat().st_size) is not None
 
 
 class AudioFile:
@@ -60,7 +68,12 @@ class AudioFile:
             self._sound = Sound(self._file, self._track)
         except MediaError as error:
             self._file.close()
-            raise AudioFileError(f"{self._path} can't be read as audio: {error}") from None
+            why = (
+                "is no audio or video of a container that is read here"
+                if error.reason is Reason.NOT_MEDIA
+                else "can't be read"
+            )
+            raise AudioFileError(f"{self._path} {why}: {error.detail}") from None
         self.format = Format(self._sound.rate, self._sound.channels, self._sound.seconds)
         return self
 
@@ -72,28 +85,38 @@ class AudioFile:
         self._file.close()
 
     def frames(self, milliseconds: int = 100) -> Iterator[bytes]:
-        """The audio in pieces of ``milliseconds``, silence where it has a hole; the last may be shorter.
+        """The audio in pieces of ``milliseconds`` without the holes; the last, and those before a hole, may be shorter.
 
         Raises:
-            AudioFileError: The file is damaged.
+            AudioFileError: The file can't be decoded, or is not whole.
         """
-        width = 2 * self.format.channels
-        size = self.format.rate * milliseconds // 1000 * width
-        held = bytearray()
-        try:
-            for pcm in self._pcm(width):
-                held += pcm
-                whole = len(held) // size * size
-                for at in range(0, whole, size):
-                    yield bytes(held[at : at + size])
-                del held[:whole]
-        except MediaError as error:
-            raise AudioFileError(f"{self._path} can't be decoded: {error}") from None
-        if held:
-            yield bytes(held)
+        return (piece.pcm for piece in self.pieces(milliseconds) if piece.pcm)
 
-    def _pcm(self, width: int) -> Iterator[bytes]:
-        for piece in self._sound.pieces():
-            for at in range(0, piece.hole, _SILENCE_SAMPLES):
-                yield bytes(width * min(_SILENCE_SAMPLES, piece.hole - at))
-            yield piece.pcm
+    def pieces(self, milliseconds: int = 100) -> Iterator[Piece]:
+        """The audio in pieces of ``milliseconds``, and where some is missing: a packet that is broken, or was never there.
+
+        Raises:
+            AudioFileError: The file can't be decoded, or is not whole.
+        """
+        size = self.format.rate * milliseconds // 1000 * 2 * self.format.channels
+        held, fault = bytearray(), None
+        pieces = self._sound.pieces()
+        while True:
+            try:
+                piece = next(pieces, None)
+            except MediaError as error:
+                piece, fault = None, error
+            if (piece is None or piece.hole) and held:
+                yield Piece(0, bytes(held))
+                held.clear()
+            if piece is None:
+                break
+            if piece.hole:
+                yield Piece(piece.hole, b"")
+            held += piece.pcm
+            whole = len(held) // size * size
+            for at in range(0, whole, size):
+                yield Piece(0, bytes(held[at : at + size]))
+            del held[:whole]
+        if fault is not None:
+            raise AudioFileError(f"{self._path} can't be decoded: {fault}")

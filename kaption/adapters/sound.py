@@ -17,6 +17,7 @@ import av
 from kaption.adapters.container_parts import Part, parts
 from kaption.adapters.containers import MAX_RATE, MIN_RATE, MediaError, find
 from kaption.adapters.mpeg_audio import counted
+from kaption.adapters.pieces import Piece
 from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
 
@@ -56,14 +57,6 @@ _MOST_TRACKS: Const = 32
 _FIRST_PACKETS: Const = 2000
 #: A file without a sample and larger than a header is not empty, but can't be read.
 _HEADER_BYTES: Const = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """Some PCM s16le, interleaved, and the samples that are missing before it."""
-
-    hole: int
-    pcm: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,12 @@ class Mixer:
         return -(-sample // self._block) * self._block
 
     def feed(self, pcm: Pcm, first: int) -> tuple[Pcm, int]:
-        """Take samples of shape (n, 2) that follow on what is held; return the mono samples of whole blocks, and the first one's position."""
-        if not len(self._held):
-            self._first = first
+        """Take samples of shape (n, 2) from ``first`` on; return the mono samples of whole blocks, and the first one's position.
+
+        What is held is let go where they do not follow on it: a run leaps over long silence.
+        """
+        if first != self._first + len(self._held):
+            self._first, self._held = first, self._held[:0]
         at, self._held = self._first, np.concatenate([self._held, pcm])
         whole = (at + len(self._held)) // self._block * self._block - at
         if whole <= 0:

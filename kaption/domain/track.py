@@ -174,7 +174,7 @@ class Track:
 
     def preload(self, tail: Pcm, first: int) -> None:
         """Give a new track the source samples that its snapshot kept."""
-        self._resampler.feed(tail, first)
+        self._keep(self._resampler.feed(tail, first))
 
     def feed(self, pcm: Pcm, first: int, now_ms: int, mark: Mark) -> None:
         """Take source samples from position ``first`` on.
@@ -236,11 +236,13 @@ class Track:
         """A copy of the audio of a 16 kHz range of the open segment, shape (n,)."""
         return self._audio.slice(start, end).copy()
 
+    def _keep(self, audio: Audio) -> None:
+        dropped = min(self._skip, len(audio))
+        self._skip -= dropped
+        self._audio.append(audio[dropped:])
+
     def _take(self, audio: Audio, now_ms: int, mark: Mark) -> None:
-        if self._skip:
-            dropped = min(self._skip, len(audio))
-            audio, self._skip = audio[dropped:], self._skip - dropped
-        self._audio.append(audio)
+        self._keep(audio)
         while (frames := (self._audio.end - self._segmenter.position) // VAD_FRAME) > 0:
             at = self._segmenter.position
             cut = self._segmenter.feed(self._audio.slice(at, at + frames * VAD_FRAME))

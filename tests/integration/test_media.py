@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 import re
 import signal
 import struct
@@ -25,17 +26,19 @@ from kaption.adapters.settings import Settings
 from kaption.adapters.sound import nearest_rate
 from kaption.domain.events import RefusedError
 from kaption_schemas.reasons import Reason
-from tests.support.media import encode, tone, video
+from tests.support.media import chunk, encode, film, riff, tone, video
 
 Decoded = tuple[MediaFormat, npt.NDArray[np.int16]]
 
 
-def decode(body: bytes, *, mix: bool = True, wall: float | None = None, **fields: Any) -> Decoded:
+def decode(
+    body: bytes, *, mix: bool = True, track: int | None = None, wall: float | None = None, **fields: Any
+) -> Decoded:
     with tempfile.TemporaryFile() as file:
         file.write(body)
         with (
             closing(MediaDecoder(Settings(**fields))) as decoder,
-            decoder.decode(file, mix=mix, wall_seconds=wall) as decoding,
+            decoder.decode(file, mix=mix, track=track, wall_seconds=wall) as decoding,
         ):
             pcm = bytearray()
             while block := decoding.read(50_000):
@@ -381,3 +384,81 @@ def _state(pid: str) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return "Z"
+
+
+def test_polarity_that_is_swapped_loses_nothing() -> None:
+    sound = tone(5, 44_100)
+    swapped, alike = (encode(np.hstack([sound, sign * sound]), 44_100) for sign in (-1, 1))
+    for body in (swapped, alike):
+        form, pcm = decode(body)
+        assert form == MediaFormat(44_100, 1)
+        assert np.array_equal(pcm, sound)
+    assert decode(swapped, mix=False)[0].channels == 2
+
+
+def test_a_refusal_says_more_than_its_reason() -> None:
+    with pytest.raises(RefusedError) as caught:
+        decode(encode(tone(4), 16_000)[:64_000])
+    assert (caught.value.reason, caught.value.detail) == (Reason.TRUNCATED, "wav: 63922 bytes of 128000")
+    with pytest.raises(RefusedError) as caught:
+        decode(encode(tone(1, channels=6), 16_000), mix=False)
+    assert caught.value.detail == "wav: 6 channels to split"
+
+
+def test_a_track_is_taken_by_its_number() -> None:
+    low, high = tone(2, 48_000, hertz=300), tone(2, 48_000, hertz=900)
+    heard = decode(film("mp4", [low, high]), track=1)[1]
+    assert 880 < np.argmax(np.abs(np.fft.rfft(heard[:48_000, 0]))) < 920
+
+
+def test_tags_in_any_encoding_refuse_no_file() -> None:
+    title = chunk(b"LIST", b"INFO" + chunk(b"INAM", "Müller ⌘".encode("cp1252", "replace") + b"\xff\xfe\0"))
+    assert len(decode(riff(tone(1).tobytes(), before=title))[1]) == 16_000
+
+
+SEEDS = [
+    (encode(tone(0.5), 16_000), 50), (encode(tone(1, 16_000), 16_000, "flac", "flac"), 50), (encode(tone(1, 48_000), 48_000, "ogg", "libopus"), 50),
+    (encode(tone(1, 48_000), 48_000, "mp4", "aac"), 50), (encode(tone(1, 48_000), 48_000, "webm", "libopus"), 50),
+    (encode(tone(1, 16_000), 16_000, "mp3", "libmp3lame"), 30), (encode(tone(1), 16_000, "caf", "pcm_s16be"), 30),
+    (encode(tone(1, 48_000), 48_000, "mpegts", "aac"), 30), (film("matroska", [tone(1, 48_000)] * 2, picture="mpeg4"), 30),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "tries"), SEEDS, ids=lambda value: sniffed(value) if isinstance(value, bytes) else "")
+def test_a_damaged_file_is_decoded_or_refused_with_a_reason_that_is_its_own(
+    body: bytes, tries: int, decoder: MediaDecoder
+) -> None:
+    dice, refusals = random.Random(0), list[RefusedError]()
+    for _ in range(tries):
+        with opened(mutated(body, dice)) as file:
+            try:
+                with decoder.decode(file, mix=True) as decoding:
+                    rest(decoding)
+            except RefusedError as error:
+                refusals.append(error)
+    # No limit is reached: a child that fell over its input says so.
+    assert [error.detail for error in refusals if error.reason is Reason.DECODE_LIMIT or not error.detail] == []
+
+
+def sniffed(body: bytes) -> str:
+    found = find(io.BytesIO(body), len(body))
+    return "none" if found is None else found.kind
+
+
+def mutated(body: bytes, dice: random.Random) -> bytes:
+    """``body`` with some bytes set, cut out, or repeated, most of them in its first 700."""
+    out = bytearray(body)
+    for _ in range(dice.choice([1, 1, 2, 4, 16])):
+        at = dice.randrange(len(out) if dice.random() < 0.4 else min(len(out), 700))
+        change = dice.random()
+        if change < 0.4:
+            out[at] = dice.choice([0, 1, 0x7F, 0x80, 0xFF])
+        elif change < 0.7:
+            out[at] ^= 1 << dice.randrange(8)
+        elif change < 0.8:
+            out[at : at + 4] = dice.choice([b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0"])
+        elif change < 0.9:
+            del out[at : at + dice.randrange(1, 40)]
+        else:
+            out[at:at] = out[dice.randrange(len(out)) :][: dice.randrange(1, 200)]
+    return bytes(out)

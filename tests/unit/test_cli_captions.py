@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from kaption import demo
-from kaption.adapters.audio_files import AudioFile, AudioFileError
+from kaption.adapters.audio_files import AudioFile, AudioFileError, is_media
 from kaption.cli.follow import Ends
 from kaption.cli.follow import command as follow
 from kaption.cli.publish import command as publish
@@ -150,3 +150,20 @@ def test_a_score_counts_errors_and_latencies() -> None:
     assert (score.completed, score.wer()) == (True, 0.0)
     assert demo.percentiles([]) == (0.0, 0.0)
     assert demo.percentiles([1.0] * 9 + [2.0]) == pytest.approx((1.0, 1.55))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ffconcat version 1.0\nfile secret.wav\n",
+        "#EXTM3U\n#EXTINF:10,\nsecret.wav\n",
+        "v=0\nc=IN IP4 127.0.0.1\nm=audio 5004 RTP/AVP 0\n",
+    ],
+)
+def test_a_playlist_opens_no_other_file(tmp_path: Path, text: str) -> None:
+    wav(tmp_path / "secret.wav", 16000, 1)
+    path = tmp_path / "song.mp3"
+    path.write_text(text)
+    assert not is_media(path)
+    with pytest.raises(AudioFileError, match="no audio or video of a container that is read here"):
+        AudioFile(path).__enter__()
