@@ -18,6 +18,8 @@ _HEAD_BYTES: Const = 4096
 _SEARCH_BYTES: Const = 256 << 10
 #: Tags before the sound, and zeros, which some recorders leave there, are passed over up to this.
 _MOST_TAGS: Const = 16
+#: More bytes than any object has; file systems have bounds of their own, past which a seek fails.
+_FURTHEST: Const = 1 << 42
 _MOST_ZEROS: Const = 1 << 20
 _PACKETS: Const = (188, 192)
 _PACKETS_ALIKE: Const = 5
@@ -69,7 +71,9 @@ def find(file: BinaryIO, size: int) -> Found | None:
 
 
 def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
-    """Up to ``length`` bytes at ``offset``."""
+    """Up to ``length`` bytes at ``offset``, which may be any that a header claims."""
+    if offset > _FURTHEST:
+        return b""
     file.seek(offset)
     return file.read(length)
 

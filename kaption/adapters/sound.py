@@ -113,8 +113,7 @@ class Sound:
             raise MediaError(Reason.NOT_MEDIA, "its first bytes are those of no container that is read here")
         self.kind = found.kind
         self.samples = 0
-        self._parts = parts(file, found, self._size)
-        self._source = _Source(file, self._parts[0])
+        self._source = _Source(file, Part(0, self._size))
         self._container: Any = None
         self._resampler: av.AudioResampler | None = None
         self._format: tuple[str, str, int] | None = None
@@ -123,7 +122,8 @@ class Sound:
         self._holes = _HOLES_SECONDS + self._size / _BYTES_A_HOLE_SECOND
         self.rate = self.channels = self.source_channels = 0
         self.seconds: float | None = None
-        self._place = self._guarded(self._first)
+        self._parts: list[Part] = self._guarded(lambda: parts(file, found, self._size))
+        self._place: _Place = self._guarded(self._first)
 
     def close(self) -> None:
         """Let go of what the libraries hold; the file stays open."""

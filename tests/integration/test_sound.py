@@ -300,3 +300,14 @@ def test_an_unreadable_file_says_where() -> None:
         error = refusal(body)
         assert error.reason is Reason.NOT_MEDIA
         assert said in error.detail
+
+
+def test_sizes_past_any_file_are_no_fault_of_a_library() -> None:
+    webm = encode(tone(1, 48_000), 48_000, "webm", "libopus")
+    huge = b"\x01\x7f" + b"\xff" * 6
+    assert refusal(webm[:4] + b"\x01" + b"\xfe" * 7 + webm[5:]).reason is Reason.NOT_MEDIA
+    assert refusal(webm[:4] + huge + webm[5:]).reason is Reason.NOT_MEDIA
+    mov = encode(TONE, 16_000, "mov", "pcm_s16le")
+    assert refusal(b"\0\0\0\x01free" + b"\xff" * 8 + mov).reason is Reason.TRUNCATED
+    caf = encode(TONE, 16_000, "caf", "pcm_s16be")
+    assert refusal(caf[:8] + b"free\x7f" + b"\xff" * 7 + caf[8:]).reason is Reason.TRUNCATED
