@@ -87,26 +87,27 @@ def _marks(file: BinaryIO, mark: bytes, start: int, size: int) -> Iterator[int]:
 
 def _wav(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
     begin: int | None = start
+    budget = iter(range(_MOST_CHUNKS))  # of the whole file
     while begin is not None:
-        sound, claimed = _sound(file, begin, size)
+        sound, claimed = _sound(file, begin, size, budget)
         there = size - sound
         if claimed > there or claimed == 0 < there:
             if not _is_unknown(claimed) and _lacks(claimed, there):
                 raise _cut("wav", claimed, there)
-            followed, after = _behind(file, sound, size) if claimed == 0 else (False, None)
+            followed, after = _behind(file, sound, size, budget) if claimed == 0 else (False, None)
             if not followed:
                 after = _next_wav(file, sound, size)
             yield Part(begin, sound if followed else after or size, to_end=True)
         else:
-            followed, after = _behind(file, sound + claimed, size)
+            followed, after = _behind(file, sound + claimed, size, budget)
             yield Part(begin, after or size, to_end=not followed and there - claimed > _JUNK_BYTES)
         begin = after
 
 
-def _sound(file: BinaryIO, begin: int, size: int) -> tuple[int, int]:
+def _sound(file: BinaryIO, begin: int, size: int, budget: Iterator[int]) -> tuple[int, int]:
     """Where a WAV's samples begin, and how many bytes its header says that they have."""
     at, wide = begin + 12, 0
-    for _ in range(_MOST_CHUNKS):
+    for _ in budget:
         head = read_at(file, at, 24)
         if at + 8 > size:
             raise MediaError(Reason.TRUNCATED, f"wav: no samples in {size} bytes")
@@ -123,18 +124,18 @@ def _sound(file: BinaryIO, begin: int, size: int) -> tuple[int, int]:
     raise MediaError(Reason.DECODE_LIMIT, f"wav: over {_MOST_CHUNKS} chunks before the sound")
 
 
-def _behind(file: BinaryIO, end: int, size: int) -> tuple[bool, int | None]:
+def _behind(file: BinaryIO, end: int, size: int, budget: Iterator[int]) -> tuple[bool, int | None]:
     """Whether samples do end at ``end``, since chunks follow, or nothing; and where the next WAV begins, if one does."""
     for at in (end + (end & 1), end):  # some writers do not pad
-        chunks, after = _chunks(file, at, size)
+        chunks, after = _chunks(file, at, size, budget)
         if chunks:
             return True, after
     return False, None
 
 
-def _chunks(file: BinaryIO, at: int, size: int) -> tuple[int, int | None]:
+def _chunks(file: BinaryIO, at: int, size: int, budget: Iterator[int]) -> tuple[int, int | None]:
     """How many chunks follow one another from ``at`` on, the file's end counted as one, and the WAV behind them, if any."""
-    for count in range(_MOST_CHUNKS):
+    for count, _ in enumerate(budget):
         if at >= size:
             return count + 1, None
         head = read_at(file, at, 12)

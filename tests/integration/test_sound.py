@@ -273,6 +273,7 @@ def test_a_structure_is_walked_in_bounded_time() -> None:
     for body, said in (
         (riff(WAV, before=chunk(b"junk", b"") * 2_000_000), "over 10000 chunks before"),
         (riff(WAV, after=chunk(b"junk", b"") * 2_000_000), "over 10000 chunks behind"),
+        (riff(WAV, after=chunk(b"junk", b"") * 6000) * 40, "over 10000 chunks behind"),
         (caf[:at] + (b"free" + bytes(8)) * 1_000_000 + caf[at:], "over 10000 chunks"),
         (mov + b"\0\0\0\x08free" * 2_000_000, "over 100000 boxes"),
         (mov[:20] + struct.pack(">I4s", 8 + 8 * 500_000, b"moov") + b"\0\0\0\x08trak" * 500_000, "over 100000 boxes"),
