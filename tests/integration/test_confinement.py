@@ -150,7 +150,7 @@ GOOD = '{"rate": 8000, "channels": 1}'
     [
         ('{"rate": 1, "channels": 1}', 2, '{"samples": 1}', 0),
         ('{"rate": 4000000000, "channels": 1}', 2, '{"samples": 1}', 0),
-        ('{"rate": 8000, "channels": 2}', 4, '{"samples": 1}', 0),  # one was asked for
+        ('{"rate": 8000, "channels": 3}', 6, '{"samples": 1}', 0),  # two at most are mixed
         ('{"rate": 8000, "channels": 0}', 2, '{"samples": 1}', 0),
         ('{"rate": "8000", "channels": true}', 2, '{"samples": 1}', 0),
         ('{"channels": 1}', 2, '{"samples": 1}', 0),
