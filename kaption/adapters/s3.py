@@ -1,11 +1,14 @@
 """The object store, by the ``minio`` client: the few calls that Kaption needs, bounded in time and connections.
 
 Calls block and may be made from several threads; async callers use ``asyncio.to_thread``. What another try can't mend is
-a ``RefusedError`` with its reason; everything else is ``StoreError``, and worth another try.
+a ``RefusedError`` with its reason; what the store does wrong is ``StoreError``, and worth another try; what this machine does
+wrong while it reads or writes the other end of a transfer is ``LocalError``.
 """
 
 import contextlib
 import hashlib
+import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +21,9 @@ import certifi
 import urllib3
 from minio import Minio
 from minio.commonconfig import ENABLED, Filter
-from minio.error import MinioException, S3Error
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, MaxRetryError
 
 from kaption.adapters.settings import Settings
 from kaption.domain.events import RefusedError
@@ -29,6 +32,8 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, MediaObject
 
 NORMALISED: Const = "normalised/"
+#: What ``probe`` writes; it goes like an orphan.
+_PROBE: Const = f"{NORMALISED}probe"
 _PIECE: Const = 1 << 20
 #: Bytes of one part of an upload whose length is not known; S3 allows 10,000 parts, so 160 GB.
 _PART: Const = 16 << 20
@@ -45,6 +50,14 @@ class StoreError(Exception):
 
 class StoreRefusedError(StoreError):
     """The store refuses the credentials, or does not let them do what the service must."""
+
+
+class LocalError(Exception):
+    """This machine's end of a transfer failed, a full disk for one. ``number`` is the ``errno``."""
+
+    def __init__(self, error: OSError) -> None:
+        self.number = error.errno or 0
+        super().__init__(os.strerror(self.number) if self.number else type(error).__name__)
 
 
 class Writer(Protocol):
@@ -81,9 +94,16 @@ class ObjectStore:
     def __init__(self, settings: Settings) -> None:
         url = urlsplit(settings.s3)
         self._settings = settings
-        retries = urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504])
+        # The last answer is wanted, not an error that keeps it back: it says what the store said.
+        retries = urllib3.Retry(
+            total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504], raise_on_status=False
+        )
         self._pool = urllib3.PoolManager(
-            timeout=_TIMEOUT, maxsize=_CONNECTIONS, retries=retries, cert_reqs="CERT_REQUIRED", ca_certs=certifi.where()
+            timeout=_TIMEOUT,
+            maxsize=_CONNECTIONS,
+            retries=retries,
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=str(settings.s3_ca_file or certifi.where()),
         )
         self._client = Minio(
             url.netloc,
@@ -99,27 +119,33 @@ class ObjectStore:
         self._pool.clear()
 
     def stat(self, media: MediaObject) -> Stat:
-        """The object that ``media`` names, checked against its size and ETag.
+        """The object that ``media`` names, checked against its size, version and ETag.
 
         Raises:
             RefusedError: It is missing, encrypted with another's key, or not as named.
             StoreError: The store can't say.
         """
-        with self._refusals(media):
+        with self._heads(), self._refusals(media):
             found = self._client.stat_object(media.bucket, media.key, version_id=media.version)
         stat = Stat(found.size or 0, str(found.etag or "").strip('"'), found.version_id or None)
-        if media.size not in (None, stat.size) or (media.etag or stat.etag).strip('"') != stat.etag:
+        # "null" is the version of what a bucket held before it had versions.
+        named = media.version if media.version != "null" else stat.version
+        same = named in (None, stat.version) and media.size in (None, stat.size)
+        if not same or (media.etag or stat.etag).strip('"') != stat.etag:
             raise RefusedError(Reason.OBJECT_CHANGED)
         return stat
 
-    def fetch(self, media: MediaObject, into: Writer) -> Stat:
+    def fetch(self, media: MediaObject, into: Writer, stat: Stat | None = None) -> Stat:
         """Copy the object into ``into``, pinned to one version by version and ETag, and checked against its SHA-256.
+
+        ``stat`` is what ``stat`` said of it just now, where the caller has asked.
 
         Raises:
             RefusedError: As ``stat``; it is too large; it changed meanwhile.
             StoreError: The store is away, or the transfer broke off.
+            LocalError: ``into`` can't be written to.
         """
-        stat = self.stat(media)
+        stat = stat or self.stat(media)
         if stat.size > self._settings.object_max_bytes:
             raise RefusedError(Reason.OBJECT_TOO_LARGE)
         headers: dict[str, Any] = {"If-Match": f'"{stat.etag}"'}
@@ -135,7 +161,8 @@ class ObjectStore:
                     if size > stat.size:
                         raise RefusedError(Reason.OBJECT_CHANGED)
                     digest.update(piece)
-                    into.write(piece)
+                    with _local():
+                        into.write(piece)
             finally:
                 response.close()
                 response.release_conn()
@@ -164,9 +191,13 @@ class ObjectStore:
         return body
 
     def put(self, bucket: str, key: str, reader: Reader) -> None:
-        """Store what ``reader`` gives, of any length; the object appears whole or not at all. Raises ``StoreError``."""
+        """Store what ``reader`` gives, of any length; the object appears whole or not at all.
+
+        Raises ``StoreError``, and ``LocalError`` where ``reader`` can't be read.
+        """
+        source = cast("BinaryIO", _Source(reader))
         with self._failures():
-            self._client.put_object(bucket, key, cast("BinaryIO", reader), -1, part_size=_PART, num_parallel_uploads=1)
+            self._client.put_object(bucket, key, source, -1, part_size=_PART, num_parallel_uploads=1)
 
     def delete(self, bucket: str, key: str) -> None:
         """Delete an object; one that is gone is fine. Raises ``StoreError``."""
@@ -179,7 +210,7 @@ class ObjectStore:
 
     def has_bucket(self, bucket: str) -> bool:
         """Whether ``bucket`` is there. Raises ``StoreError``."""
-        with self._failures():
+        with self._heads():
             return bool(self._client.bucket_exists(bucket))
 
     def ensure_bucket(self, bucket: str) -> None:
@@ -201,9 +232,23 @@ class ObjectStore:
         with self._failures(), _but("NotImplemented", "AccessDenied", "MethodNotAllowed"):
             self._client.set_bucket_lifecycle(bucket, LifecycleConfig([rule]))
 
+    def probe(self) -> datetime:
+        """Write a small object to the work bucket, as every file needs; the store's clock then. Raises ``StoreError``.
+
+        Where this works, the store is not away, whatever it answers for one object.
+        """
+        bucket = self._settings.work_bucket
+        with self._heads():
+            self._client.put_object(bucket, _PROBE, io.BytesIO(b"kaption"), len(b"kaption"))
+            written = self._client.stat_object(bucket, _PROBE).last_modified
+        if written is None:
+            raise StoreError(f"the object store at {self._settings.s3} does not say when an object was written")
+        return written
+
     def sweep(self, now: datetime) -> int:
         """Delete normalised audio older than the expiry at ``now`` (aware); returns how many. Raises ``StoreError``.
 
+        ``now`` is the store's clock (``probe``): by one that is ahead of it, audio in use would be old.
         SeaweedFS takes a lifecycle rule and, on one node without its maintenance worker, does not apply it.
         """
         bucket, before = self._settings.work_bucket, now - timedelta(days=self._settings.work_expiry_days)
@@ -217,14 +262,31 @@ class ObjectStore:
 
     @contextmanager
     def _failures(self) -> Iterator[None]:
+        store = f"the object store at {self._settings.s3}"
         try:
             yield
         except S3Error as error:
             refused = error.code in _CREDENTIALS or getattr(error.response, "status", 0) in (401, 403)
             kind = StoreRefusedError if refused else StoreError
-            raise kind(f"the object store at {self._settings.s3} answered {error.code}") from error
-        except (MinioException, HTTPError, OSError) as error:
-            raise StoreError(f"no object store answers at {self._settings.s3} ({type(error).__name__})") from error
+            raise kind(f"{store} answered {error.code}") from error
+        except ServerError as error:
+            raise StoreError(f"{store} answered {error.status_code}") from error
+        except InvalidResponseError as error:
+            raise StoreError(f"{store} answered {error._code} without saying why") from error
+        except MinioException as error:
+            raise StoreError(f"{store} answered what is no S3 ({type(error).__name__})") from error
+        except (HTTPError, OSError) as error:
+            why = error.reason if isinstance(error, MaxRetryError) else error
+            raise StoreError(f"no object store answers at {self._settings.s3} ({type(why).__name__})") from error
+
+    @contextmanager
+    def _heads(self) -> Iterator[None]:
+        """For HEAD: minio trips over an answer of 409, and over a date that is none."""
+        with self._failures():
+            try:
+                yield
+            except ValueError as error:
+                raise StoreError(f"the object store at {self._settings.s3} answered what is no S3 to HEAD") from error
 
     @contextmanager
     def _refusals(self, media: MediaObject) -> Iterator[None]:
@@ -267,6 +329,26 @@ class ObjectStore:
         with contextlib.suppress(S3Error):
             return bool(self._client.bucket_exists(bucket))
         return False
+
+
+@contextmanager
+def _local() -> Iterator[None]:
+    """Tell a fault of this machine from one of the store, whose connection raises ``OSError`` too."""
+    try:
+        yield
+    except OSError as error:
+        raise LocalError(error) from error
+
+
+class _Source:
+    """What an upload is read from, whose failures are this machine's."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def read(self, size: int = -1, /) -> bytes:
+        with _local():
+            return self._reader.read(size)
 
 
 @contextmanager

@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     s3_access_key: str = Field("kaption", description="Access key.")
     s3_secret_key: SecretStr = Field(SecretStr("kaption-local"), description="Secret key.")
     s3_region: str = Field("us-east-1", description="Region that requests are signed for.")
+    s3_ca_file: Path | None = Field(
+        None, description="CA certificate that signs the store's certificate; unset: those that certifi ships."
+    )
     media_bucket: str = Field("media", description="Bucket that files are read from.")
     media_prefix: str = Field(
         "{tenant}/", description="Prefix within the bucket that a tenant's keys must have; {tenant} is replaced."
@@ -67,6 +70,14 @@ class Settings(BaseSettings):
     # Files
     object_max_bytes: int = Field(4 << 30, description="Largest object that is read.")
     object_max_seconds: int = Field(6 * 3600, description="Longest audio of an object.")
+    files_at_once: Annotated[int, Field(ge=1)] = Field(
+        2,
+        description="Files that a file agent decodes at once. A tenant with none among them gets one beyond that, up to as many again.",
+    )
+    object_tries: Annotated[int, Field(ge=1)] = Field(
+        12,
+        description="Tries of an object that the store fails for while it answers otherwise, half a second to 15 s apart.",
+    )
     decode_memory_mb: int = Field(1024, description="Memory that a decoding child may have.")
     decode_cpu_seconds: int = Field(900, description="CPU time that a decoding child may have.")
     # Runs

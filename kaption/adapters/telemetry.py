@@ -94,6 +94,15 @@ HALLUCINATION_SUPPRESSED: Const = Metric(
     "asr_hallucination_suppressed_total", "counter", "Texts that a guard took back.", ("model", "reason")
 )
 DEAD_LETTERS: Const = Metric("asr_dlq_total", "counter", "Dead letters by reason code.", ("reason",))
+FILE_AUDIO_SECONDS: Const = Metric(
+    "kaption_file_audio_seconds_total", "counter", "Audio of files that were normalised.", ("tenant_class",)
+)
+FILE_WORK_SECONDS: Const = Metric(
+    "kaption_file_work_seconds_total",
+    "counter",
+    "Time that files, refused ones too, had one of `KAPTION_FILES_AT_ONCE`.",
+    ("tenant_class",),
+)
 MODEL_INFO: Const = Metric("asr_model_info", "gauge", "1 for each model that is loaded.", ("alias", "digest"))
 BACKEND_INFO: Const = Metric(
     "kaption_backend_info",
@@ -154,6 +163,8 @@ METRICS: Const = (
     FALLBACK,
     HALLUCINATION_SUPPRESSED,
     DEAD_LETTERS,
+    FILE_AUDIO_SECONDS,
+    FILE_WORK_SECONDS,
     MODEL_INFO,
     BACKEND_INFO,
     DEVICE_BUSY,

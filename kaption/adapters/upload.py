@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from minio.error import S3Error
+from minio.error import MinioException, S3Error
 
-from kaption.adapters.s3 import ObjectStore, StoreError
+from kaption.adapters.s3 import LocalError, ObjectStore, StoreError
 from kaption.adapters.settings import Settings
+from kaption.domain.objects import place_of
 from kaption_schemas.records import MediaObject
 
 
@@ -44,7 +45,8 @@ def upload(settings: Settings, tenant: str, path: Path, name: str, moved: Callab
         UploadError: The store is away, or refuses.
         OSError: The file can't be read.
     """
-    bucket, key = settings.media_bucket, settings.media_prefix.format(tenant=tenant) + name
+    place = place_of(tenant, settings.media_bucket, settings.media_prefix)
+    bucket, key = place.bucket, place.prefix + name
     store = ObjectStore(settings)
     try:
         with path.open("rb") as file:
@@ -52,13 +54,16 @@ def upload(settings: Settings, tenant: str, path: Path, name: str, moved: Callab
             store.ensure_bucket(bucket)
             store.put(bucket, key, counted)
         found = store.stat(MediaObject(bucket=bucket, key=key))
+    except LocalError as error:
+        raise OSError(error.number, str(error)) from None
     except StoreError as error:
-        refused = isinstance(error.__cause__, S3Error)
-        remedy = (
-            "check KAPTION_S3_ACCESS_KEY, KAPTION_S3_SECRET_KEY and KAPTION_MEDIA_BUCKET"
-            if refused
-            else "start it (`kaption up` starts one), or set KAPTION_S3"
-        )
+        refused = isinstance(error.__cause__, MinioException)
+        if not refused:
+            remedy = "start it (`kaption up` starts one), or set KAPTION_S3"
+        elif isinstance(error.__cause__, S3Error):
+            remedy = "check KAPTION_S3_ACCESS_KEY, KAPTION_S3_SECRET_KEY and KAPTION_MEDIA_BUCKET"
+        else:
+            remedy = "try again later"
         raise UploadError(f"{error}: {remedy}", refused=refused) from None
     finally:
         store.close()

@@ -72,11 +72,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an event goes no further; ``mark`` is what it leaves in its run, where that is known."""
+    """Why an event goes no further; ``mark`` is what it leaves in its run, where that is known.
+
+    ``detail`` says more in words, and nothing of what was published.
+    """
 
     reason: Reason
     stage: str
     mark: Event | None = None
+    detail: str = ""
 
 
 class RefusedError(Exception):
@@ -104,7 +108,23 @@ def mark_for(event: Event, reason: Reason) -> Event:
     return replace(event, kind=Type.GAP, body=body.model_dump_json().encode(), content_type=JSON, mute=())
 
 
-def dead_letter_headers(origin: Origin, refusal: Refusal, now_ms: int) -> list[tuple[str, bytes | None]]:
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A refused record as it goes to the dead-letter topic."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+def dead_letter(origin: Origin, refusal: Refusal, now_ms: int, attempts: int = 1) -> DeadLetter:
+    """The record with what is known of its refusal in ``errors.*`` headers; it was refused at ``now_ms``."""
+    return DeadLetter(origin.key, origin.value, dead_letter_headers(origin, refusal, now_ms, attempts))
+
+
+def dead_letter_headers(
+    origin: Origin, refusal: Refusal, now_ms: int, attempts: int = 1
+) -> list[tuple[str, bytes | None]]:
     """The original headers with what is known of the refusal added (CONVENTIONS)."""
     added = {
         "errors.topic": origin.topic,
@@ -112,8 +132,8 @@ def dead_letter_headers(origin: Origin, refusal: Refusal, now_ms: int) -> list[t
         "errors.offset": str(origin.offset),
         "errors.stage": refusal.stage,
         "errors.reason": str(refusal.reason),
-        "errors.message": refusal.reason.meaning,
-        "errors.attempt": "1",
+        "errors.message": f"{refusal.reason.meaning} {refusal.detail}".strip(),
+        "errors.attempt": str(attempts),
         "errors.time": str(now_ms),
     }
     return [*origin.headers, *((name, value.encode()) for name, value in added.items())]

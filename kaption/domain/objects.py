@@ -7,6 +7,7 @@ delivered twice is the same run.
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from typing import Final as Const
@@ -14,12 +15,12 @@ from urllib.parse import unquote, unquote_plus
 
 from pydantic import ValidationError
 
-from kaption.domain.events import Origin, RefusedError
+from kaption.domain.events import Event, Origin, RefusedError
 from kaption.domain.validate import parse_body, validate
-from kaption_schemas.headers import TRACE, text_headers
+from kaption_schemas.headers import JSON, TRACE, text_headers
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import MediaObject
-from kaption_schemas.topics import STREAM_PATTERN, Type
+from kaption_schemas.records import MediaObject, StreamRefused
+from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN, Type
 
 MAX_BODY: Const = 1 << 20
 MAX_OBJECTS: Const = 1000
@@ -47,21 +48,48 @@ class ObjectRun:
     trace: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedObject:
+    """Why an object is not taken; ``run`` is the one that it would have been, where that can be told."""
+
+    reason: Reason
+    run: ObjectRun | None = None
+
+
 def place_of(tenant: str, bucket: str, prefix: str) -> Place:
     """The place of ``tenant``; ``{tenant}`` in ``prefix`` is replaced."""
     return Place(bucket, prefix.replace("{tenant}", tenant))
 
 
-def read_objects(origin: Origin, place: Place) -> list[ObjectRun | Reason]:
-    """What ``origin`` asks for, in its order; a reason stands for each object that can't be taken.
+def read_objects(
+    origin: Origin, place: Place, secret: Callable[[str], bool] = lambda _: False
+) -> list[ObjectRun | RefusedObject]:
+    """What ``origin`` asks for, in its order; a refusal stands for each object that can't be taken.
+
+    ``secret`` says whether a name holds what the deployment's policy redacts: a stream is not called so.
 
     Raises:
         RefusedError: The record as a whole is none that this topic takes.
     """
     head = text_headers(origin.headers)
     if "ce_specversion" in head or "ce_type" in head:
-        return [_checked(_event(origin), place)]
-    return [_notified(entry, origin, place, head) for entry in _notification(origin)]
+        run = _event(origin)
+        return [run if within(run.media, place) else RefusedObject(Reason.OUTSIDE_PREFIX, run)]
+    return [_notified(entry, origin, place, secret) for entry in _notification(origin)]
+
+
+def mark_of(origin: Origin, reason: Reason, run: ObjectRun | None = None) -> Event | None:
+    """What a refused object leaves in its run, so that whoever waits for it hears of it.
+
+    ``run`` is the object's where that was known; else the run that ``origin`` names, None where it names none.
+    """
+    body = StreamRefused(reason=reason).model_dump_json().encode()
+    if run is not None:
+        return Event(Type.REFUSED, run.tenant, run.stream, run.run, body, JSON, run.received_ms, trace=run.trace)
+    head = {name: (value or b"").decode("utf-8", "replace") for name, value in reversed(origin.headers)}
+    stream, named = (origin.key or b"").decode("utf-8", "replace"), head.get("ce_run", "")
+    known = STREAM_PATTERN.fullmatch(stream) and RUN_PATTERN.fullmatch(named) and head.get("ce_type") == Type.OBJECT
+    return Event(Type.REFUSED, origin.tenant, stream, named, body, JSON, origin.timestamp_ms) if known else None
 
 
 def _event(origin: Origin) -> ObjectRun:
@@ -93,10 +121,15 @@ def _notification(origin: Origin) -> list[Any]:
     return entries
 
 
-def _notified(entry: Any, origin: Origin, place: Place, head: dict[str, str]) -> ObjectRun | Reason:  # JSON of others
+def _notified(
+    entry: Any,  # JSON of others
+    origin: Origin,
+    place: Place,
+    secret: Callable[[str], bool],
+) -> ObjectRun | RefusedObject:
     try:
         if not str(entry["eventName"]).removeprefix("s3:").startswith("ObjectCreated:"):
-            return Reason.NOT_A_CREATION
+            return RefusedObject(Reason.NOT_A_CREATION)
         bucket, what = entry["s3"]["bucket"]["name"], entry["s3"]["object"]
         media = MediaObject(
             bucket=bucket,
@@ -105,14 +138,18 @@ def _notified(entry: Any, origin: Origin, place: Place, head: dict[str, str]) ->
             etag=(what.get("eTag") or "").strip('"') or None,
             size=what.get("size"),
         )
-        revision = media.version or media.etag or str(what.get("sequencer") or "")
-    except (KeyError, TypeError, AttributeError, ValidationError, UnicodeDecodeError):
-        return Reason.INVALID_BODY
+        sequencer = what.get("sequencer")
+        revision = media.version or media.etag or (sequencer if isinstance(sequencer, str) else "")
+        # A lone surrogate, which JSON may hold and UTF-8 not, is found by encoding it.
+        run = derived_run(media, revision)
+        stream = _stream(origin.key, media, secret)
+    except (KeyError, TypeError, AttributeError, ValidationError, UnicodeError):
+        return RefusedObject(Reason.INVALID_BODY)
+    head = text_headers(origin.headers)
     trace: dict[str, str] = {name: head[name] for name in TRACE if name in head}
-    stream = _stream(origin.key, media)
-    return _checked(
-        ObjectRun(origin.tenant, stream, derived_run(media, revision), media, origin.timestamp_ms, trace), place
-    )
+    if not within(media, place):  # nobody waits for a run that was derived for another's object
+        return RefusedObject(Reason.OUTSIDE_PREFIX)
+    return ObjectRun(origin.tenant, stream, run, media, origin.timestamp_ms, trace)
 
 
 def derived_run(media: MediaObject, revision: str) -> str:
@@ -122,21 +159,26 @@ def derived_run(media: MediaObject, revision: str) -> str:
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
-def derived_stream(media: MediaObject) -> str:
-    """A stream's name for an object that came without: its file name, and a hash of its key so that none share it."""
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", media.key.rsplit("/", 1)[-1])[:_NAME_CHARACTERS].strip("-.")
+def derived_stream(media: MediaObject, secret: Callable[[str], bool] = lambda _: False) -> str:
+    """A stream's name for an object that came without: its file name, and a hash of its key so that none share it.
+
+    The hash alone where the file's name is ``secret``: a stream's name is in every record, call recorders put numbers into theirs.
+    """
+    file = media.key.rsplit("/", 1)[-1]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", file)[:_NAME_CHARACTERS].strip("-.")
     tail = hashlib.sha256(f"{media.bucket}\0{media.key}".encode()).hexdigest()[:10]
-    return f"{name}-{tail}" if name else tail
+    return f"{name}-{tail}" if name and not _holds(file, secret) else tail
 
 
-def _stream(key: bytes | None, media: MediaObject) -> str:
+def _holds(name: str, secret: Callable[[str], bool]) -> bool:
+    """Whether ``name`` is secret as it is, or with spaces for what parts words in the names of files."""
+    return secret(name) or secret(re.sub(r"[-_.+ ]+", " ", name))
+
+
+def _stream(key: bytes | None, media: MediaObject, secret: Callable[[str], bool]) -> str:
     """The record's key where it is a stream's name (MinIO's has a slash and never is), else one from the object's."""
     name = (key or b"").decode("utf-8", "replace")
-    return name if STREAM_PATTERN.fullmatch(name) else derived_stream(media)
-
-
-def _checked(run: ObjectRun, place: Place) -> ObjectRun | Reason:
-    return run if within(run.media, place) else Reason.OUTSIDE_PREFIX
+    return name if STREAM_PATTERN.fullmatch(name) and not _holds(name, secret) else derived_stream(media, secret)
 
 
 def within(media: MediaObject, place: Place) -> bool:

@@ -30,7 +30,10 @@ class Reason(StrEnum):
     UNKNOWN_TYPE = "unknown_type", "ce_type is none of the types that this topic takes."
     UNKNOWN_TENANT = "unknown_tenant", "ce_tenant names another tenant than the topic's; leave it out."
     BAD_HEADERS = "bad_headers", "Headers are not UTF-8, more than 64, repeated, or over 16 KiB in all."
-    BAD_KEY = "bad_key", "The record's key must be the stream's name: 1-128 of A-Z a-z 0-9 . _ -"
+    BAD_KEY = (
+        "bad_key",
+        "The record's key must be the stream's name: 1-128 of A-Z a-z 0-9 . _ -, and not . or .. alone.",
+    )
     BAD_RUN = "bad_run", "ce_run must be a ULID (26 characters, upper case)."
     BAD_SEQUENCE = "bad_sequence", "ce_sequence must be an integer from 0 to 10^12."
     BAD_FIRSTSAMPLE = "bad_firstsample", "ce_firstsample must be an integer from 0 to 10^12."
@@ -57,6 +60,14 @@ class Reason(StrEnum):
     OBJECT_MISSING = "object_missing", "There is no such object or version."
     OBJECT_CHANGED = "object_changed", "Size, ETag, version or sha256 are not those that the event names."
     OBJECT_TOO_LARGE = "object_too_large", "The object is larger than the configured limit."
+    OBJECT_EXCEEDS_SCRATCH = (
+        "object_exceeds_scratch",
+        "The object is larger than the disk that the service has for objects in work.",
+    )
+    OBJECT_UNREADABLE = (
+        "object_unreadable",
+        "The object store answers, but failed for this object each time that it was tried.",
+    )
     OBJECT_ENCRYPTED = "object_encrypted", "The object is encrypted with a key that the service does not have."
     NOT_MEDIA = "not_media", "The object is no audio or video of a supported container."
     NO_AUDIO = "no_audio", "The object holds no audio track."
@@ -64,6 +75,7 @@ class Reason(StrEnum):
     TOO_LONG = "too_long", "The audio is longer than the configured limit."
     TOO_SPARSE = "too_sparse", "The time stamps span far more than the sound in the object."
     DECODE_LIMIT = "decode_limit", "Decoding needed more memory or time than it may have."
+    INTERNAL_ERROR = "internal_error", "Kaption failed on this record: a fault of its own; please report it."
     # Judged by the session, which remembers the run.
     RUN_CLOSED = "run_closed", "The run is closed; start a new one."
     SEQUENCE_CONFLICT = (

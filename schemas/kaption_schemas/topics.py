@@ -11,7 +11,10 @@ from typing import Final as Const
 
 DEFAULT_TENANT: Const = "default"
 TENANT_PATTERN: Const = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
-STREAM_PATTERN: Const = re.compile(r"[A-Za-z0-9._-]{1,128}")
+#: A name that may be a part of a path: neither ``.`` nor ``..``. Without lookahead, which other readers of a schema may not have.
+STREAM_PATTERN: Const = re.compile(
+    r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}|\.[A-Za-z0-9_-][A-Za-z0-9._-]{0,126}|\.\.[A-Za-z0-9._-]{1,126}"
+)
 #: A ULID: 26 characters of Crockford's base 32 (https://github.com/ulid/spec), upper case.
 RUN_PATTERN: Const = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 

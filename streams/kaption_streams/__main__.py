@@ -54,7 +54,7 @@ async def run(settings: Settings, name: str) -> int:
     watching = asyncio.create_task(_watch(app, door, Progress(settings.hang_seconds), settings.hang_seconds / 10))
     ends = (stopping, door.failed, watching)
     while not (any(end.done() for end in ends) or app.crashed):
-        health.ready = bool(app.consumer.assignment())
+        health.ready = door.ready and bool(app.consumer.assignment())
         await asyncio.wait(ends, timeout=_WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     health.ready = False
     failures = [end.exception() for end in (door.failed, watching) if end.done()]

@@ -34,6 +34,9 @@ Deliveries = list[Awaitable[Any]]
 class Door:
     """What agents share: a producer, dead letters, and the order of acknowledgements. ``failed`` ends the process."""
 
+    #: Nothing but the broker is needed.
+    ready = True
+
     def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._telemetry = telemetry

@@ -3,25 +3,38 @@
 Knows nothing of Kafka. The audio is never whole in memory, and on disk only as the object's own bytes.
 """
 
+import errno
+import shutil
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
 from typing import BinaryIO, cast
+from typing import Final as Const
 
 from kaption.adapters.media import Decoding, MediaDecoder
-from kaption.adapters.s3 import ObjectStore, normalised_key
+from kaption.adapters.s3 import LocalError, ObjectStore, normalised_key
 from kaption.adapters.settings import Settings
 from kaption.domain.batch import Normalised, muted_samples
+from kaption.domain.events import RefusedError
 from kaption.domain.objects import ObjectRun
 from kaption.domain.outputs import RunKey
 from kaption.domain.pcm import silence
+from kaption_schemas.reasons import Reason
 
 _BLOCK_SAMPLES = 1 << 16
+_FULL: Const = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StoppedError(Exception):
     """The process is to end; the object is left for the next one."""
+
+
+class NoRoomError(Exception):
+    """The scratch disk is full for now: an object would fit once others are gone. The message has figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +51,15 @@ class Normaliser:
 
         Raises:
             RefusedError: It can't be transcribed, and never will be.
-            StoreError: The store is away.
+            StoreError: The store is away, or fails for this object.
+            NoRoomError: The scratch disk is full.
+            LocalError: The scratch disk fails.
             ChildError: No child can be started to decode it in, or the one that did was lost.
             StoppedError: ``stopping`` was set.
         """
-        scratch = self.settings.data / "scratch"
-        scratch.mkdir(parents=True, exist_ok=True)
-        # Without a name: a killed process leaves nothing.
-        with tempfile.TemporaryFile(dir=scratch) as file:
-            self.store.fetch(run.media, _Watched(file, self._check))
+        stat = self.store.stat(run.media)
+        with self._scratch(stat.size) as file:
+            self.store.fetch(run.media, _Watched(file, self._check), stat)
             mix = run.media.options.channels == "mix"
             with self.decoder.decode(cast("BinaryIO", file), mix=mix, track=run.media.track) as decoding:
                 key = normalised_key(RunKey(run.tenant, run.stream, run.run))
@@ -55,20 +68,52 @@ class Normaliser:
                 made = decoding.format
                 return Normalised(self.settings.work_bucket, key, made.rate, made.channels, audio.samples)
 
+    @contextmanager
+    def _scratch(self, size: int) -> Iterator[FileIO]:
+        """A file for an object of ``size`` bytes. Raises ``RefusedError`` where the disk can never hold it."""
+        scratch = self.settings.data / "scratch"
+        try:
+            scratch.mkdir(parents=True, exist_ok=True)
+            disk = shutil.disk_usage(scratch)
+            if size > disk.total:
+                raise RefusedError(Reason.OBJECT_EXCEEDS_SCRATCH)
+            if size > disk.free:
+                raise NoRoomError(_no_room(scratch, size))
+            # Without a name: a killed process leaves nothing. Without a buffer: a full disk is told where it is written to.
+            opened = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115  # closed below
+        except OSError as error:
+            raise LocalError(error) from error
+        with opened as file:
+            try:
+                yield file
+            except LocalError as error:
+                if error.number == errno.EFBIG:
+                    raise RefusedError(Reason.OBJECT_EXCEEDS_SCRATCH) from None
+                if error.number in _FULL:
+                    raise NoRoomError(_no_room(scratch, size)) from None
+                raise
+
     def _check(self) -> None:
         if self.stopping.is_set():
             raise StoppedError
 
 
+def _no_room(scratch: Path, size: int) -> str:
+    return f"an object of {size >> 20} MiB does not fit {scratch}, which has {shutil.disk_usage(scratch).free >> 20} MiB left"
+
+
 class _Watched:
     """A file to download into, which stops when the process does."""
 
-    def __init__(self, file: BinaryIO, check: Callable[[], None]) -> None:
+    def __init__(self, file: FileIO, check: Callable[[], None]) -> None:
         self._file, self._check = file, check
 
     def write(self, data: bytes, /) -> int:
         self._check()
-        return self._file.write(data)
+        left = memoryview(data)
+        while left:  # a raw file may take less than it is given
+            left = left[self._file.write(left) or 0 :]
+        return len(data)
 
 
 class _Muted:

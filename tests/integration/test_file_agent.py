@@ -24,7 +24,7 @@ from kaption.adapters.s3 import ObjectStore
 from kaption.adapters.settings import Settings, child_environment
 from kaption_schemas.headers import event_headers, text_headers
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import DataRef, StreamEnded, StreamStarted
+from kaption_schemas.records import DataRef, StreamEnded, StreamRefused, StreamStarted
 from kaption_schemas.topics import BATCH, DLQ, OBJECTS, Type, topic_name
 from tests.conftest import MakeSettings
 from tests.support.brokers import EmbeddedBroker
@@ -233,8 +233,14 @@ async def test_each_refusal_has_its_reason_and_the_next_object_is_taken(files: B
         found.object_name for found in store.list_objects(files.settings.work_bucket, "normalised/", recursive=True)
     ]
     assert [name for name in left if good in name]
-    runs = {text_headers(record.headers)["ce_run"] for record in files.records if record.topic == BATCH.name}
-    assert runs == {good}
+    heads = [text_headers(record.headers) for record in files.records if record.topic == BATCH.name]
+    assert {head["ce_run"] for head in heads if head["ce_type"] != Type.REFUSED} == {good}
+    marks = [
+        StreamRefused.model_validate_json(record.value).reason
+        for record in files.records
+        if record.topic == BATCH.name and text_headers(record.headers)["ce_type"] == Type.REFUSED
+    ]
+    assert sorted(marks) == sorted(reason for _, reason in expected.values()), "whoever waits hears of each"
 
 
 async def test_another_tenant_has_its_own_topics_and_place(files: Bench) -> None:

@@ -8,10 +8,20 @@ from hypothesis import strategies as st
 
 from kaption.domain.batch import Normalised, batch_records, muted_samples
 from kaption.domain.events import Origin, RefusedError
-from kaption.domain.objects import ObjectRun, Place, derived_run, derived_stream, place_of, read_objects, within
+from kaption.domain.objects import (
+    ObjectRun,
+    Place,
+    RefusedObject,
+    derived_run,
+    derived_stream,
+    mark_of,
+    place_of,
+    read_objects,
+    within,
+)
 from kaption_schemas.headers import Headers, event_headers, text_headers
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import DataRef, MediaObject, RunOptions, StreamEnded, StreamStarted
+from kaption_schemas.records import DataRef, MediaObject, RunOptions, StreamEnded, StreamRefused, StreamStarted
 from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN, Type
 
 RUN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
@@ -50,8 +60,8 @@ def refusal(record: Origin) -> Reason:
         (found,) = read_objects(record, PLACE)
     except RefusedError as error:
         return error.reason
-    assert isinstance(found, Reason)
-    return found
+    assert isinstance(found, RefusedObject)
+    return found.reason
 
 
 def test_an_event_names_its_stream_run_and_object() -> None:
@@ -118,7 +128,7 @@ def test_one_refused_entry_leaves_the_others() -> None:
     both["Records"] += minio(name="s3:ObjectRemoved:Delete")["Records"]
     good, bad = read_objects(origin(both), PLACE)
     assert isinstance(good, ObjectRun)
-    assert bad is Reason.NOT_A_CREATION
+    assert bad == RefusedObject(Reason.NOT_A_CREATION)
 
 
 @given(st.text(min_size=1, max_size=300))
@@ -130,6 +140,57 @@ def test_a_derived_name_is_a_stream_and_its_own(key: str) -> None:
     assert RUN_PATTERN.fullmatch(
         derived_run(MediaObject.model_construct(bucket="media", key="k"), key.replace("\ud800", ""))
     )
+
+
+@pytest.mark.parametrize("field", ["sequencer", "eTag", "versionId", "key", "size"])
+def test_a_lone_surrogate_is_refused_wherever_it_stands(field: str) -> None:
+    """Valid JSON, and in no UTF-8."""
+    what: dict[str, Any] = {"versionId": None, "eTag": None, "sequencer": "1"} | {field: "default/\ud800"}
+    entry = minio(**what)
+    assert refusal(origin(entry)) is Reason.INVALID_BODY
+
+
+@pytest.mark.parametrize("sequencer", [None, 7, ["x"], {"a": 1}])
+def test_a_sequencer_that_is_no_text_is_none(sequencer: Any) -> None:
+    bare: dict[str, Any] = {"versionId": None, "eTag": None}
+    assert one(origin(minio(**bare, sequencer=sequencer))).run == one(origin(minio(**bare, sequencer=""))).run
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_stream_is_not_called_like_a_way_in_a_path(name: str) -> None:
+    assert refusal(event({"bucket": "media", "key": "default/a"}, key=name.encode())) is Reason.BAD_KEY
+    assert one(origin(minio(), key=name.encode())).stream.startswith("my-film")
+    for fine in (f"{name}a", f"a{name}", "...", f"{name}-", "a"):
+        assert STREAM_PATTERN.fullmatch(fine)
+
+
+def test_a_name_that_holds_what_is_redacted_is_a_hash() -> None:
+    """Call recorders name files by number; a stream's name is in every record."""
+    secret = ("202 555 0143", "4111 1111 1111 1111")
+
+    def holds(name: str) -> bool:
+        return any(number in name for number in secret)
+
+    for key in ("default/2026-11-28_+1-202-555-0143.wav", "default/a+4111.1111.1111.1111.wav"):
+        (run,) = read_objects(origin(minio(key=key), key=b"media/x"), PLACE, holds)
+        assert isinstance(run, ObjectRun)
+        assert len(run.stream) == 10
+        (named,) = read_objects(origin(minio(key="default/a.wav"), key=b"call-202-555-0143"), PLACE, holds)
+        assert isinstance(named, ObjectRun)
+        assert named.stream.startswith("a.wav-")
+
+
+def test_a_refused_object_leaves_a_mark_where_its_run_is_known() -> None:
+    run = one(event({"bucket": "media", "key": "default/a"}))
+    mark = mark_of(event(b"{}"), Reason.NOT_MEDIA, run)
+    assert mark is not None
+    assert (mark.kind, mark.key, mark.run) == (Type.REFUSED, b"default/film", RUN)
+    assert StreamRefused.model_validate_json(mark.body).reason is Reason.NOT_MEDIA
+    named = mark_of(event(b"nonsense"), Reason.BAD_JSON)
+    assert named is not None
+    assert (named.tenant, named.stream, named.run) == ("default", "film", RUN)
+    for unknown in (event(b"", run="x"), event(b"", key=b".."), origin(minio()), origin(b"nonsense")):
+        assert mark_of(unknown, Reason.BAD_JSON) is None
 
 
 def test_a_key_that_is_a_stream_is_kept_and_minios_is_not() -> None:

@@ -83,7 +83,8 @@ def test_everything_is_taken_once_and_never_more_than_twice_the_slots(items: lis
     turns: Turns[int] = Turns(slots)
     for number, (tenant, _) in enumerate(items):
         turns.add(tenant, number)
-    seen, running = [], []
+    seen: list[int] = []
+    running: list[tuple[str, int]] = []
     while len(seen) < len(items):
         while (turn := turns.take()) is not None:
             running.append(turn)

@@ -1,0 +1,102 @@
+"""The file agent's stages: a record to objects, an object to records of audio.batch.v1, or to a dead letter.
+
+Knows nothing of whose turn it is, nor of further tries.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+from typing import Final as Const
+
+from kaption.adapters.presidio import PresidioRedactor
+from kaption.adapters.settings import Settings
+from kaption.adapters.telemetry import DEAD_LETTERS, FILE_AUDIO_SECONDS, RECORDS, Telemetry
+from kaption.domain.batch import Normalised, batch_records
+from kaption.domain.events import Origin, Refusal, RefusedError, dead_letter
+from kaption.domain.objects import ObjectRun, RefusedObject, mark_of, place_of, read_objects
+from kaption.domain.pcm import FrameFormat
+from kaption.domain.redaction import mask
+from kaption.domain.stages import Tools, redact_options
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import RunOptions
+from kaption_schemas.topics import BATCH, DEFAULT_TENANT, DLQ, Type, topic_name
+from kaption_streams.app import Output
+
+log = logging.getLogger(__name__)
+
+_STAGE: Const = "files"
+#: Characters of what a decoder says of an object.
+_MOST_DETAIL: Const = 300
+
+
+class FileStage:
+    """One record or object through the stages, and what comes of it to the broker."""
+
+    def __init__(
+        self, settings: Settings, telemetry: Telemetry, output: Output, normalise: Callable[[ObjectRun], Normalised]
+    ) -> None:
+        self._settings, self._telemetry, self._output, self._normalise = settings, telemetry, output, normalise
+        self._sending = asyncio.Lock()
+        self._tools = Tools(PresidioRedactor(), settings.redaction, _no_frames)
+
+    async def wanted(self, origin: Origin) -> list[ObjectRun | RefusedObject]:
+        """The objects that a record asks for."""
+        place = place_of(origin.tenant, self._settings.media_bucket, self._settings.media_prefix)
+        try:
+            return await asyncio.to_thread(read_objects, origin, place, self._is_secret)
+        except RefusedError as error:
+            return [RefusedObject(error.reason)]
+        except Exception:
+            log.exception("a record failed as none should", extra={"topic": origin.topic, "offset": origin.offset})
+            return [RefusedObject(Reason.INTERNAL_ERROR)]
+
+    async def transcribe(self, origin: Origin, run: ObjectRun) -> None:
+        """Normalise an object and tell the pool of it. Raises as ``Normaliser`` does, and ``KafkaError``."""
+        group = f"{self._settings.group}.files"
+        with self._telemetry.span(
+            "process", origin.topic, parent=origin.headers, partition=origin.partition, group=group
+        ):
+            options, audio = await asyncio.to_thread(self._prepare, run)
+            await self._deliver(batch_records(run, options, audio), f"{run.tenant}/{run.stream}".encode(), Type.CHUNK)
+        seconds = audio.samples / audio.rate
+        self._telemetry.record(FILE_AUDIO_SECONDS, seconds, tenant_class=tenant_class(run.tenant))
+        log.info("normalised", extra={"run": run.run, "seconds": round(seconds)})
+
+    async def refuse(self, origin: Origin, error: RefusedError, run: ObjectRun | None, attempts: int = 1) -> None:
+        """Dead-letter what ``origin`` asks for, and tell whoever waits for the run. Raises ``KafkaError``."""
+        self._telemetry.record(DEAD_LETTERS, reason=error.reason.value)
+        refusal = Refusal(error.reason, _STAGE, mark_of(origin, error.reason, run), self._clear(error.detail))
+        log.info("refused", extra={"reason": str(error.reason), "topic": origin.topic, "offset": origin.offset})
+        letter = dead_letter(origin, refusal, origin.timestamp_ms, attempts)
+        await (await self._output.send(topic_name(DLQ, origin.tenant), letter.key, letter.value, letter.headers))
+        if refusal.mark is not None:
+            mark = refusal.mark
+            await self._deliver([(mark.body, mark.headers())], mark.key, Type.REFUSED)
+
+    async def _deliver(self, records: Any, key: bytes, kind: Type) -> None:
+        self._telemetry.record(RECORDS, len(records), topic=BATCH.name, type=kind.value)
+        async with self._sending:  # another run of the stream between them would supersede this one
+            deliveries = [await self._output.send(BATCH.name, key, body, list(head)) for body, head in records]
+        await asyncio.gather(*deliveries)
+
+    def _prepare(self, run: ObjectRun) -> tuple[RunOptions, Normalised]:
+        return redact_options(run.media.options, self._tools), self._normalise(run)
+
+    def _is_secret(self, name: str) -> bool:
+        return bool(self._tools.redactor.find(name, self._tools.redaction))
+
+    def _clear(self, detail: str) -> str:
+        """What is said of an object without what anybody's policy could name."""
+        text = "".join(char for char in detail[:_MOST_DETAIL] if char.isprintable())
+        return mask(text, self._tools.redactor.find(text, tuple(sorted(self._tools.entities)))).text
+
+
+def tenant_class(tenant: str) -> str:
+    """The label that metrics have instead of a tenant's name, which may be one of thousands."""
+    return DEFAULT_TENANT if tenant == DEFAULT_TENANT else "other"
+
+
+def _no_frames(_: bytes, __: FrameFormat) -> bytes:
+    """Objects have no frames to decode."""
+    raise RefusedError(Reason.UNDECODABLE)

@@ -1,0 +1,94 @@
+"""Whether a file agent can work at all: the store takes an object, and a child decodes one.
+
+Tells a store that is away, and a machine that can start no child, from one object that fails: for the first two the agent
+waits, however long; the object's tries are counted.
+"""
+
+import asyncio
+import logging
+import os
+import wave
+from collections.abc import Callable
+from typing import Final as Const
+
+from kaption.adapters.media import ChildError, MediaDecoder
+from kaption.adapters.s3 import ObjectStore
+from kaption.domain.events import RefusedError
+
+log = logging.getLogger(__name__)
+
+_FIRST_SECONDS: Const = 0.5
+_MOST_SECONDS: Const = 15.0
+
+
+def pause(tries: int) -> float:
+    """Seconds before another try, after so many."""
+    return min(_MOST_SECONDS, _FIRST_SECONDS * 2.0 ** min(tries - 1, 16))
+
+
+class Fitness:
+    """Unfit until the work bucket is there, and whenever store or children fail; ``again`` is called when it is fit (again)."""
+
+    def __init__(self, store: ObjectStore, decoder: MediaDecoder, again: Callable[[], None]) -> None:
+        self.fit = False
+        self._store, self._decoder, self._again = store, decoder, again
+        self._prepared = False
+        self._waiting: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._waiting = asyncio.create_task(self._wait(), name="wait until files can be decoded")
+
+    async def stop(self) -> None:
+        """Look no more."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.gather(self._waiting, return_exceptions=True)
+
+    async def blames(self, error: Exception) -> bool:
+        """Whether what ``error`` tells is the object's fault; else the agent is unfit from here on."""
+        if self.fit and await self._look() is None:
+            return True
+        if self.fit:
+            self.fit = False
+            log.warning("no file is decoded for now", extra={"error": str(error)})
+            self.start()
+        return False
+
+    async def _wait(self) -> None:
+        tries = 0
+        while (error := await self._look()) is not None:
+            tries += 1
+            log.warning("no file can be decoded", extra={"error": str(error), "again_in_seconds": pause(tries)})
+            await asyncio.sleep(pause(tries))
+        self.fit = True
+        log.info("files are decoded")
+        self._again()
+
+    async def _look(self) -> Exception | None:
+        """What is wrong, if anything is."""
+        try:
+            if not self._prepared:
+                await asyncio.to_thread(self._store.prepare_work)
+                self._prepared = True
+            await asyncio.to_thread(self._store.probe)
+            await asyncio.to_thread(self._decode)
+        except Exception as error:  # noqa: BLE001  # whatever it is, no file can be decoded; and the agent must go on looking
+            return error
+        return None
+
+    def _decode(self) -> None:
+        """Decode a tenth of a second of silence. Raises ``ChildError`` or ``OSError``."""
+        with os.fdopen(os.memfd_create("probe"), "w+b") as file:
+            with wave.open(file, "wb") as sound:
+                sound.setnchannels(1)
+                sound.setsampwidth(2)
+                sound.setframerate(16_000)
+                sound.writeframes(bytes(3200))
+            try:
+                with self._decoder.decode(file, mix=True) as decoding:
+                    while decoding.read(1 << 16):
+                        pass
+                    decoding.finish()
+            except RefusedError as error:
+                raise ChildError(f"a decoding child refuses plain sound: {error.reason}") from error

@@ -1,0 +1,121 @@
+"""Records that were read and are in work: acknowledged in the order of their partition, and bounded by tenant.
+
+Knows nothing of what they ask for. Acking out of order lets a commit pass a record that was not done (HAZARDS, faust 3); a
+record that is read again after a rebalance, while it is in work, is the same one.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from typing import Final as Const
+
+from kaption.domain.events import Origin
+
+#: A tenant's records that are read ahead, and those that are done and wait for one before them.
+AHEAD: Const = 32
+UNACKNOWLEDGED: Const = 256
+
+Place = tuple[str, int, int]
+
+
+@dataclass(eq=False, slots=True)
+class Record:
+    """One record; ``left`` is what must be done yet before it may be acknowledged, ``generation`` the group's when it was read."""
+
+    origin: Origin
+    generation: int
+    ack: Callable[[], Any]
+    left: int = 1
+
+    @property
+    def place(self) -> Place:
+        """Where it was read."""
+        return self.origin.topic, self.origin.partition, self.origin.offset
+
+
+class Intake:
+    """What was read and is not acknowledged. ``hold`` asks that no more of a tenant's records are read, ``resume`` that they are again."""
+
+    def __init__(
+        self,
+        hold: Callable[[str], None],
+        resume: Callable[[str], None],
+        ahead: int = AHEAD,
+        unacknowledged: int = UNACKNOWLEDGED,
+    ) -> None:
+        self._hold, self._resume = hold, resume
+        self._ahead, self._unacknowledged = ahead, unacknowledged
+        self._generation = 0
+        self._known: dict[Place, Record] = {}
+        self._lines: dict[tuple[str, int], deque[Record]] = {}
+        self._open: Counter[str] = Counter()
+        self._behind: Counter[str] = Counter()
+        self._held: set[str] = set()
+
+    @property
+    def in_work(self) -> int:
+        """Records that are not done."""
+        return self._open.total()
+
+    def arrive(self, origin: Origin, generation: int, ack: Callable[[], Any]) -> Record | None:
+        """Take a record that was read; None where it is known, from before a rebalance."""
+        if generation != self._generation:
+            self._begin(generation)
+        place = origin.topic, origin.partition, origin.offset
+        known = self._known.get(place)
+        record = known or Record(origin, generation, ack)
+        record.generation, record.ack = generation, ack
+        self._known[place] = record
+        self._open[origin.tenant] += known is None
+        self._behind[origin.tenant] += 1
+        self._lines.setdefault(place[:2], deque()).append(record)
+        self._acknowledge(record)
+        self._look(origin.tenant)
+        return record if known is None else None
+
+    def done(self, record: Record) -> None:
+        """One thing of ``record`` is done; with the last one it is acknowledged, once all before it are."""
+        record.left -= 1
+        if record.left == 0:
+            self._open[record.origin.tenant] -= 1
+            if self._known.get(record.place) is record:
+                self._acknowledge(record)
+                self._look(record.origin.tenant)
+
+    def forget(self, record: Record) -> None:
+        """Give up one of before a rebalance, which whoever has its partition now reads again."""
+        if self._known.get(record.place) is record and record.left > 0:
+            del self._known[record.place]
+            self._open[record.origin.tenant] -= 1
+            record.left = 0
+
+    def _begin(self, generation: int) -> None:
+        """After a rebalance all that is not acknowledged is read again, here or elsewhere."""
+        gone = [
+            place for place, known in self._known.items() if known.left == 0 and known.generation < self._generation
+        ]
+        for place in gone:
+            del self._known[place]
+        self._generation = generation
+        self._lines.clear()
+        self._behind.clear()
+        self._held.clear()
+
+    def _acknowledge(self, record: Record) -> None:
+        line = self._lines.get(record.place[:2])
+        while line and line[0].left == 0:
+            first = line.popleft()
+            self._known.pop(first.place, None)
+            self._behind[first.origin.tenant] -= 1
+            first.ack()
+
+    def _look(self, tenant: str) -> None:
+        ahead, behind = self._open[tenant], self._behind[tenant]
+        if ahead >= self._ahead or behind >= self._unacknowledged:
+            # Each time: a partition that was not read then may be read now.
+            self._held.add(tenant)
+            self._hold(tenant)
+        elif tenant in self._held and ahead <= self._ahead // 2 and behind <= self._unacknowledged // 2:
+            self._held.discard(tenant)
+            self._resume(tenant)
