@@ -76,6 +76,11 @@ async def ready(child: Child, seconds: float = 60) -> None:
     raise RuntimeError(f"the worker is not ready (pid {os.getpid()}):\n{child.output()}")
 
 
+async def is_ready(child: Child) -> bool:
+    """Whether it says so now."""
+    return await asyncio.to_thread(_answers, f"http://127.0.0.1:{child.env['KAPTION_HTTP_PORT']}/ready")
+
+
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310  # a fixed http URL on loopback
