@@ -34,6 +34,7 @@ from kaption_schemas.records import DataRef, MediaObject
 NORMALISED: Const = "normalised/"
 #: What ``probe`` writes; it goes like an orphan.
 _PROBE: Const = f"{NORMALISED}probe"
+_NOTE: Const = "x-amz-meta-"
 _PIECE: Const = 1 << 20
 #: Bytes of one part of an upload whose length is not known; S3 allows 10,000 parts, so 160 GB.
 _PART: Const = 16 << 20
@@ -190,14 +191,30 @@ class ObjectStore:
             raise RefusedError(Reason.AUDIO_UNAVAILABLE)
         return body
 
-    def put(self, bucket: str, key: str, reader: Reader) -> None:
-        """Store what ``reader`` gives, of any length; the object appears whole or not at all.
+    def put(self, bucket: str, key: str, reader: Reader, notes: dict[str, str] | None = None) -> None:
+        """Store what ``reader`` gives, of any length; the object appears whole or not at all, ``notes`` with it.
 
         Raises ``StoreError``, and ``LocalError`` where ``reader`` can't be read.
         """
         source = cast("BinaryIO", _Source(reader))
         with self._failures():
-            self._client.put_object(bucket, key, source, -1, part_size=_PART, num_parallel_uploads=1)
+            self._client.put_object(
+                bucket, key, source, -1, part_size=_PART, num_parallel_uploads=1, metadata={**(notes or {})}
+            )
+
+    def notes(self, bucket: str, key: str) -> tuple[int, dict[str, str]] | None:
+        """How many bytes an object of ours has, and the notes it was stored with; None where it is not. Raises ``StoreError``."""
+        with self._heads():
+            try:
+                found = self._client.stat_object(bucket, key)
+            except S3Error as error:
+                if error.code in _MISSING:
+                    return None
+                raise
+        kept = {name.lower(): value for name, value in (found.metadata or {}).items()}
+        return found.size or 0, {
+            name.removeprefix(_NOTE): value for name, value in kept.items() if name.startswith(_NOTE)
+        }
 
     def delete(self, bucket: str, key: str) -> None:
         """Delete an object; one that is gone is fine. Raises ``StoreError``."""

@@ -26,6 +26,8 @@ MAX_BODY: Const = 1 << 20
 MAX_OBJECTS: Const = 1000
 _CROCKFORD: Const = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _NAME_CHARACTERS: Const = 100
+_MOST_VERSION: Const = 1024
+_MOST_ETAG: Const = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +97,14 @@ def mark_of(origin: Origin, reason: Reason, run: ObjectRun | None = None) -> Eve
 def _event(origin: Origin) -> ObjectRun:
     event = validate(origin, (Type.OBJECT,))
     media = parse_body(MediaObject, event.body)
-    if any(not 0 <= start < end for start, end in media.muted):
+    if any(not 0 <= start < end for start, end in media.muted) or not _fits(media):
         raise RefusedError(Reason.INVALID_BODY)
     return ObjectRun(origin.tenant, event.stream, event.run, media, origin.timestamp_ms, event.trace)
+
+
+def _fits(media: MediaObject) -> bool:
+    """Whether its version and ETag are as long as a store's can be; they go into a request's line."""
+    return len(media.version or "") <= _MOST_VERSION and len(media.etag or "") <= _MOST_ETAG
 
 
 def _notification(origin: Origin) -> list[Any]:
@@ -144,6 +151,8 @@ def _notified(
         run = derived_run(media, revision)
         stream = _stream(origin.key, media, secret)
     except (KeyError, TypeError, AttributeError, ValidationError, UnicodeError):
+        return RefusedObject(Reason.INVALID_BODY)
+    if not _fits(media):
         return RefusedObject(Reason.INVALID_BODY)
     head = text_headers(origin.headers)
     trace: dict[str, str] = {name: head[name] for name in TRACE if name in head}

@@ -15,7 +15,6 @@ from kaption.adapters.telemetry import DEAD_LETTERS, FILE_AUDIO_SECONDS, RECORDS
 from kaption.domain.batch import Normalised, batch_records
 from kaption.domain.events import Origin, Refusal, RefusedError, dead_letter
 from kaption.domain.objects import ObjectRun, RefusedObject, mark_of, place_of, read_objects
-from kaption.domain.pcm import FrameFormat
 from kaption.domain.redaction import mask
 from kaption.domain.stages import Tools, redact_options
 from kaption_schemas.reasons import Reason
@@ -97,6 +96,6 @@ def tenant_class(tenant: str) -> str:
     return DEFAULT_TENANT if tenant == DEFAULT_TENANT else "other"
 
 
-def _no_frames(_: bytes, __: FrameFormat) -> bytes:
+def _no_frames(*_: object) -> bytes:
     """Objects have no frames to decode."""
     raise RefusedError(Reason.UNDECODABLE)

@@ -17,6 +17,7 @@ class FakeStore:
 
     def __init__(self, port: int = 0) -> None:
         self.objects: dict[str, bytes] = {}
+        self._notes: dict[str, dict[str, str]] = {}
         self.asked: list[tuple[str, str]] = []
         self.mood: Mood = lambda _method, _path: None
         #: Seconds that its clock is ahead.
@@ -66,16 +67,19 @@ class FakeStore:
                     self.say(status, b"<Error><Code>Moody</Code><Message>no</Message></Error>")
                 elif self.command == "PUT":
                     store.objects[path] = body
+                    store._notes[path] = {n: v for n, v in self.headers.items() if n.lower().startswith("x-amz-meta-")}
                     self.say(200, b"")
                 elif path.count("/") == 1 or self.command == "DELETE":
                     self.say(200, b"")
                 elif path in store.objects:
-                    self.say(200, store.objects[path])
+                    self.say(200, store.objects[path], store._notes.get(path))
                 else:
                     self.say(404, b"<Error><Code>NoSuchKey</Code></Error>")
 
-            def say(self, status: int, body: bytes) -> None:
+            def say(self, status: int, body: bytes, notes: dict[str, str] | None = None) -> None:
                 self.send_response(status)
+                for name, value in (notes or {}).items():
+                    self.send_header(name, value)
                 self.send_header("ETag", '"abc"')
                 self.send_header("Content-Type", "application/xml")
                 self.send_header("Last-Modified", formatdate(time.time() + store.ahead, usegmt=True))
