@@ -341,7 +341,7 @@ class Publisher:
 
 def _checked(stream: str) -> str:
     if not STREAM_PATTERN.fullmatch(stream):
-        raise ValueError(f"stream {stream!r} must match {STREAM_PATTERN.pattern}")
+        raise ValueError(f"stream {stream!r} must be 1-128 of A-Z a-z 0-9 . _ -, and not . or .. alone")
     return stream
 
 

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 _POLL_SECONDS = OBJECTS.retention_ms // 1000
 _SWEEP_SECONDS = 3600
 _NO_ROOM_SECONDS = 5.0
+_SPARE_THREADS = 4
 
 
 @dataclass(eq=False, slots=True)
@@ -99,6 +101,9 @@ class FileDoor:
 
     async def start(self) -> None:
         """Connect to the broker; before the app starts. For the store it waits beside, unready."""
+        # A thread for each that may be in work, and some to look whether the store is well while all of those wait for it.
+        threads = ThreadPoolExecutor(2 * self._settings.files_at_once + _SPARE_THREADS, "files")
+        asyncio.get_running_loop().set_default_executor(threads)
         await self._output.start()
         self._fitness.start()
         self._sweeper = asyncio.create_task(self._sweep(), name="sweep orphans")
