@@ -116,17 +116,8 @@ class Normaliser:
 
 def _source(run: ObjectRun, stat: Stat) -> str:
     """Equal only for the same bytes, of which the same is asked."""
-    media = run.media
-    what = (
-        media.bucket,
-        media.key,
-        stat.version,
-        stat.etag,
-        stat.size,
-        media.sha256,
-        media.muted,
-        media.options.channels,
-    )
+    asked = run.media.model_dump_json(exclude={"options": {"metadata", "vocabulary"}})
+    what = (asked, stat.version, stat.etag, stat.size)
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
 
