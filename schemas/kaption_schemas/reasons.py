@@ -54,6 +54,7 @@ class Reason(StrEnum):
     FRAME_TOO_SHORT = "frame_too_short", "A frame is shorter than 20 ms."
     FRAME_TOO_LONG = "frame_too_long", "A frame is longer than 1000 ms."
     UNDECODABLE = "undecodable", "The audio could not be decoded as its content-type says."
+    INTERNAL_ERROR = "internal_error", "The service failed on this record each time; that is a fault of Kaption."
     # Judged by the file agent.
     NOT_A_CREATION = "not_a_creation", "The notification is for something other than a new object."
     OUTSIDE_PREFIX = "outside_prefix", "The bucket or key is not within the tenant's configured place."
@@ -75,7 +76,6 @@ class Reason(StrEnum):
     TOO_LONG = "too_long", "The audio is longer than the configured limit."
     TOO_SPARSE = "too_sparse", "The time stamps span far more than the sound in the object."
     DECODE_LIMIT = "decode_limit", "Decoding needed more memory or time than it may have."
-    INTERNAL_ERROR = "internal_error", "Kaption failed on this record: a fault of its own; please report it."
     # Judged by the session, which remembers the run.
     RUN_CLOSED = "run_closed", "The run is closed; start a new one."
     SEQUENCE_CONFLICT = (

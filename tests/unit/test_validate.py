@@ -110,7 +110,7 @@ REFUSED = {
 }
 
 #: Told apart in the decoding child, with real audio: tests/integration/test_frames.py.
-ELSEWHERE = {Reason.UNDECODABLE}
+ELSEWHERE = {Reason.UNDECODABLE, Reason.INTERNAL_ERROR}
 _CODES = list(Reason)
 STAGE = set(_CODES[: _CODES.index(Reason.NOT_A_CREATION)])
 
