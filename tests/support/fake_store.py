@@ -12,6 +12,11 @@ from urllib.parse import unquote, urlsplit
 Mood = Callable[[str, str], int | None]
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Who is asked hangs up now and then."""
+
+
 class FakeStore:
     """Serves while entered; ``fields`` are the settings that reach it. ``port`` lets another be the same one again."""
 
@@ -39,7 +44,7 @@ class FakeStore:
 
     def start(self) -> None:
         """Listen, on the same port as before."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), self._handler())
+        self._server = _Server(("127.0.0.1", self._port), self._handler())
         self._port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
