@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def client_id(role: str) -> str:
-    """A client id that says which process of which machine a member is: ``kaption-<role>@<host>@<namespace>@<pid>``."""
+    """A client id that says which process of which machine a member is: ``kaption-<role>@<host>@<boot>@<namespace>@<pid>``."""
     return f"kaption-{role}@{_place()}@{os.getpid()}"
 
 
@@ -99,9 +99,13 @@ async def _members(admin: AIOKafkaAdminClient, group: str) -> list[tuple[str, st
 
 
 def _place() -> str:
-    """This machine and pid namespace."""
+    """This machine, as it is since it was started, and pid namespace: in their first one all machines have the same, and names may be equal."""
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
     except OSError:
         namespace = "0"
-    return f"{socket.gethostname()}@{namespace}"
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8]
+    except OSError:
+        boot = "0"
+    return f"{socket.gethostname()}@{boot}@{namespace}"

@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from kaption.adapters.members import client_id, is_dead
 
@@ -13,6 +14,16 @@ def test_this_process_is_alive_and_strangers_are_not_judged() -> None:
     assert not is_dead(own)
     assert not is_dead("aiokafka-0.14.0")
     assert not is_dead("kaption-pool@elsewhere@1@999999")
+
+
+def test_a_machine_of_the_same_name_is_another_one() -> None:
+    """In their first pid namespace all have the same number of it; what they do not share is when they were started."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    name, namespace, _ = client_id("pool").rsplit("@", 2)
+    assert name.endswith(f"@{boot[:8]}")
+    other = f"{name.rpartition('@')[0]}@00000000@{namespace}@999999"
+    assert is_dead(f"{name}@{namespace}@999999999")
+    assert not is_dead(other)
 
 
 def test_an_ended_and_a_stopped_process_are_dead() -> None:
