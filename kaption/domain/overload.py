@@ -42,7 +42,7 @@ class Signs:
 
 #: Partials that wait longer than this are fewer than people were promised (seconds).
 PARTIAL_SECONDS: Const = 1.0
-#: New runs are refused when finals are later than this and have not caught up for ``HOLD_SECONDS``, with a busy device.
+#: New runs are refused when finals are later than this and have not caught up for ``HOLD_SECONDS``, with a busy device; or reading is.
 LATE_SECONDS: Const = 10.0
 BUSY: Const = 0.8
 #: They are taken again when finals are no later than this.
@@ -99,11 +99,15 @@ class Overload:
         return Step.PARTIALS_THINNED if signs.partial_s > PARTIAL_SECONDS else Step.NOTHING
 
     def _falls_behind(self, now: float) -> bool:
-        """Late and busy for the whole while, and no less late than at its beginning.
+        """Late for the whole while, and no less late than at its beginning: finals of a busy device, or reading.
 
-        After an outage the pool is late too, but it catches up: a full pool does not.
+        After an outage the pool is late too, but it catches up: a full pool does not. Late finals of an idle device are somebody
+        else's fault. Late reading is not, whatever the device does: then it is the records that are too many.
         """
         since, first = self._seen[0]
         last = self._seen[-1][1]
-        lasting = all(signs.late_s > LATE_SECONDS and signs.busy >= BUSY for _, signs in self._seen)
+        lasting = all(
+            signs.reading_s > LATE_SECONDS or (signs.final_s > LATE_SECONDS and signs.busy >= BUSY)
+            for _, signs in self._seen
+        )
         return now - since >= HOLD_SECONDS and lasting and last.late_s >= first.late_s

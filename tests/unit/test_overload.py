@@ -41,6 +41,13 @@ def test_reading_that_falls_behind_counts_as_well() -> None:
     assert found[-1] is Step.RUNS_REFUSED
 
 
+def test_records_that_are_too_many_to_read_are_seen_whatever_the_device_does() -> None:
+    found = steps(lambda second: Signs(0.1, 0.1, 0.1, LATE_SECONDS + second, files=False), 12)
+    assert found[-1] is Step.RUNS_REFUSED
+    caught_up = steps(lambda second: Signs(0.1, 0.1, 0.1, max(0.0, 90.0 - 3 * second), files=False), 60)
+    assert Step.RUNS_REFUSED not in caught_up
+
+
 def test_a_pool_that_catches_up_after_an_outage_refuses_nobody() -> None:
     assert Step.RUNS_REFUSED not in steps(lambda second: late(60 - 0.5 * second), 60)
 
