@@ -89,6 +89,12 @@ class Settings(BaseSettings):
         8, description="Without a record for this long the open segment is finalised; a file's after 30 s at least."
     )
     idle_close_seconds: float = Field(900, description="Without a record for this long the run is closed.")
+    unheard_close_seconds: float = Field(
+        120, description="A live run of which no frame has come is closed without a record for this long."
+    )
+    tenant_runs: Annotated[int, Field(ge=1)] = Field(
+        2000, description="Live runs that a tenant may have open in one worker; more are refused."
+    )
     silence_commit_seconds: float = Field(10, description="Silence is committed this often.")
     ahead_seconds: float = Field(30, description="A live run further ahead of the clock is closed.")
     # Pool

@@ -140,6 +140,18 @@ STAGE_DURATION: Const = Metric(
     "kaption_stage_duration_seconds", "histogram", "One record in the agent's stages.", ("stage",), _FAST
 )
 COMMIT_AGE: Const = Metric("kaption_commit_age_seconds", "gauge", "Since the last committed progress.", ("topic",))
+READING_LATE: Const = Metric(
+    "kaption_reading_late_seconds",
+    "gauge",
+    "By which the newest record taken lies behind the broker's clock, where the log goes on behind it.",
+    ("topic",),
+)
+LEFT_OUT: Const = Metric(
+    "kaption_records_left_out_total",
+    "counter",
+    "Records that are lost since their tenant's topics are gone, or closed to the service.",
+    ("topic",),
+)
 TRANSACTIONS: Const = Metric(
     "kaption_transactions_total",
     "counter",
@@ -179,6 +191,8 @@ METRICS: Const = (
     REPEATS,
     STAGE_DURATION,
     COMMIT_AGE,
+    READING_LATE,
+    LEFT_OUT,
     TRANSACTIONS,
     RESTARTS,
 )

@@ -28,11 +28,16 @@ class SessionConfig:
     rest: float = 1.2
     idle_final: float = 8
     idle_close: float = 900
+    unheard_close: float = 120
     ended_wait: float = 2
     ahead: float = 30
     prompt_seconds: float = 0
     rules: SegmentRules = field(default_factory=SegmentRules)
     file_rules: SegmentRules = field(default_factory=lambda: SegmentRules(join=JOINED))
+
+    def close_of(self, latency: Latency, *, heard: bool) -> float:
+        """Seconds without a record after which a run is over, of which a frame was ``heard`` or not. A file's come when its agent gets to them."""
+        return self.idle_close if heard or latency is Latency.BATCH else min(self.idle_close, self.unheard_close)
 
     def idle_of(self, latency: Latency) -> float:
         """Seconds without a record that close the open segment. Nobody waits for a file's, whose records come from one agent."""

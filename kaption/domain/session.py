@@ -17,6 +17,7 @@ from kaption.domain.ordering import Frame, FrameOrder, Missing, Refused, Step
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
 from kaption.domain.place import Place, began_ms
 from kaption.domain.publication import Publication, RunFacts
+from kaption.domain.resample import to_source
 from kaption.domain.run import Ports, Progress, SessionConfig, Wanted
 from kaption.domain.snapshots import RunState, load_track, save_track
 from kaption.domain.track import Checkpoint, Early, Segment, Track
@@ -130,9 +131,9 @@ class Session:
         idle = (now_ms - since_ms) / 1000
         if progress.ended and (now_ms - progress.ended_ms) / 1000 >= config.ended_wait:
             self._end(Reason.ENDED, now_ms)
-        elif idle >= config.idle_of(self.latency):
+        elif idle >= min(config.idle_of(self.latency), ends := config.close_of(self.latency, heard=progress.framed)):
             self._idle_cut(now_ms)
-            if idle >= config.idle_close and not progress.closing:
+            if idle >= ends and not progress.closing:
                 self._end(Reason.IDLE, now_ms)
         elif idle >= config.rest:
             for track in self.tracks:
@@ -438,7 +439,7 @@ class Session:
         done = self._done()
         saved = RunState(
             tenant=self.key.tenant, stream=self.key.stream, run=self.key.run, latency=self.latency, options=self.options,
-            rate=self.rate, channels=self.channels, started=progress.started, framed=progress.framed,
+            model=self.ports.model.digest, rate=self.rate, channels=self.channels, started=progress.started, framed=progress.framed,
             closed=progress.closing if self.closed else None, last_ms=progress.last_ms,
             first_received_ms=progress.first_received_ms, last_offset=progress.last_offset, gaps=progress.gaps,
             repeats=self.order.repeats, newest_ms=self.order.newest_ms,
@@ -451,7 +452,7 @@ class Session:
 
     @classmethod
     def restore(cls, snapshot: bytes, config: SessionConfig, ports: Ports) -> "Session":
-        """A session as it was at its last commit. Raises ``SnapshotError``."""
+        """A session as it was at its last commit; over, where other weights are loaded now. Raises ``SnapshotError``."""
         saved = RunState.read(snapshot)
         self = cls(RunKey(saved.tenant, saved.stream, saved.run), saved.latency, config, ports)
         self.options, self.rate, self.channels = saved.options, saved.rate, saved.channels
@@ -472,6 +473,11 @@ class Session:
             publication.carried = state.carried
             self.tracks.append(track)
             self.publications.append(publication)
+        if not self.closed and saved.model not in ("", ports.model.digest):
+            # Not even its language is sure now; its finals so far say which weights they are of (adr/0029).
+            ends = [to_source(track.checkpoint.position, self.rate) for track in self.tracks]
+            self.next_sample = max([self.next_sample, *ends])
+            self._end(Reason.MODEL_CHANGED, saved.last_ms)
         return self
 
     def _done(self) -> Checkpoint | None:

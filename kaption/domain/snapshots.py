@@ -1,17 +1,17 @@
 """What of a session is kept in the state topic, and how it is written. Readable by the next version (``version``)."""
 
 import base64
+from typing import Annotated
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from kaption.domain.outputs import Latency
 from kaption.domain.publication import Publication
 from kaption.domain.resample import Pcm
 from kaption.domain.segmenter import SegmentRules
 from kaption.domain.track import Checkpoint, MakeDetector, Track
-from kaption_schemas.reasons import Reason
-from kaption_schemas.records import RunOptions
+from kaption_schemas.records import RunOptions, WrittenReason
 
 VERSION = 1
 
@@ -37,8 +37,18 @@ class TrackState(BaseModel):
     carried: bool = False
 
 
+def _known_options(value: object) -> object:
+    """What a newer version adds within ``VERSION`` is nothing that a run may not go on without."""
+    return (
+        {name: value[name] for name in RunOptions.model_fields if name in value} if isinstance(value, dict) else value
+    )
+
+
 class RunState(BaseModel):
-    """One run at its last commit. ``closed`` is why it ended; such a snapshot outlives the run's audio."""
+    """One run at its last commit. ``closed`` is why it ended; such a snapshot outlives the run's audio.
+
+    ``model`` is the digest of the weights that it began with; a former version did not note it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -47,12 +57,12 @@ class RunState(BaseModel):
     stream: str
     run: str
     latency: Latency
-    options: RunOptions
+    options: Annotated[RunOptions, BeforeValidator(_known_options)]
     rate: int
     channels: int
     started: bool
     framed: bool
-    closed: Reason | None
+    closed: WrittenReason | None
     last_ms: int
     first_received_ms: int | None
     last_offset: int
@@ -64,6 +74,7 @@ class RunState(BaseModel):
     next_sample: int
     seen: dict[int, str]
     tracks: tuple[TrackState, ...]
+    model: str = ""
 
     @classmethod
     def read(cls, snapshot: bytes) -> "RunState":

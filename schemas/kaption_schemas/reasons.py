@@ -97,6 +97,7 @@ class Reason(StrEnum):
     UNSUPPORTED_LANGUAGE = "unsupported_language", "The model does not know this language."
     UNSUPPORTED_TASK = "unsupported_task", "The model cannot do this task."
     OVERLOADED = "overloaded", "The pool is full; new runs are refused for now."
+    TOO_MANY_RUNS = "too_many_runs", "The tenant has as many open live runs as it may have; end some first."
     AUDIO_UNAVAILABLE = "audio_unavailable", "The normalised audio that a chunk refers to could not be read."
     DECODE_FAILED = "decode_failed", "The model failed on this audio each time; its final has no text."
     # Why audio is missing, and why a run closed.
@@ -105,6 +106,10 @@ class Reason(StrEnum):
     ENDED = "ended", "The publisher ended the run."
     SUPERSEDED = "superseded", "A new run of the same stream began."
     IDLE = "idle", "No record arrived for the idle limit."
+    MODEL_CHANGED = (
+        "model_changed",
+        "Other weights serve the pool now than those that the run began with; start a new run.",
+    )
     UNKNOWN_REASON = (
         "unknown_reason",
         "A newer version of Kaption wrote this with a code that this version does not know.",

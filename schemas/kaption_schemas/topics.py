@@ -122,7 +122,12 @@ STATE: Const = Topic(
     "<tenant>/<stream>/<run>",
     30 * DAY_MS,
     cleanup="compact,delete",
-    extra={"segment.bytes": str(64 * MIB), "max.compaction.lag.ms": str(10 * MINUTE_MS)},
+    extra={
+        "segment.bytes": str(64 * MIB),
+        "max.compaction.lag.ms": str(10 * MINUTE_MS),
+        # A lane takes its time from its claim until the first record.
+        "message.timestamp.type": "LogAppendTime",
+    },
 )
 
 TOPICS: Const = (EVENTS, OBJECTS, DLQ, ACCEPTED, REDACTED, LIVE, BATCH, PARTIAL, FINAL, STATE)
