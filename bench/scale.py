@@ -107,7 +107,7 @@ class Engine:
                 lane.draft(now_ms)
                 lane.partials.clear()
                 lane.shown.clear()
-            waiting = batches.waiting(self.lanes, now_ms)
+            waiting = batches.waiting((lane, now_ms) for lane in self.lanes)
             if not self.executors.free:
                 await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             elif (batch := self._planner.next(waiting)) is not None:

@@ -3,14 +3,13 @@
 import asyncio
 import ctypes
 import logging
-import os
 import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 
 from kaption.adapters import logs
 from kaption.adapters.confinement import hide
+from kaption.adapters.ending import end, end_soon
 from kaption.adapters.health import Health
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.s3 import ObjectStore
@@ -63,6 +62,7 @@ def session_config(settings: Settings) -> SessionConfig:
         prompt_seconds=settings.prompt_seconds,
         idle_final=settings.idle_final_seconds,
         idle_close=settings.idle_close_seconds,
+        unheard_close=settings.unheard_close_seconds,
         ahead=settings.ahead_seconds,
     )
 
@@ -71,8 +71,13 @@ async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_b
     """Load what ``make`` makes, warm it up, and work until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stopping() -> None:
+        end_soon()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stopping)
     telemetry = Telemetry(settings, NAME)
     health = Health(telemetry.prometheus)
     await health.start(settings, NAME)
@@ -84,7 +89,7 @@ async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_b
         metrics = PoolMetrics(telemetry, backend.info, settings.executors)
         sessions = RealSessions(session_config(settings), ports)
         tracing = PoolTracing(telemetry, f"{settings.group}.pool")
-        objects = StoreObjects(ObjectStore(settings))
+        objects = StoreObjects(ObjectStore(settings), settings.work_bucket)
         worker = Worker(WorkerParts(settings, backend, sessions, objects, metrics.sinks(), tracing, costs))
 
         def ready() -> None:
@@ -97,6 +102,7 @@ async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_b
 
         await worker.run(stop, ready)
     finally:
+        end_soon()
         await health.stop()
         await asyncio.to_thread(telemetry.shutdown)
 
@@ -120,9 +126,8 @@ def main() -> None:
     except Exception:  # the process's one broad except: whatever it was, log its type and end
         log.exception("The worker ends by an error")
         status = 1
-    sys.stderr.flush()
-    # A hung batch is a thread that never ends: do not wait for it at interpreter exit.
-    os._exit(status)
+    # A hung batch is a thread that never ends.
+    end(status)
 
 
 if __name__ == "__main__":

@@ -53,13 +53,13 @@ def limit(settings: Settings, estimate: float) -> float:
     return min(settings.hang_seconds, max(settings.executor_hang_seconds, _TIMES * estimate))
 
 
-def waiting(memories: Iterable[LaneMemory], now_ms: int) -> list[Candidate]:
-    """What the sessions of all lanes want decoded."""
+def waiting(memories: Iterable[tuple[LaneMemory, int]]) -> list[Candidate]:
+    """What the sessions of all lanes want decoded; beside each memory its broker's time, in ms since 1970."""
     return [
         Candidate(
             (memory, key), w.window_id, key.tenant, memory.urgency(key, w), w.kind, w.seconds, w.overdue_s, w.alone
         )
-        for memory in memories
+        for memory, now_ms in memories
         for key, w in memory.wants(now_ms)
     ]
 

@@ -18,16 +18,19 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
+from kaption.adapters.fetching import LogEnd
 from kaption.adapters.settings import Settings
-from kaption.domain.outputs import Latency
+from kaption.domain.outputs import Latency, RunKey
+from kaption_gpu.chunk_reading import ChunkReader, Read
+from kaption_gpu.clock import BrokerClock
 from kaption_gpu.lane_data import Draft, Source
 from kaption_gpu.memory import LaneMemory
 from kaption_gpu.opening import LaneLostError, open_lane
-from kaption_gpu.ports import Objects, ObjectUnavailableError, Sessions, SnapshotUnreadableError, StoreAwayError
+from kaption_gpu.ports import Admission, Objects, Sessions, SnapshotUnreadableError, StoreAwayError, takes_all
+from kaption_gpu.reach import Reach
 from kaption_gpu.records import Incoming, RefusedError, parse
 from kaption_gpu.transactions import NO_TRACING, LaneWriter, Tracing, TransactionFailedError
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import DataRef
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +40,8 @@ COMMIT_INTERVAL: Const = 0.1
 INTAKE: Const = {Latency.LIVE: 1000, Latency.BATCH: 32}
 #: Batch chunks (30 s, up to 6 MB) that are fetched ahead.
 PREFETCH: Const = 3
-_BACKOFF_SECONDS: Const = (0.2, 15.0)
+#: A broker that is back is found within this.
+_BACKOFF_SECONDS: Const = (0.2, 5.0)
 
 
 class State(StrEnum):
@@ -51,18 +55,23 @@ class State(StrEnum):
 @dataclass(frozen=True, slots=True)
 class LaneParts:
     """What every lane of a process works with. ``wake`` tells the loop that something changed, ``committed`` and ``failed`` the
-    statistics what became of a transaction.
+    statistics what became of a transaction; ``log_end`` says where a partition ends, and when that was asked.
     """
 
     settings: Settings
     consumer: AIOKafkaConsumer
     sessions: Sessions
     objects: Objects
+    chunks: ChunkReader
+    log_end: Callable[[TopicPartition], LogEnd | None]
     wake: Callable[[], None]
     committed: Callable[[Source, Draft], None]
     failed: Callable[[Source], None]
     tracing: Tracing = NO_TRACING
-    admits: Callable[[str], bool] = lambda _tenant: True
+    refusal: Admission = takes_all
+    reach: Reach | None = None
+    left_out: Callable[[Source, int], None] = lambda _source, _records: None
+    clock: Callable[[], BrokerClock] = BrokerClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +94,7 @@ class _Waiting:
 
     record: ConsumerRecord
     incoming: Incoming | Reason
-    fetch: "asyncio.Task[bytes | None] | None" = None
-
-
-def now_ms() -> int:
-    """Wall clock, ms since 1970."""
-    return time.time_ns() // 1_000_000
+    fetch: "asyncio.Task[Read] | None" = None
 
 
 class Lane:
@@ -103,6 +107,7 @@ class Lane:
         self.memory: LaneMemory | None = None
         self.paused = True
         self._parts = parts
+        self._clock = parts.clock()
         self._writer: LaneWriter | None = None
         self._intake: deque[_Waiting] = deque()
         self._fetch_from = 0
@@ -141,14 +146,17 @@ class Lane:
     async def _serve(self) -> None:
         """Take the lane over and commit until something fails."""
         parts = self._parts
-        self._writer, memory = await open_lane(
+        self._clock = parts.clock()
+        self._writer = LaneWriter(parts.settings, self.source, parts.tracing, parts.reach)
+        memory = await open_lane(
             parts.consumer,
             parts.settings,
             self.source,
             parts.sessions,
-            parts.tracing,
+            self._clock,
+            self._writer,
             out_of_range=self._out_of_range,
-            admits=parts.admits,
+            refusal=parts.refusal,
         )
         self._failed = self._out_of_range = False
         self._fetch_from = self._opened_at = memory.position
@@ -177,11 +185,11 @@ class Lane:
         """Write what is due; whether anything was."""
         async with self._committing:
             memory, writer = self.memory, self._writer
-            draft = memory.draft(now_ms()) if memory else None
+            draft = memory.draft(self._clock.now()) if memory else None
             if memory is None or draft is None or writer is None:
                 return False
             try:
-                await writer.commit(draft)
+                left_out = await writer.commit(draft)
             except TransactionFailedError:
                 self._parts.failed(self.source)
                 raise
@@ -190,16 +198,18 @@ class Lane:
         self._committed_at = time.monotonic()
         self._parts.wake()  # a run may have been waiting for the one that is closed now
         self._parts.committed(self.source, draft)
-        for bucket, key in draft.finished:
-            task = asyncio.create_task(self._remove(bucket, key))
+        if left_out:
+            self._parts.left_out(self.source, left_out)
+        for run in draft.finished:
+            task = asyncio.create_task(self._remove(run))
             self._removals.add(task)
             task.add_done_callback(self._removals.discard)
         return True
 
-    async def _remove(self, bucket: str, key: str) -> None:
+    async def _remove(self, run: RunKey) -> None:
         """Delete a finished run's normalised object; one that stays expires."""
         try:
-            await asyncio.to_thread(self._parts.objects.remove, bucket, key)
+            await asyncio.to_thread(self._parts.objects.remove, run)
         except StoreAwayError:
             log.warning("A normalised object could not be deleted; it expires", extra={"lane": str(self.source)})
 
@@ -208,7 +218,7 @@ class Lane:
         with contextlib.suppress(TransactionFailedError):
             await self._commit()
         if self._removals:
-            await asyncio.wait(self._removals, timeout=5)
+            await asyncio.wait(self._removals, timeout=2)
 
     async def _discard(self) -> None:
         """Forget everything: what is committed is all that counts."""
@@ -248,12 +258,14 @@ class Lane:
         """Take what was read; a lane that is not ready drops it, since its seek brings it again."""
         if self.state is not State.READY or self.memory is None:
             return
+        bucket = self._parts.settings.work_bucket
         for record in records:
             if record.offset < self._fetch_from:
                 continue
             self._fetch_from = record.offset + 1
+            self._clock.seen(record.timestamp)
             try:
-                incoming: Incoming | Reason = parse(record, self.source.latency)
+                incoming: Incoming | Reason = parse(record, self.source.latency, bucket)
             except RefusedError as error:
                 incoming = error.reason
             self._intake.append(_Waiting(record, incoming))
@@ -278,9 +290,17 @@ class Lane:
             self._pending.set()
 
     def tick(self) -> None:
-        """Let the sessions see the time: the wall clock at the partition's end, else that of the last record."""
-        if self.memory is not None:
-            self.memory.tick(now_ms() if self._at_end(self.memory) else self.memory.record_ms)
+        """Let the sessions see the time: that of the last record, or at the partition's end that of the question which found nothing more.
+
+        Not the time as it is: a worker that was stopped, or cut off, does not know what came meanwhile.
+        """
+        if (memory := self.memory) is not None:
+            asked = self._end_asked(memory)
+            memory.tick(memory.record_ms if asked is None else max(memory.record_ms, self._clock.at(asked)))
+
+    def now_ms(self) -> int:
+        """The broker's time, in ms since 1970."""
+        return self._clock.now()
 
     def stats(self) -> LaneStats:
         """How the lane stands now."""
@@ -292,7 +312,7 @@ class Lane:
             runs,
             held,
             time.monotonic() - self._committed_at if runs else 0.0,
-            memory.reading_late(now_ms()) if memory and not self._at_end(memory) else 0.0,
+            memory.reading_late(self.now_ms()) if memory and self._end_asked(memory) is None else 0.0,
         )
 
     def unread(self, consumer: AIOKafkaConsumer) -> int | None:
@@ -302,25 +322,28 @@ class Lane:
         highwater = consumer.highwater(self.tp)
         return self._fetch_from if highwater is not None and highwater > self._fetch_from else None
 
-    def _at_end(self, memory: LaneMemory) -> bool:
+    def _end_asked(self, memory: LaneMemory) -> float | None:
+        """When the log was seen to hold nothing more than what was taken (``time.monotonic``); None when it does, or it is not known."""
         if self._intake or self.paused or self.tp not in self._parts.consumer.assignment():
-            return False
-        highwater = self._parts.consumer.highwater(self.tp)
-        return highwater is not None and memory.position >= highwater
+            return None
+        end = self._parts.log_end(self.tp)
+        return None if end is None or memory.position < end.offset else end.asked
 
     def _take(self, memory: LaneMemory, waiting: _Waiting) -> None:
         record, incoming = waiting.record, waiting.incoming
         if isinstance(incoming, Reason) or waiting.fetch is None:
-            if isinstance(incoming, Incoming) and memory.dead_reason(record.offset) is Reason.AUDIO_UNAVAILABLE:
+            if isinstance(incoming, Incoming) and memory.gave_up(record.offset):
                 memory.take_unavailable(record, incoming)
             else:
                 memory.take(record, incoming)
-            return
-        body = waiting.fetch.result()
-        if body is None:
-            memory.take_unavailable(record, incoming)
+        elif (read := waiting.fetch.result()).body is None:
+            memory.take_unavailable(record, incoming, read.tries)
         else:
-            memory.take(record, replace(incoming, audio=replace(incoming.audio, body=body)))
+            memory.take(record, replace(incoming, audio=replace(incoming.audio, body=read.body)))
+        if memory.faults:
+            where = {"lane": str(self.source), "offset": record.offset, "cause": memory.faults[-1]}
+            log.error("A record is dead-lettered: its session failed on it", extra=where)
+            memory.faults.clear()
 
     def _fetch_ahead(self, memory: LaneMemory) -> None:
         """Fetch the bytes of the next batch chunks."""
@@ -328,28 +351,9 @@ class Lane:
             incoming = waiting.incoming
             if isinstance(incoming, Reason) or incoming.ref is None or waiting.fetch or memory.skips(incoming):
                 continue
-            if memory.dead_reason(waiting.record.offset) is not Reason.AUDIO_UNAVAILABLE:
-                waiting.fetch = asyncio.create_task(self._fetch(incoming, incoming.ref))
-
-    async def _fetch(self, incoming: Incoming, ref: DataRef) -> bytes | None:
-        """The chunk's bytes, or None when there are none to be had. A store that is away is waited for."""
-        delay = _BACKOFF_SECONDS[0]
-        while True:
-            try:
-                body = await asyncio.to_thread(self._parts.objects.read, ref)
-            except ObjectUnavailableError:
-                body = b""
-            except StoreAwayError as error:
-                log.warning(
-                    "The object store does not answer; trying again",
-                    extra={"lane": str(self.source), "cause": type(error.__cause__ or error).__name__},
-                )
-                await asyncio.sleep(delay)
-                delay = min(2 * delay, _BACKOFF_SECONDS[1])
-                continue
-            self._parts.wake()
-            audio = incoming.audio
-            return body if len(body) == audio.samples * audio.channels * 2 else None
+            if not memory.gave_up(waiting.record.offset):
+                read = self._parts.chunks.read(incoming.ref, str(self.source), self._parts.wake)
+                waiting.fetch = asyncio.create_task(read)
 
     def _pause(self, *, paused: bool) -> None:
         consumer = self._parts.consumer

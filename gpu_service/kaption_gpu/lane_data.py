@@ -1,9 +1,9 @@
 """What goes between a lane's parts, as data: where it reads, what was saved of it, what it writes and what it measured."""
 
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from kaption.domain.outputs import Latency, RunKey
+from kaption_gpu.letters import NOTHING_TOLD, Told
 from kaption_gpu.records import TOPIC_OF, Message, SnapshotMarks
 from kaption_schemas.reasons import Reason
 
@@ -26,21 +26,26 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A snapshot as it was read from the state topic."""
+    """A snapshot as it was read from the state topic, and when it was written, in ms since 1970. A closed run's needs no ``value``."""
 
     key: RunKey
     marks: SnapshotMarks
     value: bytes
+    written_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SavedLane:
-    """All that the state topic says of a lane. ``dead`` are dead-lettered offsets and why."""
+    """All that the state topic says of a lane.
+
+    ``claimed_ms`` is the broker's time of the claim: records from then on were taken by nobody before. ``cut_off``: the log
+    ends before what was committed, so that offsets beyond its end are other records' now.
+    """
 
     snapshots: tuple[Saved, ...] = ()
-    dead: dict[int, Reason] = field(default_factory=dict)
-    #: The broker's time of the claim: records from then on were taken by nobody before.
+    told: Told = NOTHING_TOLD
     claimed_ms: int = 0
+    cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +72,13 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A transaction to be: ``messages``, the input offset that goes with them, and the objects to delete after it.
+    """A transaction to be: ``messages``, the input offset that goes with them, and the files whose normalised audio goes after it.
 
     ``progress`` is told once it is committed, and is no part of it.
     """
 
     messages: tuple[Message, ...]
     offset: int
-    finished: tuple[tuple[str, str], ...]
+    finished: tuple[RunKey, ...]
     stats: DraftStats
     progress: tuple[Message, ...] = ()
-
-
-def lane_value(dead: dict[int, Reason]) -> bytes:
-    """The body of a lane's own record."""
-    return json.dumps({"dead_lettered": {str(at): reason.value for at, reason in dead.items()}}).encode()
-
-
-def read_lane_value(value: bytes) -> dict[int, Reason]:
-    """Dead-lettered offsets of a lane's own record. Raises ``ValueError`` or ``KeyError`` when it is none."""
-    codes = {reason.value: reason for reason in Reason}
-    content = json.loads(value)
-    return {int(at): codes[code] for at, code in content.get("dead_lettered", {}).items()}

@@ -5,8 +5,8 @@ nothing is written twice: a record that a snapshot covers, or that was dead-lett
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final as Const
 
 from aiokafka.structs import ConsumerRecord
@@ -14,9 +14,11 @@ from aiokafka.structs import ConsumerRecord
 from kaption.domain.decoding import Decoded, Window
 from kaption.domain.ordering import published_again
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
-from kaption_gpu.lane_data import Draft, DraftStats, Saved, SavedLane, Shown, Source, lane_value
+from kaption_gpu.closed_runs import Closed, ClosedRuns
+from kaption_gpu.lane_data import Draft, DraftStats, Saved, SavedLane, Shown, Source
+from kaption_gpu.letters import Letter, Letters
 from kaption_gpu.open_runs import OpenRun, OpenRuns
-from kaption_gpu.ports import LaneSession, Sessions, Wanted
+from kaption_gpu.ports import Admission, LaneSession, Sessions, Wanted, takes_all
 from kaption_gpu.progress import FileProgress
 from kaption_gpu.records import (
     Incoming,
@@ -43,17 +45,8 @@ FULL_RUNS: Const = {Latency.LIVE: 16, Latency.BATCH: 4}
 GONE_SECONDS: Const = 10.0
 #: No dead letter when their run is closed: a repeat of `ended` is a no-op, the others stand for what has a letter of its own.
 _UNTOLD: Const = frozenset({Type.ENDED, Type.GAP, Type.REFUSED})
-
-
-@dataclass(frozen=True, slots=True)
-class _Closed:
-    """A run that is over: the offset before which its records are covered, the sequence before which it took chunks, and when the
-    broker received the newest record that it took.
-    """
-
-    settled: int
-    next_sequence: int
-    newest_ms: int
+#: Runs that one transaction saves at most; of runs that wait for theirs a lane has four times as many at most, or it is not read on.
+_MOST_SAVED: Const = 1000
 
 
 class LaneMemory:
@@ -67,7 +60,7 @@ class LaneMemory:
         epoch: The claim's offset.
         silence_ms: Silence is committed this often.
         lost: The log does not hold every record since the last commit.
-        admits: Whether a new live run of a tenant is taken now; it is asked at a run's first record, when the run counts as open.
+        refusal: Whether a live run is taken.
     """
 
     def __init__(
@@ -80,7 +73,7 @@ class LaneMemory:
         epoch: int,
         silence_ms: int,
         lost: bool = False,
-        admits: Callable[[str], bool] = lambda _tenant: True,
+        refusal: Admission = takes_all,
     ) -> None:
         self.source = source
         self.position = position
@@ -88,47 +81,46 @@ class LaneMemory:
         self.record_ms = 0
         self.partials: list[Message] = []
         self.shown: list[Shown] = []
+        #: Types of what sessions raised on single records, since it was looked at last.
+        self.faults: list[str] = []
         self._sessions = sessions
-        self._admits = admits
+        self._refusal = refusal
         self._claimed_ms = saved.claimed_ms
         self._lost = lost
         self._silence_ms = silence_ms
         self._runs = OpenRuns()
-        self._closed: dict[RunKey, _Closed] = {}
+        self._closed = ClosedRuns(source.latency)
         self._repeats = 0
         self._full = False
-        self._dead = dict(saved.dead)
-        self._refused: list[tuple[ConsumerRecord, Reason]] = []
+        self._letters = Letters(saved.told)
         self._committed = position
         self._committed_ms: int | None = None
-        for item in saved.snapshots:
-            self._restore(item)
+        for item in sorted(saved.snapshots, key=lambda item: item.written_ms):
+            self._restore(item, cut_off=saved.cut_off)
         for run in self._runs if lost else ():
             run.session.note_loss()
 
     # What comes in
 
-    def dead_reason(self, offset: int) -> Reason | None:
-        """Why the record at ``offset`` was dead-lettered by an earlier owner, if it was."""
-        return self._dead.get(offset)
+    def gave_up(self, offset: int) -> bool:
+        """Whether an earlier owner dead-lettered the chunk at ``offset`` since its audio was not to be had: then it is not asked for again."""
+        return self._letters.gave_up(offset)
 
     def skips(self, incoming: Incoming) -> bool:
         """Whether ``take`` would not hand this record's audio to a session, so that it need not be fetched."""
         audio = incoming.audio
         run = self._runs.get(audio.key)
-        return audio.key in self._closed or (run is not None and audio.offset < run.covered)
+        return audio.key in self._closed or (run is not None and run.covers(audio.offset, audio.timestamp_ms))
 
     def take(self, record: ConsumerRecord, incoming: Incoming | Reason) -> None:
         """Take the next record: parsed, or why it could not be."""
         self.position = record.offset + 1
         self.record_ms = max(self.record_ms, record.timestamp)
         if isinstance(incoming, Reason):
-            self._refuse(record, incoming)
+            self._letters.add(record, incoming)
             return
         run = self._route(record, incoming)
-        if run is None:
-            return
-        if record.offset < run.covered:
+        if run is None or run.covers(record.offset, record.timestamp):
             return
         # One that was dead-lettered before is fed as well: the session judges it again, and what it leaves (a gap's
         # place in the order) is needed; only the letter is not written twice.
@@ -137,16 +129,24 @@ class LaneMemory:
         if incoming.ref is not None:
             run.ref = (incoming.ref.bucket, incoming.ref.key)
         run.touched = True
+        if incoming.refused:
+            self._letters.add(record, incoming.refused)
         audio = incoming.audio
         if audio.kind is Type.CHUNK:
             run.anchor = (audio.first_sample + audio.samples, audio.rate, audio.received_ms)
             if run.progress:
                 run.progress.heard(incoming, split=run.split)
-        self._collect(run, run.session.feed(audio), record.timestamp)
+        try:
+            outputs = run.session.feed(audio)
+        except Exception as error:  # noqa: BLE001  # whatever a publisher has found: it is one record's, not the process's
+            self.faults.append(type(error).__name__)
+            self._letters.add(record, Reason.INTERNAL_ERROR)
+            outputs = ()
+        self._collect(run, outputs, record.timestamp)
         run.forget_decided()
 
-    def take_unavailable(self, record: ConsumerRecord, incoming: Incoming) -> None:
-        """Take a batch chunk whose bytes cannot be read: the record is dead-lettered, the session gets a gap."""
+    def take_unavailable(self, record: ConsumerRecord, incoming: Incoming, attempts: int = 1) -> None:
+        """Take a batch chunk whose bytes cannot be read, tried so often: the record is dead-lettered, the session gets a gap."""
         audio = incoming.audio
         gap = Gap(
             run=audio.key.run,
@@ -159,17 +159,18 @@ class LaneMemory:
             stream=audio.key.stream,
         )
         if not self.skips(incoming):
-            self._refuse(record, Reason.AUDIO_UNAVAILABLE)
+            self._letters.add(record, Reason.AUDIO_UNAVAILABLE, attempts)
         body = gap.model_dump_json().encode()
         self.take(record, replace(incoming, audio=replace(audio, kind=Type.GAP, body=body)))
 
     def tick(self, now_ms: int) -> None:
-        """Let every session see the time: that of the last record, or the wall clock at the partition's end."""
+        """Let every session see the time, by the broker's clock: that of the last record, or later at the partition's end."""
         for run in list(self._runs):
-            settled = run.session.settled_offset()
+            settled = run.settled
             self._collect(run, run.session.tick(now_ms), now_ms)
             # An idle cut may settle quiet audio and tell nothing: the offset must not pass it without a snapshot.
-            run.touched |= run.session.settled_offset() != settled
+            run.touched |= run.settled != settled
+        self._closed.forget(now_ms)
 
     # What is decoded
 
@@ -224,19 +225,30 @@ class LaneMemory:
         """Runs that are open."""
         return len(self._runs)
 
+    @property
+    def closed_runs(self) -> int:
+        """Closed runs that are remembered."""
+        return len(self._closed)
+
     def runs_by_tenant(self) -> Counter[str]:
         """How many of the open runs are whose."""
-        return Counter(run.key.tenant for run in self._runs)
+        return self._runs.by_tenant
 
     def backlog_seconds(self) -> float:
         """Audio that no final covers yet, in all sessions."""
-        return sum(run.session.backlog_seconds() for run in self._runs)
+        return self._runs.backlog
 
     def has_room(self) -> bool:
-        """Whether more may be read, by the audio that is held. Where all of it waits for more to come it is read in any case."""
+        """Whether more may be read, by the audio that is held. Where all of it waits for more to come it is read in any case.
+
+        Nor while more waits for transactions than the next few take.
+        """
+        if self._letters.full or self._runs.due >= 4 * _MOST_SAVED:
+            self._full = True
+            return False
         held, share = self.backlog_seconds(), BACKLOG_SECONDS[self.source.latency]
         few = held < share * min(max(1, self.open_runs), FULL_RUNS[self.source.latency])
-        self._full = not few and (held >= share * self.open_runs or any(run.session.undecoded() for run in self._runs))
+        self._full = not few and (held >= share * self.open_runs or self._runs.undecoded)
         return not self._full
 
     def reading_late(self, now_ms: int) -> float:
@@ -245,42 +257,41 @@ class LaneMemory:
 
     def has_pending(self) -> bool:
         """Whether something waits for a transaction now."""
-        return bool(self._refused) or any(run.pending or run.session.closed for run in self._runs.ready())
+        return bool(self._letters) or self._runs.pending
 
     def draft(self, now_ms: int) -> Draft | None:
         """The next transaction, or None when none is due. Taken as committed: after a failure the memory is discarded."""
         pending = self.has_pending()
         if self._committed_ms is None:
             self._committed_ms = now_ms
-        if not pending and (now_ms - self._committed_ms < self._silence_ms or self._floor(now_ms) <= self._committed):
+        if not pending and (not self._passed(self._committed_ms, now_ms) or self._floor(now_ms) <= self._committed):
             return None
         messages: list[Message] = []
-        letters, self._refused = self._refused, []
-        finished: list[tuple[str, str]] = []
+        finished: list[RunKey] = []
         progress: list[Message] = []
         spoken: list[tuple[FinalTranscript, float | None]] = []
         repeats, self._repeats = self._repeats, 0
-        for run in sorted(self._runs, key=lambda run: run.began):
-            if self._runs.waits(run):
-                continue
+        letters = self._letters.take()
+        for run in self._chosen(now_ms):
             repeats += sum(o.repeats for o in run.pending if isinstance(o, StreamCompleted) and not o.channel)
-            finals = self._draft_outputs(run, messages, letters, now_ms)
+            finals = self._draft_outputs(run, messages, now_ms)
             spoken += finals
             if run.progress and (told := run.progress.after([final for final, _ in finals], now_ms)):
                 progress.append(progress_message(told, run.trace))
             run.session.drafted()
-            if self._saves(run, now_ms):
-                messages.append(self._save(run, now_ms))
+            messages.append(self._save(run, now_ms))
             if run.session.closed:
-                self._closed[run.key] = _Closed(run.needs, run.session.next_sequence, run.session.newest_ms)
-                finished += [run.ref] if run.ref else []
+                self._closed.add(
+                    run.key, Closed(run.needs, run.session.next_sequence, run.session.newest_ms, self.record_ms)
+                )
+                finished += [run.key] if run.ref else []
                 self._runs.remove(run)
-        offset = max(self._floor(now_ms), self._committed)
-        messages += [dead_letter(record, reason, now_ms) for record, reason in letters]
-        messages += self._note_dead(letters, offset)
+        offset = max(self._floor(None), self._committed)
+        messages += [dead_letter(letter.record, letter.reason, now_ms, letter.attempts) for letter in letters]
+        messages += self._mark_told(letters, offset)
         self._committed, self._committed_ms = offset, now_ms
         stats = DraftStats(
-            tuple(reason for _, reason in letters),
+            tuple(letter.reason for letter in letters),
             sum((final.end_sample - final.start_sample) / final.rate for final, _ in spoken),
             tuple((late, final.language) for final, late in spoken if late is not None and not final.silent),
             repeats,
@@ -289,23 +300,31 @@ class LaneMemory:
 
     # Within
 
-    def _restore(self, item: Saved) -> None:
-        settled = item.marks.settled
-        if item.marks.closed:
-            self._closed[item.key] = _Closed(settled, item.marks.next_sequence, item.marks.newest_ms)
+    def _restore(self, item: Saved, *, cut_off: bool) -> None:
+        marks = item.marks
+        # Beyond the end of a log that was cut off offsets are given again, to records that are newer than the snapshot.
+        until = item.written_ms if cut_off else None
+        if marks.closed:
+            self._closed.add(
+                item.key, Closed(marks.settled, marks.next_sequence, marks.newest_ms, item.written_ms, until)
+            )
             return
         session = self._sessions.restore(item.value)
         session.epoch = self.epoch
-        self._runs.add(OpenRun(
-            item.key, session, began=item.marks.began, covered=settled, needs=settled, saved_ms=0, ref=item.marks.ref,
-            progress=self._file_progress(),
-        ))  # fmt: skip
+        run = OpenRun(
+            item.key, session, began=min(marks.began, self.position), covered=marks.settled, needs=marks.settled, saved_ms=0,
+            ref=marks.ref, progress=self._file_progress(), until_ms=until,
+        )  # fmt: skip
+        self._runs.add(run)
+        if session.ended:  # it cannot go on here
+            run.touched = True
+            self._collect(run, session.tick(0), 0)
 
     def _route(self, record: ConsumerRecord, incoming: Incoming) -> OpenRun | None:
         """The run that takes the record, made if its run is new; None when the run is closed."""
         key = incoming.audio.key
-        if (closed := self._closed.get(key)) is not None:
-            if record.offset >= closed.settled:
+        if (closed := self._closed.heard(key, record.timestamp)) is not None:
+            if not closed.covers(record.offset, record.timestamp):
                 self._too_late(record, incoming.audio, closed)
             return None
         run = self._runs.get(key)
@@ -322,32 +341,32 @@ class LaneMemory:
             self._runs.add(run)
             # One from before the claim may be of a run that the previous owner took and had no snapshot of yet.
             # A start that was refused opens nothing that there could be too much of.
-            opens = incoming.audio.kind is not Type.REFUSED
-            fresh = opens and self.source.latency is Latency.LIVE and record.timestamp >= self._claimed_ms
-            if fresh and not self._admits(key.tenant):
-                self._turn_away(run, record)
+            opens = incoming.audio.kind is not Type.REFUSED and self.source.latency is Latency.LIVE
+            here, new = self._runs.by_tenant[key.tenant], record.timestamp >= self._claimed_ms
+            if opens and (reason := self._refusal(key.tenant, here, new=new)):
+                self._turn_away(run, record, reason)
         for other in self._runs.before(run):
             self._supersede(other, record.timestamp)
-        if (run.session.ended or run.superseded) and record.offset >= run.covered:
+        if (run.session.ended or run.superseded) and not run.covers(record.offset, record.timestamp):
             self._too_late(record, incoming.audio, run.session)
             return None
         return run
 
-    def _too_late(self, record: ConsumerRecord, audio: AudioRecord, over: _Closed | LaneSession) -> None:
+    def _too_late(self, record: ConsumerRecord, audio: AudioRecord, over: Closed | LaneSession) -> None:
         """Dead-letter a record of a closed run, unless it repeats what the run took."""
         if published_again(audio, self.source.latency, over.next_sequence, over.newest_ms):
             self._repeats += 1
         elif audio.kind not in _UNTOLD:
-            self._refuse(record, Reason.RUN_CLOSED)
+            self._letters.add(record, Reason.RUN_CLOSED)
 
     def _file_progress(self) -> FileProgress | None:
         return FileProgress() if self.source.latency is Latency.BATCH else None
 
-    def _turn_away(self, run: OpenRun, record: ConsumerRecord) -> None:
+    def _turn_away(self, run: OpenRun, record: ConsumerRecord, reason: Reason) -> None:
         """Close a run at its first record. The snapshot of a closed run makes a replay repeat it (promise 5)."""
-        self._refuse(record, Reason.OVERLOADED)
-        run.touched = True
-        run.session.close(Reason.OVERLOADED, record.timestamp)
+        self._letters.add(record, reason)
+        run.touched = run.turned_away = True
+        run.session.close(reason, record.timestamp)
         self._collect(run, run.session.tick(record.timestamp), record.timestamp)
 
     def _supersede(self, run: OpenRun, now_ms: int) -> None:
@@ -357,29 +376,30 @@ class LaneMemory:
         run.session.close(Reason.SUPERSEDED, now_ms)
         self._collect(run, run.session.tick(now_ms), now_ms)
 
-    def _refuse(self, record: ConsumerRecord, reason: Reason) -> None:
-        if record.offset not in self._dead and all(known.offset != record.offset for known, _ in self._refused):
-            self._refused.append((record, reason))
-
     def _collect(self, run: OpenRun, outputs: Sequence[Output], now_ms: int) -> None:
         for output in outputs:
             if isinstance(output, PartialTranscript):
                 self.partials.append(partial_message(output, run.trace, split=run.split))
                 self._note_shown(run, output, now_ms)
+            elif isinstance(output, DeadLetter):
+                self._letters.add(run.raw[output.offset], output.reason)
+                run.touched = True
             else:
                 run.pending.append(output)
                 run.touched = True
+        self._runs.note(run)
+
+    def _chosen(self, now_ms: int) -> list[OpenRun]:
+        """The runs that are saved now: the oldest first, and those that were turned away behind all others."""
+        due = (run for run in self._runs if self._saves(run, now_ms) and not self._runs.waits(run))
+        return sorted(due, key=lambda run: (run.turned_away, run.began))[:_MOST_SAVED]
 
     def _draft_outputs(
-        self, run: OpenRun, messages: list[Message], letters: list[tuple[ConsumerRecord, Reason]], now_ms: int
+        self, run: OpenRun, messages: list[Message], now_ms: int
     ) -> list[tuple[FinalTranscript, float | None]]:
         """Render the run's outputs; its finals, each with the seconds since its speech ended where that is known."""
         finals: list[tuple[FinalTranscript, float | None]] = []
         for output in run.pending:
-            if isinstance(output, DeadLetter):
-                if output.offset not in self._dead and all(r.offset != output.offset for r, _ in letters):
-                    letters.append((run.raw[output.offset], output.reason))
-                continue
             messages.append(durable_message(output, run.trace, split=run.split))
             if isinstance(output, FinalTranscript):
                 finals.append((output, self._lateness(run, output.speech_end_sample / output.rate, now_ms)))
@@ -398,11 +418,14 @@ class LaneMemory:
             first = self._lateness(run, partial.start_ms / 1000, now_ms) if partial.revision == 1 else None
             self.shown.append(Shown(late, first, partial.language))
 
+    def _passed(self, since_ms: int, now_ms: int) -> bool:
+        """Whether it is time for what is done every so often; a clock that went back is no reason to wait."""
+        return not 0 <= now_ms - since_ms < self._silence_ms
+
     def _saves(self, run: OpenRun, now_ms: int) -> bool:
-        """Whether the run's snapshot goes into this transaction."""
-        due = now_ms - run.saved_ms >= self._silence_ms
+        """Whether the run's snapshot is due."""
         must = bool(run.pending) or run.session.closed
-        return must or (run.touched and due and self._reached(run) > run.needs)
+        return must or (run.touched and self._passed(run.saved_ms, now_ms) and self._reached(run) > run.needs)
 
     def _save(self, run: OpenRun, now_ms: int) -> Message:
         run.needs, run.saved_ms, run.touched = self._reached(run), now_ms, False
@@ -410,28 +433,24 @@ class LaneMemory:
         session = run.session
         taken = (session.next_sequence, session.newest_ms)
         marks = SnapshotMarks(self.source.latency, session.closed, run.needs, run.began, run.ref, *taken)
+        self._runs.note(run)
         return snapshot_message(run.key, session.snapshot(), marks)
 
     def _reached(self, run: OpenRun) -> int:
         """The offset that the session, as it is now, must be replayed from."""
-        settled = run.session.settled_offset()
-        return self.position if settled is None else settled
+        return self.position if run.settled is None else run.settled
 
-    def _floor(self, now_ms: int) -> int:
-        """The offset that may be committed when every run that is due has been saved."""
-        floor = self.position
+    def _floor(self, now_ms: int | None) -> int:
+        """The offset that may be committed; when every run that is due by ``now_ms`` has been saved, or as things are."""
+        floor = self.position if self._letters.oldest is None else min(self.position, self._letters.oldest)
         for run in self._runs:
-            if not run.touched or (self._saves(run, now_ms) and not self._runs.waits(run)):
-                floor = min(floor, max(run.needs, self._reached(run)))
-            else:
-                floor = min(floor, run.needs)
+            saved = now_ms is not None and self._saves(run, now_ms) and not self._runs.waits(run)
+            floor = min(floor, run.needs if run.touched and not saved else max(run.needs, self._reached(run)))
         return floor
 
-    def _note_dead(self, letters: list[tuple[ConsumerRecord, Reason]], offset: int) -> list[Message]:
-        """The lane's record, when dead letters lie at or beyond what is committed: a replay meets them again."""
-        self._dead = {at: reason for at, reason in self._dead.items() if at >= offset}
-        new = {record.offset: reason for record, reason in letters if record.offset >= offset}
-        if not new:
+    def _mark_told(self, letters: Sequence[Letter], offset: int) -> list[Message]:
+        """The lane's record, when dead letters lie at or beyond what is committed: a replay meets their records again."""
+        if all(letter.record.offset < offset for letter in letters):
             return []
-        self._dead |= new
-        return [lane_message(str(self.source), lane_value(self._dead))]
+        undecided = (at for run in self._runs for at in run.session.undecided)
+        return [lane_message(str(self.source), self._letters.mark(offset, self.position, undecided).value())]

@@ -1,16 +1,24 @@
 """The object store as the pool sees it: byte ranges of normalised audio, and their deletion."""
 
-from kaption.adapters.s3 import ObjectStore, StoreError
+import io
+from typing import Final as Const
+from uuid import uuid4
+
+from kaption.adapters.s3 import NORMALISED, ObjectStore, StoreError
 from kaption.domain.events import RefusedError
+from kaption.domain.outputs import RunKey
 from kaption_gpu.ports import ObjectUnavailableError, StoreAwayError
 from kaption_schemas.records import DataRef
+
+_PROBE: Const = b"kaption"
 
 
 class StoreObjects:
     """``kaption_gpu.ports.Objects`` on S3. Calls block; the store's client is shared between threads."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, work_bucket: str) -> None:
         self._store = store
+        self._bucket = work_bucket
 
     def read(self, ref: DataRef) -> bytes:
         """The bytes that ``ref`` names. Raises ``ObjectUnavailableError`` and ``StoreAwayError``."""
@@ -19,11 +27,22 @@ class StoreObjects:
         except RefusedError as error:
             raise ObjectUnavailableError(error.reason.value) from error
         except StoreError as error:
-            raise StoreAwayError from error
+            raise StoreAwayError(str(error)) from error
 
-    def remove(self, bucket: str, key: str) -> None:
-        """Delete a normalised object; one that is gone is fine. Raises ``StoreAwayError``."""
+    def remove(self, run: RunKey) -> None:
+        """Delete a run's normalised object; one that is gone is fine. Raises ``StoreAwayError``."""
         try:
-            self._store.delete(bucket, key)
+            self._store.delete_normalised(run)
         except StoreError as error:
             raise StoreAwayError from error
+
+    def works(self) -> bool:
+        """Whether the store takes and gives a small object in the work bucket."""
+        key = f"{NORMALISED}probe-{uuid4().hex}"  # it would expire as any other
+        try:
+            self._store.put(self._bucket, key, io.BytesIO(_PROBE))
+            given = self._store.read(DataRef(bucket=self._bucket, key=key, offset=0, length=len(_PROBE)))
+            self._store.delete(self._bucket, key)
+        except (StoreError, RefusedError):
+            return False
+        return given == _PROBE

@@ -8,8 +8,8 @@ would begin its runs anew. Nor is a committed offset beyond that end taken for a
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final as Const
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -18,11 +18,14 @@ from aiokafka.structs import ConsumerRecord
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
 from kaption.domain.outputs import Latency, RunKey
-from kaption_gpu.lane_data import Saved, SavedLane, Source, read_lane_value
+from kaption_gpu.clock import BrokerClock
+from kaption_gpu.closed_runs import keep_ms
+from kaption_gpu.lane_data import Saved, SavedLane, Source
+from kaption_gpu.letters import NOTHING_TOLD, Told
 from kaption_gpu.memory import LaneMemory
-from kaption_gpu.ports import Sessions, SnapshotUnreadableError
+from kaption_gpu.ports import Admission, Sessions, SnapshotUnreadableError, takes_all
 from kaption_gpu.records import read_marks
-from kaption_gpu.transactions import NO_TRACING, LaneWriter, Tracing
+from kaption_gpu.transactions import LaneWriter
 from kaption_schemas.headers import text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import MIB, STATE, Type
@@ -30,6 +33,12 @@ from kaption_schemas.topics import MIB, STATE, Type
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS: Const = 5.0
+#: Fencing and the questions before the snapshots: whoever hangs in them begins again.
+_FENCE_SECONDS: Const = 60.0
+#: Records of the state topic that are looked at together, in a thread.
+_PIECE: Const = 2000
+#: ``ConsumerRecord.timestamp_type`` of a stamp that is the broker's.
+_APPEND_TIME: Const = 1
 
 
 class LaneLostError(Exception):
@@ -38,11 +47,11 @@ class LaneLostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a lane starts reading. ``lost``: the log lacks records since the last commit; ``truncated``: it ends before."""
+    """Where a lane starts reading. ``lost``: the log lacks records since the last commit; ``cut_off``: it ends before."""
 
     position: int
     lost: bool = False
-    truncated: bool = False
+    cut_off: bool = False
 
 
 async def open_lane(
@@ -50,43 +59,37 @@ async def open_lane(
     settings: Settings,
     source: Source,
     sessions: Sessions,
-    tracing: Tracing = NO_TRACING,
+    clock: BrokerClock,
+    writer: LaneWriter,
     *,
     out_of_range: bool = False,
-    admits: Callable[[str], bool] = lambda _tenant: True,
-) -> tuple[LaneWriter, LaneMemory]:
+    refusal: Admission = takes_all,
+) -> LaneMemory:
     """Fence the previous owner and bring its sessions back. ``consumer`` must have the partition paused.
 
-    ``out_of_range`` says that a fetch at the committed offset was refused, ``admits`` whether a new live run of a tenant is taken.
+    ``out_of_range`` says that a fetch at the committed offset was refused, ``refusal`` why a live run is not taken.
+    ``clock`` is told the broker's time of the claim; ``writer`` is started, and is the caller's to stop.
 
-    Raises ``LaneLostError``, ``SnapshotUnreadableError``, ``TransactionFailedError`` and ``KafkaError``.
+    Raises ``LaneLostError``, ``SnapshotUnreadableError``, ``TransactionFailedError``, ``KafkaError`` and ``TimeoutError``.
     """
-    writer = LaneWriter(settings, source, tracing)
-    try:
+    async with asyncio.timeout(_FENCE_SECONDS):
         await writer.start()
         tp = TopicPartition(source.topic, source.partition)
         if tp not in consumer.assignment():
             raise LaneLostError(str(source))
         place = await _place(consumer, tp, out_of_range=out_of_range)
-        epoch = await writer.claim(afresh=place.truncated)
-        saved = await _read_saved(settings, source, epoch)
-        if place.truncated:
-            # Offsets beyond the log's end are gone; what comes at them now is new and must not be taken for covered.
-            saved = replace(saved, snapshots=tuple(_clamp(item, place.position) for item in saved.snapshots))
-        memory = LaneMemory(
-            source,
-            sessions,
-            saved,
-            position=place.position,
-            epoch=epoch,
-            silence_ms=round(settings.silence_commit_seconds * 1000),
-            lost=place.lost,
-            admits=admits,
-        )
-    except BaseException:
-        await writer.stop()
-        raise
-    return writer, memory
+        epoch = await writer.claim(afresh=place.cut_off)
+    saved = await _read_saved(settings, source, epoch, clock, cut_off=place.cut_off)
+    return LaneMemory(
+        source,
+        sessions,
+        saved,
+        position=place.position,
+        epoch=epoch,
+        silence_ms=round(settings.silence_commit_seconds * 1000),
+        lost=place.lost,
+        refusal=refusal,
+    )
 
 
 async def _place(consumer: AIOKafkaConsumer, tp: TopicPartition, *, out_of_range: bool) -> Place:
@@ -107,15 +110,55 @@ async def _place(consumer: AIOKafkaConsumer, tp: TopicPartition, *, out_of_range
             "reason": Reason.RETENTION.value,
         },
     )
-    return Place(first, lost=True, truncated=committed >= first)
+    return Place(first, lost=True, cut_off=committed >= first)
 
 
-def _clamp(item: Saved, position: int) -> Saved:
-    marks = item.marks
-    return replace(item, marks=replace(marks, settled=min(marks.settled, position), began=min(marks.began, position)))
+@dataclass
+class _Index:
+    """What of the state topic's records a lane needs; of closed runs no more than their marks: a month may hold millions."""
+
+    source: Source
+    claim: int
+    told: Told = NOTHING_TOLD
+    claimed_ms: int = 0
+    stamped_ms: int | None = None
+    _saved: dict[bytes, Saved] = field(default_factory=dict)
+
+    def add(self, records: Sequence[ConsumerRecord]) -> None:
+        """Take the next records. Raises ``SnapshotUnreadableError``."""
+        try:
+            for record in records:
+                self._add(record)
+        except (KeyError, ValueError, TypeError) as error:
+            raise SnapshotUnreadableError(type(error).__name__) from error
+
+    def _add(self, record: ConsumerRecord) -> None:
+        if record.offset == self.claim:
+            self.claimed_ms = record.timestamp
+            self.stamped_ms = record.timestamp if record.timestamp_type == _APPEND_TIME else None
+        if record.key is None:
+            return
+        self._saved.pop(record.key, None)
+        if record.value is None:
+            return
+        kind = text_headers(record.headers).get("ce_type")
+        if kind == Type.CLAIM and record.key == str(self.source).encode():
+            self.told = Told.read(record.value)
+        elif kind == Type.SNAPSHOT and (marks := read_marks(record)).latency is self.source.latency:
+            tenant, stream, run = record.key.decode().split("/")
+            value = b"" if marks.closed else record.value
+            self._saved[record.key] = Saved(RunKey(tenant, stream, run), marks, value, record.timestamp)
+
+    def lane(self, *, cut_off: bool) -> SavedLane:
+        """All of it. Closed runs whose audio the log holds no longer are left out."""
+        since = self.claimed_ms - keep_ms(self.source.latency)
+        kept = tuple(saved for saved in self._saved.values() if not saved.marks.closed or saved.written_ms >= since)
+        return SavedLane(kept, self.told, self.claimed_ms, cut_off)
 
 
-async def _read_saved(settings: Settings, source: Source, claim: int) -> SavedLane:
+async def _read_saved(
+    settings: Settings, source: Source, claim: int, clock: BrokerClock, *, cut_off: bool
+) -> SavedLane:
     """The last snapshot of each of the lane's runs, and the lane's own record, up to the claim at offset ``claim``.
 
     The state partition is shared by the live and the batch lane of its number, and the other one's open transaction is
@@ -132,8 +175,7 @@ async def _read_saved(settings: Settings, source: Source, claim: int) -> SavedLa
         max_partition_fetch_bytes=64 * MIB,
         fetch_max_bytes=64 * MIB,
     )
-    last: dict[bytes, ConsumerRecord] = {}
-    claimed_ms = 0
+    index = _Index(source, claim)
     try:
         # Within the block: a lane that is revoked meanwhile cancels this, half connected.
         await reader.start()
@@ -144,34 +186,17 @@ async def _read_saved(settings: Settings, source: Source, claim: int) -> SavedLa
         patience = 2 * settings.transaction_timeout_ms / 1000
         async with asyncio.timeout(patience) as limit:
             while await reader.position(tp) <= claim:
-                found = (await reader.getmany(timeout_ms=200)).values()
+                found = (await reader.getmany(timeout_ms=200, max_records=_PIECE)).values()
                 if found:
                     limit.reschedule(asyncio.get_running_loop().time() + patience)
                 for records in found:
-                    last |= {record.key: record for record in records if record.key is not None}
-                    claimed_ms = max((r.timestamp for r in records if r.offset == claim), default=claimed_ms)
+                    await asyncio.to_thread(index.add, records)
     finally:
         async with asyncio.timeout(_STOP_SECONDS):
             await reader.stop()
-    return replace(_saved(last, source), claimed_ms=claimed_ms)
-
-
-def _saved(last: dict[bytes, ConsumerRecord], source: Source) -> SavedLane:
-    snapshots: list[Saved] = []
-    dead: dict[int, Reason] = {}
-    try:
-        for key, record in last.items():
-            if record.value is None:
-                continue
-            kind = text_headers(record.headers).get("ce_type")
-            if kind == Type.CLAIM and key == str(source).encode():
-                dead = read_lane_value(record.value)
-            elif kind == Type.SNAPSHOT and (marks := read_marks(record)).latency is source.latency:
-                tenant, stream, run = key.decode().split("/")
-                snapshots.append(Saved(RunKey(tenant, stream, run), marks, record.value))
-    except (KeyError, ValueError) as error:
-        raise SnapshotUnreadableError(type(error).__name__) from error
-    return SavedLane(tuple(snapshots), dead)
+    if index.stamped_ms is not None:
+        clock.seen(index.stamped_ms)
+    return index.lane(cut_off=cut_off)
 
 
 def source_of(topic: str, partition: int) -> Source:

@@ -116,6 +116,21 @@ class LaneSession(Protocol):
         """Whether a closed segment waits for its decode, or is in it: then there will be less without more audio."""
 
 
+class Admission(Protocol):
+    """Whether a live run is taken: asked at its first record, when it counts as open."""
+
+    def __call__(self, tenant: str, here: int, *, new: bool) -> Reason | None:
+        """Why a run of ``tenant`` is refused, which has ``here`` runs in the lane; None when it is taken.
+
+        One that is not ``new`` may be a run that the previous owner took: only what that one cannot have taken may be refused.
+        """
+
+
+def takes_all(tenant: str, here: int, *, new: bool) -> Reason | None:  # noqa: ARG001  # the port's signature
+    """Refuse nobody."""
+    return None
+
+
 class SnapshotUnreadableError(Exception):
     """A snapshot is none that this version reads; its lane stops until someone looks."""
 
@@ -125,7 +140,7 @@ class ObjectUnavailableError(Exception):
 
 
 class StoreAwayError(Exception):
-    """The store is away, slow, or refuses the credentials: another try may succeed."""
+    """The store is away, slow, or refuses the credentials: another try may succeed. The message says what it said, and no secret."""
 
 
 class Objects(Protocol):
@@ -134,8 +149,11 @@ class Objects(Protocol):
     def read(self, ref: DataRef) -> bytes:
         """The bytes that ``ref`` names. Raises ``ObjectUnavailableError`` and ``StoreAwayError``."""
 
-    def remove(self, bucket: str, key: str) -> None:
-        """Delete a normalised object; one that is gone is fine. Raises ``StoreAwayError``."""
+    def remove(self, run: RunKey) -> None:
+        """Delete a run's normalised object; one that is gone is fine. Raises ``StoreAwayError``."""
+
+    def works(self) -> bool:
+        """Whether the store takes and gives an object of this process's own."""
 
 
 class Sessions(Protocol):

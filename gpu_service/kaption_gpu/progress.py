@@ -34,7 +34,7 @@ class FileProgress:
         """What to tell once ``finals`` are committed; None when there is nothing new, or it was told a moment ago."""
         new = {final.channel: final for final in finals}
         self._ends |= new
-        if not new or now_ms - self._told_ms < TELL_MS or len(self._ends) < self._channels:
+        if not new or 0 <= now_ms - self._told_ms < TELL_MS or len(self._ends) < self._channels:
             return None
         self._told_ms = now_ms
         ends = self._ends.values()

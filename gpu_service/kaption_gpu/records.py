@@ -5,12 +5,25 @@ from datetime import UTC, datetime
 from typing import Final as Const
 
 from aiokafka.structs import ConsumerRecord
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from kaption.adapters.s3 import normalised_key
+from kaption.domain.batch import CHUNK_SECONDS
 from kaption.domain.outputs import AudioRecord, Latency, RunKey
+from kaption_schemas.audio import RATES
 from kaption_schemas.headers import TRACE, Headers, event_headers, text_headers
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import DataRef, FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
+from kaption_schemas.records import (
+    DataRef,
+    FinalTranscript,
+    Gap,
+    PartialTranscript,
+    StreamCompleted,
+    StreamEnded,
+    StreamProgress,
+    StreamRefused,
+    StreamStarted,
+)
 from kaption_schemas.topics import (
     BATCH,
     DEFAULT_TENANT,
@@ -31,6 +44,8 @@ SOURCE: Const = "/kaption/pool"
 STAGE: Const = "session"
 TOPIC_OF: Const = {Latency.LIVE: LIVE, Latency.BATCH: BATCH}
 _TYPES: Const = frozenset({Type.STARTED, Type.CHUNK, Type.GAP, Type.ENDED, Type.REFUSED})
+#: A reference that names more is none of ours.
+_LONGEST_CHUNK: Const = 2 * CHUNK_SECONDS
 
 
 class RefusedError(Exception):
@@ -46,13 +61,20 @@ class Incoming:
     """A parsed audio record. ``ref`` is where a batch chunk's bytes are; they are put into ``audio.body`` before use.
 
     ``trace`` are its trace headers, which its transcripts carry on. ``total_samples`` is its file's length, where a batch
-    chunk tells it.
+    chunk tells it. ``refused``: the record is dead-lettered for this, and ``audio`` is what it leaves to its run.
     """
 
     audio: AudioRecord
     ref: DataRef | None
     trace: dict[str, str]
     total_samples: int | None = None
+    refused: Reason | None = None
+
+
+class _Ended(StreamEnded):
+    """As it is read: what a newer version adds to an end changes nothing for this one."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +109,8 @@ class SnapshotMarks:
     newest_ms: int = -1
 
 
-def parse(record: ConsumerRecord, latency: Latency) -> Incoming:
-    """Read one record of an audio topic. Raises ``RefusedError``."""
+def parse(record: ConsumerRecord, latency: Latency, work_bucket: str | None = None) -> Incoming:
+    """Read one record of an audio topic. ``work_bucket`` is the only one that a reference may name. Raises ``RefusedError``."""
     head = text_headers(record.headers)
     key = _run_key(record.key, head.get("ce_run", ""))
     try:
@@ -101,16 +123,22 @@ def parse(record: ConsumerRecord, latency: Latency) -> Incoming:
     if not body:
         raise RefusedError(Reason.EMPTY_BODY)
     received = _number(head.get("ce_received", str(record.timestamp)), Reason.BAD_HEADERS)
-    ref, total, samples, rate, channels = None, None, 0, 16_000, 1
+    ref, total, samples, rate, channels, refused = None, None, 0, 16_000, 1, None
     if kind is Type.CHUNK and latency is Latency.BATCH:
         rate, channels = _pcm(head.get("ce_format", ""))
         samples, ref, body = _number(head.get("ce_samples", ""), Reason.BAD_HEADERS), _data_ref(body), b""
+        if (ref.bucket, ref.key) != (work_bucket, normalised_key(key)):
+            raise RefusedError(Reason.OUTSIDE_PREFIX)
+        if ref.offset < 0 or ref.length != samples * channels * 2 or not 0 < samples <= _LONGEST_CHUNK * rate:
+            raise RefusedError(Reason.INVALID_BODY)
         total = _number(head["ce_totalsamples"], Reason.BAD_HEADERS) if "ce_totalsamples" in head else None
     elif kind is Type.CHUNK:
         rate, channels = _pcm(head.get("content-type", ""))
         if len(body) % (2 * channels):
             raise RefusedError(Reason.ODD_BYTES)
         samples = len(body) // (2 * channels)
+    else:
+        kind, body, refused = _readable(kind, body)
     needs_place = kind in (Type.CHUNK, Type.GAP)
     audio = AudioRecord(
         kind=kind,
@@ -125,7 +153,31 @@ def parse(record: ConsumerRecord, latency: Latency) -> Incoming:
         channels=channels,
         body=body,
     )
-    return Incoming(audio, ref, {name: head[name] for name in TRACE if name in head}, total)
+    return Incoming(audio, ref, {name: head[name] for name in TRACE if name in head}, total, refused)
+
+
+def _readable(kind: Type, body: bytes) -> tuple[Type, bytes, Reason | None]:
+    """Type and body as a session reads them, and why the record is refused all the same. Raises ``RefusedError``.
+
+    What a run asked for must be understood whole: a ``started`` that is not closes the run, which would else go on under
+    the deployment's policy, and that may be a weaker one.
+    """
+    try:
+        match kind:
+            case Type.STARTED:
+                StreamStarted.model_validate_json(body)
+            case Type.REFUSED:
+                StreamRefused.model_validate_json(body)
+            case Type.GAP:
+                Gap.model_validate_json(body)
+            case Type.ENDED:
+                body = StreamEnded(**_Ended.model_validate_json(body).model_dump()).model_dump_json().encode()
+    except ValidationError:
+        if kind not in (Type.STARTED, Type.REFUSED):
+            raise RefusedError(Reason.INVALID_BODY) from None
+        reason = Reason.INVALID_BODY
+        return Type.REFUSED, StreamRefused(reason=reason).model_dump_json().encode(), reason
+    return kind, body, None
 
 
 def tenant_of_key(key: bytes | None) -> str:
@@ -159,7 +211,7 @@ def durable_message(output: FinalTranscript | Gap | StreamCompleted, trace: dict
             return _transcript(FINAL, Type.COMPLETED, output, f"{output.run}/completed/{output.channel}", trace)
 
 
-def dead_letter(record: ConsumerRecord, reason: Reason, now_ms: int) -> Message:
+def dead_letter(record: ConsumerRecord, reason: Reason, now_ms: int, attempts: int = 1) -> Message:
     """``record`` as it is, with ``errors.*`` headers added (CONVENTIONS)."""
     errors = {
         "errors.topic": record.topic,
@@ -168,7 +220,7 @@ def dead_letter(record: ConsumerRecord, reason: Reason, now_ms: int) -> Message:
         "errors.stage": STAGE,
         "errors.reason": reason.value,
         "errors.message": reason.meaning,
-        "errors.attempt": "1",
+        "errors.attempt": str(attempts),
         "errors.time": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds"),
     }
     headers = [*record.headers, *((name, value.encode()) for name, value in errors.items())]
@@ -258,7 +310,7 @@ def _pcm(content_type: str) -> tuple[int, int]:
         raise RefusedError(Reason.UNSUPPORTED_FORMAT)
     rate = _number(fields.get("rate", ""), Reason.UNSUPPORTED_FORMAT)
     channels = _number(fields.get("channels", ""), Reason.UNSUPPORTED_FORMAT)
-    if not rate or channels not in (1, 2):
+    if rate not in RATES or channels not in (1, 2):
         raise RefusedError(Reason.UNSUPPORTED_FORMAT)
     return rate, channels
 

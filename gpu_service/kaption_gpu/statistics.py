@@ -67,7 +67,7 @@ class PoolMetrics:
         """What the worker is given."""
         return Sinks(
             decoded=self.decoded, shown=self.shown, committed=self.committed, failed=self.failed, state=self.state,
-            overload=self.overload, replaced=self.replaced, recovered=self.recovered,
+            left_out=self.left_out, overload=self.overload, replaced=self.replaced, recovered=self.recovered,
         )  # fmt: skip
 
     def overload(self, step: Step) -> None:
@@ -126,6 +126,10 @@ class PoolMetrics:
         """A transaction failed, or its end is unclear."""
         self._telemetry.record(names.TRANSACTIONS, topic=source.topic, outcome="failed")
 
+    def left_out(self, source: Source, records: int) -> None:
+        """Records of a transaction had nowhere to go."""
+        self._telemetry.record(names.LEFT_OUT, records, topic=source.topic)
+
     def state(self, overdue: float, partials: PartialsStats, lanes: tuple[LaneStats, ...]) -> None:
         """How things stand, about once a second; ``overdue``: seconds of audio in windows past their deadline."""
         record = self._telemetry.record
@@ -143,4 +147,5 @@ class PoolMetrics:
             record(names.LANES, sum(lane.ready for lane in group), topic=topic)
             record(names.SESSIONS, sum(lane.runs for lane in group), topic=topic)
             record(names.AUDIO_BACKLOG, sum(lane.backlog_seconds for lane in group), topic=topic)
+            record(names.READING_LATE, max(lane.reading_s for lane in group), topic=topic)
             record(names.COMMIT_AGE, max(lane.commit_age_s for lane in group), topic=topic)

@@ -6,23 +6,31 @@ by a bounded queue that sheds its oldest and never holds finals up.
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final as Const
 from typing import Protocol
 
 from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
-from kaption_gpu.lane_data import Draft, Source, lane_value
+from kaption_gpu.ask_once import end_transactions_once
+from kaption_gpu.lane_data import Draft, Source
+from kaption_gpu.letters import NOTHING_TOLD
+from kaption_gpu.reach import Reach
 from kaption_gpu.records import Message, claim_message, lane_message
 from kaption_schemas.headers import Headers
-from kaption_schemas.topics import MIB
+from kaption_schemas.topics import MIB, STATE
+
+log = logging.getLogger(__name__)
+
+end_transactions_once()
 
 #: A dead letter is up to 2 MiB (topics.DLQ), with its envelope.
 MAX_REQUEST: Const = 2 * MIB + 64 * 1024
@@ -31,6 +39,8 @@ PARTIALS_QUEUE: Const = 1000
 _STOP_SECONDS: Const = 5.0
 #: Partials whose delivery is awaited together.
 _PARTIALS_WINDOW: Const = 64
+#: For how long a topic that the broker does not name is asked for, seconds.
+_METADATA_SECONDS: Const = 5.0
 
 
 class TransactionFailedError(Exception):
@@ -79,16 +89,30 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
 
 
 async def _partition_for(producer: AIOKafkaProducer, topic: str, partition: int) -> int:
-    """The lane's partition number, mod the topic's."""
-    return partition % len(await producer.partitions_for(topic))
+    """The lane's partition number, mod the topic's. Raises ``TimeoutError`` where the broker names no such topic."""
+    async with asyncio.timeout(_METADATA_SECONDS):
+        return partition % len(await producer.partitions_for(topic))
+
+
+async def _look(producer: AIOKafkaProducer, topics: Collection[str], reach: Reach) -> None:
+    """See which topics there are, and note which of ``topics`` are not among them."""
+    with contextlib.suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(_METADATA_SECONDS):
+            known = (await producer.client.fetch_all_metadata()).topics()
+        if known:
+            reach.seen(known)
+            reach.fails(set(topics) - known)
 
 
 class LaneWriter:
     """The transactional producer of one lane. Starting it fences the lane's previous owner."""
 
-    def __init__(self, settings: Settings, source: Source, tracing: Tracing = NO_TRACING) -> None:
+    def __init__(
+        self, settings: Settings, source: Source, tracing: Tracing = NO_TRACING, reach: Reach | None = None
+    ) -> None:
         self._source = source
         self._tracing = tracing
+        self._reach = reach or Reach()
         self._group = f"{settings.group}.pool"
         self._timeout = settings.transaction_timeout_ms / 1000
         self._producer = AIOKafkaProducer(
@@ -113,13 +137,39 @@ class LaneWriter:
         ``afresh`` forgets what was dead-lettered: those offsets are other records' now.
         """
         lane = str(self._source)
-        forget = (lane_message(lane, lane_value({})),) if afresh else ()
+        forget = (lane_message(lane, NOTHING_TOLD.value()),) if afresh else ()
         return (await self._commit((claim_message(lane), *forget), None))[0]
 
-    async def commit(self, draft: Draft) -> None:
-        """Write ``draft`` and its input offset as one transaction. Raises ``TransactionFailedError``."""
-        with self._tracing.commit(self._source, len(draft.messages)):
-            await self._commit(draft.messages, draft.offset)
+    async def commit(self, draft: Draft) -> int:
+        """Write ``draft`` and its input offset as one transaction. Raises ``TransactionFailedError``.
+
+        Returns how many records were left out since their topics cannot be written to (``Reach``).
+        """
+        topics = {message.topic for message in draft.messages} - {STATE.name}
+        if self._reach.to_look(topics):
+            await _look(self._producer, topics, self._reach)
+        left_out = {topic for topic in topics if self._reach.left_out(topic)}
+        messages = tuple(message for message in draft.messages if message.topic not in left_out)
+        try:
+            with self._tracing.commit(self._source, len(messages)):
+                await self._commit(messages, draft.offset)
+        except TransactionFailedError as error:
+            await self._note_failure(error.__cause__, topics - left_out)
+            raise
+        self._reach.works(topics - left_out)
+        missing = len(draft.messages) - len(messages)
+        if missing:
+            what = {"lane": str(self._source), "topics": sorted(left_out), "records": missing}
+            log.error("Records are lost: their topics are gone, or closed to the service", extra=what)
+        return missing
+
+    async def _note_failure(self, cause: BaseException | None, topics: set[str]) -> None:
+        """Note whether one of ``topics`` is why a transaction failed."""
+        if isinstance(cause, TopicAuthorizationFailedError):
+            named = cause.args[0] if cause.args else ()
+            self._reach.fails(topics & ({named} if isinstance(named, str) else set(named)), denied=True)
+        else:
+            await _look(self._producer, topics, self._reach)
 
     async def _commit(self, messages: tuple[Message, ...], offset: int | None) -> list[int]:
         try:
@@ -163,8 +213,9 @@ class PartialsStats:
 class PartialsWriter:
     """Writes partials and files' progress in order, without acknowledgement to anyone: what cannot be written is shed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, reach: Reach | None = None) -> None:
         self._settings = settings
+        self._reach = reach or Reach()
         self._queue: deque[tuple[Message, int]] = deque(maxlen=PARTIALS_QUEUE)
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
@@ -187,11 +238,12 @@ class PartialsWriter:
     async def run(self) -> None:
         """Write until cancelled. A producer that failed is replaced."""
         while True:
-            producer = AIOKafkaProducer(**security(self._settings), enable_idempotence=True)
+            timeout = self._settings.transaction_timeout_ms
+            producer = AIOKafkaProducer(**security(self._settings), enable_idempotence=True, request_timeout_ms=timeout)
             try:
                 await producer.start()
                 await self._write(producer)
-            except KafkaError:
+            except (KafkaError, TimeoutError):
                 await asyncio.sleep(1)
             finally:
                 await stop_producer(producer)
@@ -207,14 +259,22 @@ class PartialsWriter:
             await self._filled.wait()
             self._filled.clear()
             while self._queue:
-                batch = [self._queue.popleft() for _ in range(min(len(self._queue), _PARTIALS_WINDOW))]
+                taken = [self._queue.popleft() for _ in range(min(len(self._queue), _PARTIALS_WINDOW))]
+                if self._reach.to_look({message.topic for message, _ in taken}):
+                    await _look(producer, (), self._reach)
+                batch = [item for item in taken if not self._reach.fails_now(item[0].topic)]
+                self._shed += _partials(taken) - _partials(batch)
+                topics = {message.topic for message, _ in batch}
                 try:
                     futures = [await self._send(producer, *item) for item in batch]
                     for future in futures:
                         await future
-                except KafkaError:
+                except (KafkaError, TimeoutError) as error:
                     # Only now: a counter that is read while they are under way cannot take them back.
                     self._shed += _partials(batch)
+                    if isinstance(error, TopicAuthorizationFailedError):
+                        self._reach.fails(topics & set(map(str, error.args)), denied=True)
+                    await _look(producer, topics, self._reach)
                     raise
                 self._written += _partials(batch)
             self._empty.set()

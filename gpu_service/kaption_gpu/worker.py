@@ -6,11 +6,13 @@ it again, and the log gives everything back.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from typing import Final as Const
 
@@ -18,6 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
 
+from kaption.adapters.fetching import log_end
 from kaption.adapters.kafka import security
 from kaption.adapters.members import client_id, keep_removing
 from kaption.adapters.settings import Settings
@@ -27,21 +30,26 @@ from kaption.domain.overload import Overload, Signs, Step, below_share
 from kaption.domain.plan import DEFAULT_COSTS, Batch, Candidate, Planner, overdue_seconds
 from kaption_gpu import batches
 from kaption_gpu.batches import BatchStats, Recovered
+from kaption_gpu.chunk_reading import ChunkReader
 from kaption_gpu.executor import Cause, Execution, Executors, ReplacedError
-from kaption_gpu.lane import Lane, LaneParts, LaneStats, now_ms
+from kaption_gpu.lane import Lane, LaneParts, LaneStats
 from kaption_gpu.lane_data import Draft, Shown, Source
 from kaption_gpu.opening import source_of
 from kaption_gpu.ports import Objects, Sessions
+from kaption_gpu.reach import Reach
 from kaption_gpu.reading import Reader
 from kaption_gpu.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
 from kaption_gpu.watchdog import StuckError, Watchdog
+from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import BATCH, LIVE, MIB
 
 log = logging.getLogger(__name__)
 
 _TICK_SECONDS: Const = 1.0
 _WAKE_SECONDS: Const = 0.25
-_STOP_SECONDS: Const = 10.0
+#: What is in flight may end within the first, in good order; and what is open is closed within the second, twice.
+_DRAIN_SECONDS: Const = 5.0
+_STOP_SECONDS: Const = 1.5
 _WATCH_SECONDS: Const = 5.0
 
 
@@ -53,6 +61,7 @@ class Sinks:
     shown: Callable[[Source, Shown], None] = lambda _source, _shown: None
     committed: Callable[[Source, Draft], None] = lambda _source, _draft: None
     failed: Callable[[Source], None] = lambda _source: None
+    left_out: Callable[[Source, int], None] = lambda _source, _records: None
     state: Callable[[float, PartialsStats, tuple[LaneStats, ...]], None] = lambda _overdue, _partials, _lanes: None
     overload: Callable[[Step], None] = lambda _step: None
     replaced: Callable[[Cause], None] = lambda _cause: None
@@ -85,7 +94,9 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         )
         self._overload = Overload()
         self._observed = (time.monotonic(), 0.0)
-        self._partials = PartialsWriter(parts.settings)
+        self._reach = Reach()
+        self._partials = PartialsWriter(parts.settings, self._reach)
+        self._chunks = ChunkReader(parts.objects)
         self._consumer = self._make_consumer(parts.settings)
         self._reader = Reader(
             self._consumer, self.lanes, parts.tracing, self._wake.set, lambda: self._overload.finals_late
@@ -120,7 +131,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         try:
             await self._consumer.start()
         except BaseException:
-            await self._consumer.stop()
+            await self._stop_consumer()
             raise
         self._consumer.subscribe([LIVE.name, BATCH.name], listener=self)
         tasks = [
@@ -149,22 +160,27 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         """Start nothing new; let what is in flight end, and commit it."""
         self._draining = True
         self._reader.stop()
-        if self._batches:
-            await asyncio.wait(self._batches, timeout=_STOP_SECONDS)
-        await asyncio.gather(*(lane.drain() for lane in self.lanes.values()))
-        await self._partials.drain(1.0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                if self._batches:
+                    await asyncio.wait(self._batches)
+                await asyncio.gather(*(lane.drain() for lane in self.lanes.values()))
+                await self._partials.drain(1.0)
 
     async def _close(self, tasks: list[asyncio.Task[Any]]) -> None:
         own = [*tasks, *self._lane_tasks.values(), *self._batches]
         for task in own:
             task.cancel()
         await asyncio.wait([*own, *self._ending], timeout=_STOP_SECONDS)
+        await self._stop_consumer()
+        self._executors.close()
+
+    async def _stop_consumer(self) -> None:
         try:
             async with asyncio.timeout(_STOP_SECONDS):
                 await self._consumer.stop()
         except (TimeoutError, KafkaError):
             log.warning("The consumer did not stop in time")
-        self._executors.close()
 
     # Rebalances
 
@@ -195,22 +211,32 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 self._consumer,
                 parts.sessions,
                 parts.objects,
+                self._chunks,
+                partial(log_end, self._consumer),
                 self._wake.set,
                 parts.sinks.committed,
                 parts.sinks.failed,
                 parts.tracing,
-                self._admits,
+                self._refusal,
+                self._reach,
+                parts.sinks.left_out,
             ),
         )
         self.lanes[tp] = lane
         self._lane_tasks[tp] = self._spawn(lane.run())
 
-    def _admits(self, tenant: str) -> bool:
-        """Whether a new live run is taken now."""
-        if not self._overload.refuses:
-            return True
-        live = (lane.memory for lane in self.lanes.values() if lane.source.latency is Latency.LIVE)
-        return below_share(tenant, sum((memory.runs_by_tenant() for memory in live if memory), Counter[str]()))
+    def _refusal(self, tenant: str, here: int, *, new: bool) -> Reason | None:
+        """See ``kaption_gpu.ports.Admission``. A lane's last owner, too, had no more of a tenant's runs in it than a worker may have."""
+        most = self._parts.settings.tenant_runs
+        if not new:
+            return Reason.TOO_MANY_RUNS if here > most else None
+        lanes = (lane.memory for lane in self.lanes.values() if lane.source.latency is Latency.LIVE)
+        counts = [memory.runs_by_tenant() for memory in lanes if memory]
+        if sum(count[tenant] for count in counts) > most:
+            return Reason.TOO_MANY_RUNS
+        if not self._overload.refuses or below_share(tenant, sum(counts, Counter[str]())):
+            return None
+        return Reason.OVERLOADED
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task whose failure ends the process."""
@@ -249,8 +275,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     def _waiting(self) -> list[Candidate]:
         """What all sessions want decoded."""
-        memories = (lane.memory for lane in self.lanes.values())
-        return batches.waiting((memory for memory in memories if memory is not None), now_ms())
+        lanes = self.lanes.values()
+        return batches.waiting((lane.memory, lane.now_ms()) for lane in lanes if lane.memory is not None)
 
     def _report(self) -> None:
         lanes = tuple(lane.stats() for lane in self.lanes.values())
@@ -279,9 +305,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     def _files_wait(self) -> bool:
         """Whether a file wants something decoded; by lane, since a live run's late last finals are only planned as a file's."""
-        now = now_ms()
-        memories = (lane.memory for lane in self.lanes.values() if lane.source.latency is Latency.BATCH)
-        return any(memory is not None and any(True for _ in memory.wants(now)) for memory in memories)
+        files = (lane for lane in self.lanes.values() if lane.source.latency is Latency.BATCH)
+        return any(lane.memory is not None and any(True for _ in lane.memory.wants(lane.now_ms())) for lane in files)
 
     def _plan(self) -> None:
         """Give every free executor a batch."""
@@ -321,7 +346,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     def _apply(self, batch: Batch, execution: Execution) -> None:
         log.debug("A batch was decoded", extra={"windows": len(batch.windows), "seconds": round(execution.seconds, 3)})
-        batches.apply(batch, execution.results, now_ms())
+        batches.apply(batch, execution.results, time.time_ns() // 1_000_000)
         self._parts.sinks.decoded(BatchStats(batch, execution.results, execution.seconds))
         self._wake.set()
 

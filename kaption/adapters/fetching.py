@@ -15,10 +15,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from typing import Final as Const
 from weakref import WeakKeyDictionary
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import Fetcher
 
 #: From an answer with records to the next question.
@@ -34,6 +36,25 @@ PARTIAL_WAIT_MS: Const = 50
 
 _ask: Const = Fetcher._proc_fetch_request
 _pauses: Const["WeakKeyDictionary[Any, dict[int, Pause]]"] = WeakKeyDictionary()
+_asked: Const["WeakKeyDictionary[Any, float]"] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class LogEnd:
+    """Where a partition's log ended at the moment ``asked`` (``time.monotonic``) or later: at ``offset``."""
+
+    offset: int
+    asked: float
+
+
+def log_end(consumer: AIOKafkaConsumer, tp: TopicPartition) -> LogEnd | None:
+    """What ``consumer`` heard last of the end of a partition that is assigned to it; None before the first answer.
+
+    The moment is that of the question: an answer may have waited for a process that was stopped.
+    """
+    state = consumer._subscription.subscription.assignment.state_value(tp)  # as its own ``highwater`` does
+    asked = None if state is None else _asked.get(state)
+    return None if state is None or asked is None or state.highwater is None else LogEnd(state.highwater, asked)
 
 
 class Pause:
@@ -70,8 +91,15 @@ async def _ask_patiently(self: Any, assignment: Any, node: int, request: Any) ->
     with contextlib.suppress(asyncio.CancelledError):
         if (seconds := pause.before()) > 0:
             await asyncio.sleep(seconds)
+        asked = [TopicPartition(topic, place[0]) for topic, places in request.topics for place in places]
+        states = [state for tp in asked if (state := assignment.state_value(tp)) is not None]
+        before = [state.timestamp for state in states]
         started = time.monotonic()
-        if await _ask(self, assignment, node, request):
+        woken = await _ask(self, assignment, node, request)
+        for state, stamp in zip(states, before, strict=True):
+            if state.timestamp != stamp:
+                _asked[state] = started
+        if woken:
             pause.records()
             return True
         if time.monotonic() - started < request._max_wait_ms / 2000:
