@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +13,16 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from kaption.adapters.kafka import security
+from kaption.adapters.s3 import normalised_key
 from kaption.adapters.settings import Settings
-from kaption.domain.outputs import Latency
+from kaption.domain.outputs import Latency, RunKey
 from kaption_gpu.lane_data import Source
 from kaption_gpu.records import TOPIC_OF
 from kaption_gpu.transactions import LaneWriter, TransactionFailedError
 from kaption_gpu.worker import Sinks, Worker, WorkerParts
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
-from kaption_schemas.records import DataRef, StreamProgress
-from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE, Type
+from kaption_schemas.records import DataRef, StreamProgress, StreamStarted
+from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE, Type, topic_name
 from tests.support.brokers import Broker
 from tests.support.counting_session import REFUSED, CountingBackend, CountingSessions, MemoryObjects
 from tests.support.lanes import (
@@ -251,11 +253,12 @@ async def test_a_file_is_read_from_the_store_and_deleted_when_done(settings: Set
     objects = MemoryObjects()
     objects.away = 2
     pcm = np.full(3 * 16000, 3, "<i2").tobytes()
-    objects.objects["work", "x.pcm"] = pcm
+    key = normalised_key(RunKey("default", "f", RUNS[0]))
+    objects.objects[settings.work_bucket, key] = pcm
     async with publisher(settings) as out, working(settings, objects=objects):
         await out.start("f", RUNS[0], BATCH.name)
-        for number, key in enumerate(("x.pcm", "missing.pcm", "x.pcm")):
-            ref = DataRef(bucket="work", key=key, offset=number * 32000, length=32000)
+        for number, place in enumerate((0, 10**9, 64000)):
+            ref = DataRef(bucket=settings.work_bucket, key=key, offset=place, length=32000)
             await out.send(
                 BATCH.name, "f", RUNS[0], Type.CHUNK, ref.model_dump_json().encode(), sequence=sequence(number),
                 firstsample=str(number * 16000), samples="16000", format=pcm_type(16000, 1), received="1",
@@ -323,6 +326,36 @@ async def test_a_batch_holds_windows_of_many_streams(settings: Settings) -> None
             await out.end(f"s{index}", RUNS[index], 9)
         await read(settings, FINAL.name, completed(*RUNS[:8]))
     assert max(backend.batches) > 1
+
+
+async def test_a_tenant_that_only_starts_runs_keeps_nobodys_captions_back(
+    fresh_kafka: Broker, make_settings: Callable[..., Settings]
+) -> None:
+    """Promise 7. Each of these cost a look at all that were open, and their transaction was one."""
+    settings = make_settings(fresh_kafka, partitions=1, tenants=("default", "acme"), tenant_runs=200)
+    await create_topics(settings)
+    body, headers = StreamStarted().model_dump_json().encode(), {"received": "1"}
+    async with publisher(settings) as out, working(settings):
+        await read(settings, STATE.name, lambda found: sum(r.key.startswith(b"claim/") for r in found) >= 2)
+        flood = [
+            await out.producer.send(
+                LIVE.name, body, key=f"acme/s{number}".encode(),
+                headers=event_headers(Type.STARTED, id="x", source="x", run=f"01J{number:023d}", extra=headers),
+            )
+            for number in range(5000)
+        ]  # fmt: skip
+        await asyncio.gather(*flood)
+        began = time.monotonic()
+        for number in range(25):
+            await out.chunk("quiet", RUNS[0], number, 1)
+        await out.end("quiet", RUNS[0], 24)
+        records = await read(settings, FINAL.name, completed(RUNS[0]))
+        took = time.monotonic() - began
+        letters = await read(settings, topic_name(DLQ, "acme"), lambda found: len(found) >= 4800)
+    assert finals(records, RUNS[0]) == expected([1] * 25)
+    assert {text_headers(r.headers)["errors.reason"] for r in letters} == {"too_many_runs"}
+    assert len(letters) == 4800
+    assert took < 20, "it was minutes"
 
 
 def test_every_latency_has_its_topic() -> None:

@@ -10,6 +10,7 @@ from itertools import groupby
 import pytest
 from aiokafka.structs import ConsumerRecord
 
+from kaption.adapters.s3 import normalised_key
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding import Decoded, Kind, Window
 from kaption.domain.outputs import Latency, RunKey
@@ -245,8 +246,9 @@ async def test_each_overload_step_is_told_and_logged_and_files_wait_only_where_t
     caplog.set_level(logging.INFO, "kaption_gpu.worker")
     backend, sessions, objects = SlowBackend(), LateSessions(), MemoryObjects()
     steps: list[Step] = []
-    objects.objects["work", "film.pcm"] = bytes(32000)
     gone, on, film = RUNS[:3]
+    key = normalised_key(RunKey("default", "film", film))
+    objects.objects[settings.work_bucket, key] = bytes(32000)
     async with publisher(settings) as out:
         for number in range(10):
             await out.chunk("gone", gone, number, 1)
@@ -257,7 +259,7 @@ async def test_each_overload_step_is_told_and_logged_and_files_wait_only_where_t
                 await out.chunk("on", on, number, 2)
             await until(lambda: Step.PARTIALS_THINNED in steps)
             await out.start("film", film, BATCH.name)
-            ref = DataRef(bucket="work", key="film.pcm", offset=0, length=32000)
+            ref = DataRef(bucket=settings.work_bucket, key=key, offset=0, length=32000)
             await out.send(
                 BATCH.name, "film", film, Type.CHUNK, ref.model_dump_json().encode(), sequence=sequence(0),
                 firstsample="0", samples="16000", format=pcm_type(16000, 1), received="1", totalsamples="16000",

@@ -9,9 +9,20 @@ import pytest
 from pydantic import SecretStr
 
 from kaption.adapters.embedded_s3 import missing_buckets
-from kaption.adapters.s3 import StoreError
+from kaption.adapters.s3 import ObjectStore, StoreError
+from kaption_gpu.objects import StoreObjects
 from tests.conftest import MakeSettings
 from tests.support.store import EmbeddedStore
+
+
+async def test_a_worker_can_tell_that_its_store_works(store: EmbeddedStore, make_settings: MakeSettings) -> None:
+    settings = make_settings(**store.fields)
+    good, bad = (
+        StoreObjects(ObjectStore(each), each.work_bucket)
+        for each in (settings, make_settings(**store.fields, s3_secret_key=SecretStr("wrong")))
+    )
+    assert await asyncio.to_thread(good.works)
+    assert not await asyncio.to_thread(bad.works)
 
 
 @pytest.mark.parametrize(

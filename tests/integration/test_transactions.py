@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -10,13 +11,16 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import MessageSizeTooLargeError
 
 from kaption.adapters.kafka import security
+from kaption.adapters.ports import free_port
 from kaption.adapters.settings import Settings
 from kaption.domain.outputs import Latency
 from kaption_gpu.lane_data import Draft, DraftStats, Source
+from kaption_gpu.reach import GRACE_SECONDS, Reach
 from kaption_gpu.records import Message
 from kaption_gpu.transactions import LaneWriter, TransactionFailedError
-from kaption_schemas.topics import FINAL
+from kaption_schemas.topics import FINAL, topic_name
 from tests.support.brokers import ApacheNode
+from tests.support.proxy import END_TXN, PRODUCE, HoldingProxy
 from tests.support.topics import create_topics
 
 pytestmark = pytest.mark.apache
@@ -77,3 +81,88 @@ async def _until(consumer: AIOKafkaConsumer, last: bytes):  # type: ignore[no-un
         yield record
         if record.value == last:
             return
+
+
+async def test_a_late_end_commits_nothing_of_the_next_transaction(
+    apache_home: Path, tmp_path: Path, make_settings: Callable[..., Settings]
+) -> None:
+    """KAFKA-17754: the network holds the request back, and its connection breaks; then the next transaction is under way."""
+    port = free_port()
+    node = ApacheNode(apache_home, tmp_path / "kafka", [f"advertised.listeners=CLIENT://127.0.0.1:{port}"])
+    async with HoldingProxy(port, node.port) as proxy:
+        await node.start()
+        try:
+            settings = make_settings(node, kafka=f"127.0.0.1:{port}", partitions=1)
+            await create_topics(settings)
+            source = Source(Latency.LIVE, 0)
+
+            def final(name: str, size: int = 100) -> Message:
+                return Message(FINAL.name, b"call", name.encode().ljust(size, b"."), [("ce_id", name.encode())])
+
+            first = LaneWriter(settings, source)
+            await first.start()
+            await first.claim()
+            proxy.hold = END_TXN
+            with pytest.raises(TransactionFailedError):
+                await first.commit(Draft((final("A"),), 1, (), DraftStats()))
+            assert proxy.holding
+            await first.stop()
+            second = LaneWriter(settings, source)
+            await second.start()
+            await second.claim()
+            # Batches of their own, so that the transaction has a middle.
+            proxy.let_go_at = PRODUCE
+            await second.commit(Draft(tuple(final(f"B{number}", 15_000) for number in range(3)), 2, (), DraftStats()))
+            await second.stop()
+            assert proxy.answers
+            assert proxy.answers[0] != 0, "the producer's new epoch refuses it"
+            consumer = AIOKafkaConsumer(
+                **security(settings),
+                isolation_level="read_committed",
+                auto_offset_reset="earliest",
+                enable_auto_commit=False,
+            )
+            await consumer.start()
+            try:
+                consumer.assign([TopicPartition(FINAL.name, 0)])
+                seen = [
+                    record.value.rstrip(b".") async for record in _until(consumer, final("B2", 15_000).value or b"")
+                ]
+            finally:
+                await consumer.stop()
+            assert seen == [b"B0", b"B1", b"B2"]
+        finally:
+            node.kill()
+
+
+async def test_a_tenant_whose_topics_are_gone_holds_nobody_up_for_long(
+    apache_kafka: ApacheNode, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(apache_kafka, tenants=("default", "acme"), partitions=1, transaction_timeout_ms=3000)
+    await create_topics(settings)
+    admin = AIOKafkaAdminClient(**security(settings))
+    await admin.start()
+    try:
+        await admin.delete_topics([topic_name(FINAL, "acme")])
+    finally:
+        await admin.close()
+    now = [0.0]
+    reach = Reach(lambda: now[0])
+    source, theirs = Source(Latency.LIVE, 0), topic_name(FINAL, "acme")
+    draft = Draft((Message(theirs, b"a", b"lost", []), Message(FINAL.name, b"b", b"kept", [])), 1, (), DraftStats())
+    writer = LaneWriter(settings, source, reach=reach)
+    await writer.start()
+    with pytest.raises(TransactionFailedError):
+        await writer.commit(draft)
+    await writer.stop()
+    assert reach.fails_now(theirs)
+    assert not reach.fails_now(FINAL.name)
+    now[0] = GRACE_SECONDS
+    writer = LaneWriter(settings, source, reach=reach)
+    await writer.start()
+    assert await writer.commit(draft) == 1
+    await create_topics(settings)
+    now[0] += GRACE_SECONDS
+    assert await writer.commit(draft) == 0, "it is there again"
+    await writer.stop()
+    assert not reach.fails_now(theirs)

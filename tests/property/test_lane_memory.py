@@ -1,44 +1,23 @@
 """A lane that is lost at any moment and begun again writes what an undisturbed one writes, and nothing twice."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-import numpy as np
 import pytest
 from aiokafka.structs import ConsumerRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaption.domain.decoding import Kind
-from kaption.domain.outputs import Latency, RunKey
+from kaption.domain.outputs import Latency
 from kaption.domain.run import Wanted
-from kaption_gpu.lane_data import Draft, Saved, SavedLane, Source, read_lane_value
+from kaption_gpu.lane_data import SavedLane, Source
 from kaption_gpu.memory import GONE_SECONDS, LaneMemory
-from kaption_gpu.ports import Sessions
-from kaption_gpu.records import RefusedError, parse, read_marks
-from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
-from kaption_schemas.records import StreamEnded
-from kaption_schemas.topics import LIVE, Type
-from tests.support.counting_session import REFUSED, CountingBackend, CountingSessions
+from kaption_schemas.reasons import Reason
+from kaption_schemas.topics import Type
+from tests.support.counting_session import REFUSED, CountingSessions
+from tests.support.lane_log import BACKEND, Committed, decode, record, take
 
-BACKEND = CountingBackend()
 STREAMS = ("a", "b")
-
-
-def record(
-    offset: int, stream: str, run: int, kind: Type, number: int, value: int, samples: int = 4000
-) -> ConsumerRecord:
-    extra = {"received": "1"}
-    if kind is Type.CHUNK:
-        body = np.full(samples, value, "<i2").tobytes()
-        extra |= {"sequence": sequence(number), "firstsample": str(number * samples)}
-    else:
-        body = StreamEnded(last_sequence=max(number, -1)).model_dump_json().encode()
-    content = pcm_type(16000, 1) if kind is Type.CHUNK else "application/json"
-    name = f"01J{run:023d}"
-    headers = event_headers(kind, id="x", source="x", run=name, content_type=content, extra=extra)
-    return ConsumerRecord(
-        LIVE.name, 0, offset, 1000 + offset, 1, f"default/{stream}".encode(), body, None, 0, 0, tuple(headers)
-    )
 
 
 WHATS = st.sampled_from(["chunk"] * 12 + ["refused", "end", "new", "stray", "broken"])
@@ -61,76 +40,6 @@ def build(plan: list[tuple[str, str, int]]) -> list[ConsumerRecord]:
         numbers[run] = number + (kind is Type.CHUNK)
         out.append(made if what != "broken" else replace(made, headers=()))
     return out
-
-
-@dataclass
-class Committed:
-    """What a broker would hold: outputs in order, the state topic by key, the offset."""
-
-    outputs: list[str] = field(default_factory=list)
-    state: dict[bytes, tuple[bytes, tuple[tuple[str, bytes], ...]]] = field(default_factory=dict)
-    offset: int = 0
-    sessions: Sessions = field(default_factory=CountingSessions)
-
-    def open(
-        self, epoch: int, *, admits: bool = True, claimed_ms: int = 0, latency: Latency = Latency.LIVE
-    ) -> LaneMemory:
-        snapshots, dead = [], {}
-        for key, (value, headers) in self.state.items():
-            if text_headers(headers)["ce_type"] == str(Type.CLAIM):
-                dead = read_lane_value(value)
-            else:
-                marks = read_marks(ConsumerRecord("", 0, 0, 0, 0, key, value, None, 0, 0, headers))
-                tenant, stream, run = key.decode().split("/")
-                snapshots.append(Saved(RunKey(tenant, stream, run), marks, value))
-        saved = SavedLane(tuple(snapshots), dead, claimed_ms)
-        return LaneMemory(
-            Source(latency, 0),
-            self.sessions,
-            saved,
-            position=self.offset,
-            epoch=epoch,
-            silence_ms=0,
-            admits=lambda _tenant: admits,
-        )
-
-    def commit(self, memory: LaneMemory, now: int) -> None:
-        if draft := memory.draft(now):
-            self.write(draft)
-
-    def write(self, draft: Draft) -> None:
-        assert draft.offset >= self.offset
-        for message in draft.messages:
-            head = text_headers(message.headers)
-            if message.topic.startswith("transcripts.state"):
-                assert message.key is not None
-                assert message.value is not None
-                self.state[message.key] = (message.value, tuple(message.headers))
-            elif "errors.offset" in head:
-                self.outputs.append(f"{head['errors.reason']}@{head['errors.offset']}")
-            else:
-                self.outputs.append(f"{head['ce_id']} {message.value!r}")
-        self.offset = draft.offset
-
-
-def take(memory: LaneMemory, item: ConsumerRecord) -> None:
-    try:
-        memory.take(item, parse(item, Latency.LIVE))
-    except RefusedError as error:
-        memory.take(item, error.reason)
-
-
-def decode(memory: LaneMemory, limit: int = 100) -> None:
-    """Decode what is wanted until nothing is, or ``limit`` windows."""
-    for _ in range(limit):
-        wanted = next(memory.wants(0), None)
-        if wanted is None or wanted[1].window_id != 1:
-            finals = [(k, w) for k, w in memory.wants(0) if w.window_id == 1]
-            if not finals:
-                return
-            wanted = finals[0]
-        key, window = wanted
-        memory.apply(key, window.window_id, BACKEND.transcribe([memory.begin(key, window.window_id)])[0], 0)
 
 
 def play(log: list[ConsumerRecord], steps: list[str]) -> list[str]:
@@ -281,9 +190,9 @@ def test_finals_that_a_full_lane_waits_for_are_as_urgent_as_ever() -> None:
 def test_whoever_asks_for_a_new_run_is_asked_about_with_the_runs_that_are_open() -> None:
     asked: list[tuple[str, dict[str, int]]] = []
 
-    def admits(tenant: str) -> bool:
+    def refusal(tenant: str, here: int, *, new: bool) -> Reason | None:
         asked.append((tenant, dict(memory.runs_by_tenant())))
-        return True
+        return None
 
     memory = LaneMemory(
         Source(Latency.LIVE, 0),
@@ -292,7 +201,7 @@ def test_whoever_asks_for_a_new_run_is_asked_about_with_the_runs_that_are_open()
         position=0,
         epoch=0,
         silence_ms=0,
-        admits=admits,
+        refusal=refusal,
     )
     for number, tenant in enumerate(("acme", "acme", "default")):
         item = record(number, f"s{number}", 1, Type.CHUNK, 0, 7)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from kaption.adapters.s3 import normalised_key
 from kaption.domain.decoding import Costs, Decoded, DecodeOptions, Kind, ModelInfo, Window, window_length
 from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
 from kaption.domain.windows import MOST_FAILURES
@@ -18,6 +19,8 @@ from kaption_schemas.topics import Type
 RATE = 16_000
 #: A chunk whose first sample has this value is refused.
 REFUSED = 666
+#: The work bucket, as it is by default.
+WORK = "kaption"
 #: A batch with a window that begins with this value makes the backend fail.
 POISON = 667
 
@@ -243,5 +246,8 @@ class MemoryObjects:
             raise ObjectUnavailableError
         return body[ref.offset : ref.offset + ref.length]
 
-    def remove(self, bucket: str, key: str) -> None:
-        self.objects.pop((bucket, key), None)
+    def remove(self, run: RunKey) -> None:
+        self.objects.pop((WORK, normalised_key(run)), None)
+
+    def works(self) -> bool:
+        return not self.away

@@ -17,7 +17,7 @@ from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import AudioFormat, Gap, RunOptions, StreamEnded, StreamRefused, StreamStarted
 from kaption_schemas.topics import LIVE, Type
-from tests.property.test_lane_memory import Committed
+from tests.support.lane_log import Committed
 from tests.support.runs import PORTS, START_MS, babble
 from tests.support.voices import spell
 

@@ -32,7 +32,7 @@ def take(memory: LaneMemory, record: ConsumerRecord) -> "weakref.ref[ConsumerRec
 
 def lane() -> LaneMemory:
     return LaneMemory(
-        Source(Latency.LIVE, 0), RealSessions(CONFIG, PORTS), SavedLane((), {}, 0), position=0, epoch=0, silence_ms=0
+        Source(Latency.LIVE, 0), RealSessions(CONFIG, PORTS), SavedLane(), position=0, epoch=0, silence_ms=0
     )
 
 

@@ -116,13 +116,12 @@ def test_through_stages_and_lane_it_is_committed_before_any_frame_is_decoded() -
     log = through_the_stages([refused, *frames])
     asked: list[str] = []
 
-    def admits(tenant: str) -> bool:
+    def refusal(tenant: str, here: int, *, new: bool) -> None:
         asked.append(tenant)
-        return True
 
     memory = LaneMemory(
         Source(Latency.LIVE, 0), RealSessions(CONFIG, PORTS), SavedLane(), position=0, epoch=0, silence_ms=0,
-        admits=admits,
+        refusal=refusal,
     )  # fmt: skip
     for record in log:
         memory.take(record, parse(record, Latency.LIVE))
