@@ -1,40 +1,36 @@
 """Exit statuses of the command line and the one way in which a command fails: a line that says what and what to do."""
 
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
 import click
-from pydantic import ValidationError
 
-from kaption.adapters.settings import Settings
+if TYPE_CHECKING:
+    from kaption.adapters.settings import Settings
 
 
 class Exit(IntEnum):
-    """Exit statuses, documented in `kaption --help`; 2 is click's own for a wrong command line."""
+    """Exit statuses, each with its ``meaning`` as `kaption --help` shows it; 2 is click's own for a wrong command line."""
 
-    OK = 0
-    FAILED = 1
-    USAGE = 2
-    UNAVAILABLE = 69
-    GAVE_UP = 70
-    UNSUPPORTED = 71
-    DISK = 73
-    IN_USE = 75
-    REFUSED = 77
-    CONFIG = 78
+    meaning: str
 
+    def __new__(cls, status: int, meaning: str) -> "Exit":
+        """Make the member: its value is the status."""
+        self = int.__new__(cls, status)
+        self._value_ = status
+        self.meaning = meaning
+        return self
 
-MEANINGS = {
-    Exit.OK: "done, or stopped by a signal",
-    Exit.FAILED: "something asked for is missing or wrong",
-    Exit.USAGE: "wrong command line",
-    Exit.UNAVAILABLE: "broker or object store does not answer",
-    Exit.GAVE_UP: "a process keeps ending at its start",
-    Exit.UNSUPPORTED: "not Linux x86-64 with Python 3.11 to 3.13",
-    Exit.DISK: "no room, or the folder can't be written",
-    Exit.IN_USE: "a port or the data folder is in use",
-    Exit.REFUSED: "broker or object store refuses the credentials",
-    Exit.CONFIG: "a setting or the broker's topics are not right",
-}
+    OK = 0, "done, or stopped by a signal"
+    FAILED = 1, "something asked for is missing or wrong, or a run was refused or given up"
+    USAGE = 2, "wrong command line"
+    UNAVAILABLE = 69, "broker or object store does not answer"
+    GAVE_UP = 70, "a process keeps ending at its start"
+    UNSUPPORTED = 71, "not Linux x86-64 with Python 3.11 to 3.13"
+    DISK = 73, "no room, or the folder can't be written"
+    IN_USE = 75, "a port or the data folder is in use"
+    REFUSED = 77, "broker or object store refuses the credentials"
+    CONFIG = 78, "a setting or the broker's topics are not right"
 
 
 class Failed(click.ClickException):
@@ -45,11 +41,15 @@ class Failed(click.ClickException):
         self.exit_code = int(status)
 
 
-def load_settings(**overrides: object) -> Settings:
+def load_settings(**overrides: object) -> "Settings":
     """The settings from the environment with options put over them; None leaves a field as it is.
 
     Raises ``Failed``: a setting that is wrong is named, its value never shown, since it may be a secret.
     """
+    from pydantic import ValidationError  # noqa: PLC0415  # `kaption --help` needs this module, and no settings
+
+    from kaption.adapters.settings import Settings  # noqa: PLC0415
+
     try:
         return Settings.model_validate(
             Settings().model_dump() | {name: value for name, value in overrides.items() if value is not None}

@@ -8,6 +8,8 @@ import traceback
 import click
 from click.shell_completion import CompletionItem
 
+from kaption.cli.exits import Exit
+
 #: Name -> module (which has the click command as ``command``) and the line that help shows.
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("kaption.cli.up", "Run the whole pipeline on this machine."),
@@ -37,17 +39,7 @@ Completion of commands and options (bash; zsh and fish alike):
 
 \b
 Exit status:
-  0  done, or stopped by a signal
-  1  something asked for is missing or wrong
-  2  wrong command line
-  69 broker or object store does not answer
-  70 a process keeps ending at its start
-  71 not Linux x86-64 with Python 3.11 to 3.13
-  73 no room, or the folder can't be written
-  75 a port or the data folder is in use
-  77 broker or object store refuses the credentials
-  78 a setting or the broker's topics are not right
-"""
+""" + "".join(f"  {status.value:<2} {status.meaning}\n" for status in Exit)
 
 
 class LazyGroup(click.Group):
@@ -94,14 +86,14 @@ def main() -> None:
     refusal = unsupported(platform.system(), platform.machine(), sys.version_info[:2])
     if refusal:
         click.echo(f"Error: {refusal}", err=True)
-        sys.exit(71)
+        sys.exit(Exit.UNSUPPORTED)
     try:
         cli(prog_name="kaption")
     except Exception as error:  # noqa: BLE001  # the process's one broad except; a message may quote a record, so not shown
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{where.filename}:{where.lineno}"
         click.echo(f"Error: {type(error).__name__} at {place}; that is a fault of Kaption, please report it", err=True)
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
 
 
 if __name__ == "__main__":
