@@ -47,7 +47,7 @@ class PublishError(Exception):
 class RunFields(TypedDict, total=False):
     """Options of a run by name; the others are in ``RunOptions``.
 
-    ``language`` is a code or ``auto``; ``redaction`` lists Presidio's names of what to mask (unset or None: the deployment's default,
+    ``language`` is a code, a tag such as ``en-US``, or ``auto``; ``redaction`` lists Presidio's names of what to mask (unset or None: the deployment's default,
     empty: nothing); ``vocabulary`` holds names and terms to expect; ``metadata`` comes back in ``StreamCompleted``.
     """
 

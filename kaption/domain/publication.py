@@ -33,6 +33,7 @@ class RunFacts:
     entities: tuple[str, ...]
     model: ModelInfo
     prompt_seconds: float = 0
+    channels: int = 1
 
 
 class Publication:
@@ -151,6 +152,7 @@ class Publication:
             quality=None if silent else quality,
             redactions=tuple(Redaction(entity=m.entity, start=m.start, end=m.end) for m in masked.matches),
             model=Model(name=model.alias, digest=model.digest, backend=model.backend, precision=model.precision),
+            channels=self.facts.channels,
         )  # fmt: skip
 
 

@@ -352,16 +352,20 @@ class Session:
         self._make_tracks()
 
     def _make_tracks(self) -> None:
-        count = self.channels if self.options.channels == "split" else 1
-        for channel in range(count):
+        for channel in range(self._transcripts):
             self.tracks.append(Track(self.rate, self.ports.detector, self.config.rules_of(self.latency)))
             self.publications.append(
                 Publication(self._facts(channel), self.ports.redactor, self.tracks[channel].checkpoint)
             )
 
+    @property
+    def _transcripts(self) -> int:
+        """How many channels have a transcript of their own."""
+        return self.channels if self.options.channels == "split" else 1
+
     def _facts(self, channel: int) -> RunFacts:
-        entities = self.options.redaction or ()
-        return RunFacts(self.key, channel, self.rate, entities, self.ports.model, self.config.prompt_seconds)
+        entities, prompt = self.options.redaction or (), self.config.prompt_seconds
+        return RunFacts(self.key, channel, self.rate, entities, self.ports.model, prompt, self._transcripts)
 
     def _mark(self, sample: int) -> tuple[int, int]:
         """Where a replay begins for a cut at ``sample``; see ``Ledger.mark``."""
@@ -371,6 +375,8 @@ class Session:
 
     def _end(self, reason: Reason, now_ms: int) -> None:
         ended = self.progress.ended
+        if reason is Reason.ENDED and ended and ended.reason == Reason.ABORTED:
+            reason = Reason.ABORTED
         self._due += self._steps(self.order.flush(ended.last_sequence if ended else None), now_ms)
         if self.progress.closing:
             return  # one of these was too far ahead of the clock

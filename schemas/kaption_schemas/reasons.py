@@ -104,6 +104,7 @@ class Reason(StrEnum):
     LOST = "lost", "Frames never arrived within the reorder bound."
     RETENTION = "retention", "The log no longer holds records that were not yet transcribed."
     ENDED = "ended", "The publisher ended the run."
+    ABORTED = "aborted", "The publisher gave the run up: there was more audio than it sent."
     SUPERSEDED = "superseded", "A new run of the same stream began."
     IDLE = "idle", "No record arrived for the idle limit."
     MODEL_CHANGED = (
@@ -114,3 +115,7 @@ class Reason(StrEnum):
         "unknown_reason",
         "A newer version of Kaption wrote this with a code that this version does not know.",
     )
+
+
+#: How a run ends that was transcribed as far as it went; with any other reason it was refused, or given up on the way.
+NORMAL_ENDS = frozenset({Reason.ENDED, Reason.SUPERSEDED, Reason.IDLE})

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from kaption_schemas.audio import MAX_CHANNELS, RATES
+from kaption_schemas.languages import code_of
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN
 
@@ -17,7 +18,8 @@ Stream = Annotated[str, StringConstraints(pattern=f"^(?:{STREAM_PATTERN.pattern}
 Run = Annotated[str, StringConstraints(pattern=f"^(?:{RUN_PATTERN.pattern})$")]
 Samples = Annotated[int, Field(ge=0, le=10**12)]
 Milliseconds = Annotated[int, Field(ge=0)]
-Language = Annotated[str, StringConstraints(pattern=r"^(auto|[a-z]{2,3})$")]
+#: A code; a tag such as ``en-US`` is read as its code.
+Language = Annotated[str, BeforeValidator(code_of), StringConstraints(pattern=r"^(auto|[a-z]{2,3})$")]
 Entity = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")]
 Term = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
@@ -89,7 +91,10 @@ class StreamStarted(Inbound):
 
 
 class StreamEnded(Inbound):
-    """``kaption.stream.ended``: the last frame's sequence; -1 for a run without frames."""
+    """``kaption.stream.ended``: the last frame's sequence; -1 for a run without frames.
+
+    With the reason ``aborted`` the run is completed as ``aborted``; any other text ends it as ``ended``.
+    """
 
     last_sequence: Annotated[int, Field(ge=-1, le=10**12)]
     reason: Annotated[str, StringConstraints(max_length=64)] = "ended"
@@ -218,7 +223,8 @@ class StreamProgress(Outbound):
 class FinalTranscript(Outbound):
     """``kaption.transcript.final``: segment ``[start_sample, end_sample)``; ranges of a run tile it. Silent ones have no text.
 
-    ``speech_start_sample`` and ``speech_end_sample`` bound what was said within the range.
+    ``speech_start_sample`` and ``speech_end_sample`` bound what was said within the range. ``channels`` is how many channels
+    of the run have transcripts of their own.
     """
 
     tenant: str
@@ -240,6 +246,7 @@ class FinalTranscript(Outbound):
     quality: Quality | None
     redactions: tuple[Redaction, ...]
     model: Model
+    channels: Annotated[int, Field(ge=1)] = 1
 
 
 class StreamCompleted(Outbound):

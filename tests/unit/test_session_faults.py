@@ -244,6 +244,7 @@ def test_channels_of_a_split_call_are_runs_of_their_own() -> None:
     texts = [o for o in out if isinstance(o, FinalTranscript)]
     assert [t.silent for t in texts if t.channel == 1] == [True]
     assert next(t.silent for t in texts if t.channel == 0) is False
+    assert {t.channels for t in texts} == {2}
     for channel in (0, 1):
         assert [t.segment for t in texts if t.channel == channel] == list(
             range(sum(t.channel == channel for t in texts))
@@ -337,3 +338,13 @@ def test_a_gap_before_an_idle_cut_is_told_by_the_session_that_goes_on() -> None:
     ]
     out = play(again, rest)
     assert [(g[0], g[4]) for g in gaps(out)] == [(15, Reason.ODD_BYTES)]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"), [("aborted", Reason.ABORTED), ("ended", Reason.ENDED), ("hung up", Reason.ENDED)]
+)
+def test_a_run_that_its_publisher_gave_up_is_completed_as_that(said: str, reason: Reason) -> None:
+    *frames, end = stream()
+    body = StreamEnded.model_validate_json(end.body).model_copy(update={"reason": said})
+    outputs = play(session(), [*frames, replace(end, body=body.model_dump_json().encode())])
+    assert [o.reason for o in outputs if isinstance(o, StreamCompleted)] == [reason]
