@@ -3,10 +3,11 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kaption.domain.reader import RunFailedError
     from kaption.publisher import Publisher
     from kaption.transcripts import Transcripts
 
-__all__ = ["Publisher", "Transcripts"]
+__all__ = ["Publisher", "RunFailedError", "Transcripts"]
 
 
 def __getattr__(name: str) -> object:

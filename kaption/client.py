@@ -1,6 +1,6 @@
 """What a user imports: ``Publisher`` and ``Transcripts``, with the records that they send and yield."""
 
-from kaption.domain.reader import Reader, Transcript
+from kaption.domain.reader import Reader, RunFailedError, Transcript
 from kaption.publisher import FRAME_MS, Publisher, PublishError, StreamWriter
 from kaption.transcripts import Place, Transcripts, parse
 from kaption_schemas.records import (
@@ -21,6 +21,7 @@ __all__ = [
     "PublishError",
     "Publisher",
     "Reader",
+    "RunFailedError",
     "RunOptions",
     "StreamCompleted",
     "StreamProgress",

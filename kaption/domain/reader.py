@@ -1,14 +1,16 @@
-"""What a reader of transcripts may show: promise 3 as a state machine over records, without I/O.
+"""What a reader of transcripts may show, and when it has seen a run to its end: promise 3 as a state machine, without I/O.
 
 Partials travel on a topic of their own, outside transactions, so a reader can get them late, twice, or from an owner
 that was replaced meanwhile. Finals come in order from a ``read_committed`` consumer, and a second time only after a resume.
 """
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final as Const
 from typing import NamedTuple
 
+from kaption_schemas.reasons import NORMAL_ENDS
 from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
 
 Transcript = PartialTranscript | FinalTranscript | Gap | StreamCompleted | StreamProgress
@@ -101,3 +103,81 @@ def _final(track: _Track, record: FinalTranscript) -> bool:
     track.last_final = record.segment
     track.revisions = {segment: rev for segment, rev in track.revisions.items() if segment > record.segment}
     return True
+
+
+class RunFailedError(Exception):
+    """Runs that were read to their end, and had been refused or given up. ``runs`` are their completions."""
+
+    def __init__(self, runs: Iterable[StreamCompleted]) -> None:
+        self.runs = tuple(runs)
+        super().__init__("\n".join(f"{run.stream}: {run.reason}: {run.reason.meaning}" for run in self.runs))
+
+
+def failed(run: StreamCompleted) -> bool:
+    """Whether the run was refused or given up, so that its transcript is missing or ends early."""
+    return run.reason not in NORMAL_ENDS
+
+
+class OneRun:
+    """Reading of one run of each stream up to its end: which records are of it, and when it is over.
+
+    The run is the one that was chosen, else the first that is heard of.
+    """
+
+    def __init__(self, streams: Iterable[str], run: str | None = None) -> None:
+        """``run`` chooses the run of the only stream."""
+        self._waiting = set(streams)
+        self._runs = dict.fromkeys(self._waiting, run) if run else {}
+        self._open: set[TrackKey] = set()
+        self._failed: dict[str, StreamCompleted] = {}
+
+    def choose(self, stream: str, run: str) -> None:
+        """Read ``run`` of ``stream``."""
+        self._runs[stream] = run
+
+    def takes(self, record: Transcript) -> bool:
+        """Whether ``record`` is of a run that is read."""
+        return self._runs.setdefault(record.stream, record.run) == record.run
+
+    def after(self, record: Transcript) -> bool:
+        """Whether ``record``, which is of such a run, was the last of all: every channel that was heard of is completed."""
+        if isinstance(record, StreamProgress):
+            return False  # it is of a run, not of a channel
+        key = TrackKey(record.tenant, record.stream, record.run, record.channel)
+        if isinstance(record, StreamCompleted):
+            self._open.discard(key)
+            if failed(record):
+                self._failed[record.stream] = record
+            if not any(other.stream == record.stream for other in self._open):
+                self._waiting.discard(record.stream)
+        else:
+            self._open.add(key)
+        return not self._waiting
+
+    def check(self) -> None:
+        """Raise ``RunFailedError`` where a run was refused or given up."""
+        if self._failed:
+            raise RunFailedError(self._failed.values())
+
+
+class Newest:
+    """The newest run of each stream among records of the past, with its records; partials and progress are over by now."""
+
+    def __init__(self) -> None:
+        self._begun: dict[tuple[str, str], int] = {}
+        self._runs: dict[str, tuple[str, list[Transcript]]] = {}
+
+    def add(self, record: Transcript, timestamp_ms: int) -> None:
+        """Take a record that was written at ``timestamp_ms``. A run is as new as its first record."""
+        key = (record.stream, record.run)
+        self._begun[key] = min(self._begun.get(key, timestamp_ms), timestamp_ms)
+        run, records = self._runs.get(record.stream, ("", []))
+        if run != record.run and self._begun[key] >= self._begun.get((record.stream, run), 0):
+            run, records = self._runs[record.stream] = record.run, []
+        if run == record.run and not isinstance(record, PartialTranscript | StreamProgress):
+            records.append(record)
+
+    @property
+    def runs(self) -> dict[str, tuple[str, list[Transcript]]]:
+        """By stream: the run's id and its records in the order of arrival."""
+        return self._runs

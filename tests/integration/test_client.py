@@ -13,7 +13,7 @@ from kaption.adapters.settings import Settings
 from kaption.domain.reader import Transcript
 from kaption.publisher import PublishError
 from kaption_schemas.headers import text_headers
-from kaption_schemas.records import MediaObject, RunOptions, StreamEnded, StreamStarted
+from kaption_schemas.records import FinalTranscript, MediaObject, RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import EVENTS, OBJECTS, topic_name
 from tests.conftest import MakeSettings
 from tests.support.brokers import ApacheNode, EmbeddedBroker
@@ -219,3 +219,42 @@ async def test_tenants_do_not_see_each_other(settings: Settings) -> None:
         await commit(producer, final(0, "ours"), final(0, "theirs", tenant="acme"))
         async with Transcripts(tenant="acme", from_beginning=True, group="g", settings=settings) as transcripts:
             assert await take(transcripts, 1) == [final(0, "theirs", tenant="acme")]
+
+
+SEGMENTS = 500
+
+
+async def handle(settings: Settings, handled: list[tuple[str, int]]) -> None:
+    """Read as a member of the group until cancelled, with turns that take a moment."""
+    async with Transcripts(group="archive", from_beginning=True, partials=False, settings=settings) as transcripts:
+        async for record in transcripts:
+            assert isinstance(record, FinalTranscript)
+            await asyncio.sleep(0.004)
+            handled.append((record.stream, record.segment))
+
+
+@pytest.mark.apache
+async def test_a_group_whose_members_come_and_go_handles_every_final_once(
+    apache_kafka: ApacheNode, make_settings: MakeSettings
+) -> None:
+    # The embedded broker does not finish a rebalance whose leader has left.
+    settings = make_settings(apache_kafka)
+    await create_topics(settings)
+    stays: list[tuple[str, int]] = []
+    goes: list[tuple[str, int]] = []
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer, asyncio.timeout(60):
+        for segment in range(SEGMENTS):
+            for partition in range(settings.partitions):
+                await put(producer, final(segment, stream=f"s{partition}"), partition)
+        first = asyncio.create_task(handle(settings, stays))
+        while len(stays) < 50:
+            await asyncio.sleep(0.02)
+        second = asyncio.create_task(handle(settings, goes))
+        while len(goes) < 20:
+            await asyncio.sleep(0.02)
+        second.cancel()
+        while len({*stays, *goes}) < SEGMENTS * settings.partitions:
+            await asyncio.sleep(0.02)
+        first.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+    assert sorted(stays + goes) == sorted((f"s{n}", k) for n in range(settings.partitions) for k in range(SEGMENTS))

@@ -1,7 +1,10 @@
-"""Promise 3: which records a reader passes on."""
+"""Promise 3: which records a reader passes on, of which run, and when that is over."""
 
-from kaption.domain.reader import Reader
-from tests.support.transcripts import completed, final, gap, partial, progress
+import pytest
+
+from kaption.domain.reader import Newest, OneRun, Reader, RunFailedError
+from kaption_schemas.reasons import NORMAL_ENDS, Reason
+from tests.support.transcripts import RUN, completed, final, gap, partial, progress
 
 
 def test_a_newer_revision_passes_and_an_older_or_equal_one_does_not() -> None:
@@ -75,3 +78,52 @@ def test_the_track_unheard_for_longest_is_forgotten() -> None:
     reader.accept(final(0, stream="c"))
     assert not reader.accept(partial(0, 1, stream="a"))
     assert reader.accept(partial(0, 1, stream="b"))
+
+
+OTHER = "01J00000000000000000000000"
+
+
+def test_a_run_is_over_when_every_channel_of_it_is_and_other_runs_are_not_read() -> None:
+    one = OneRun(("a", "b"))
+    for record in (final(0, stream="a"), final(0, stream="a", channel=1), progress(2000, stream="a")):
+        assert one.takes(record)
+        assert not one.after(record)
+    assert not one.takes(final(0, stream="a", run=OTHER))
+    assert not one.after(completed(stream="b"))
+    assert not one.after(completed(stream="a", channel=1))
+    assert one.after(completed(stream="a"))
+    one.check()
+
+
+@pytest.mark.parametrize("reason", [reason for reason in Reason if reason not in NORMAL_ENDS])
+def test_a_run_that_was_refused_or_given_up_is_told_with_its_reason(reason: Reason) -> None:
+    one = OneRun(("call",))
+    assert one.after(completed(0, reason=reason))
+    with pytest.raises(RunFailedError) as caught:
+        one.check()
+    assert str(caught.value) == f"call: {reason}: {reason.meaning}"
+    assert caught.value.runs == (completed(0, reason=reason),)
+
+
+@pytest.mark.parametrize("reason", sorted(NORMAL_ENDS))
+def test_a_run_that_went_as_far_as_its_audio_has_not_failed(reason: Reason) -> None:
+    one = OneRun(("call",))
+    assert one.after(completed(0, reason=reason))
+    one.check()
+
+
+def test_a_chosen_run_is_read_whatever_else_comes_first() -> None:
+    one = OneRun(("call",), OTHER)
+    assert not one.takes(final(0))
+    assert one.takes(final(0, run=OTHER))
+
+
+def test_the_newest_run_is_the_one_that_began_last_and_what_grew_in_it_is_over() -> None:
+    newest = Newest()
+    newest.add(final(0, "older"), 1000)
+    newest.add(partial(1, 1, run=OTHER), 3000)
+    newest.add(final(0, "newer", run=OTHER), 3500)
+    newest.add(final(1, "older, late"), 4000)
+    newest.add(completed(2), 4000)
+    newest.add(final(0, stream="b"), 10)
+    assert newest.runs == {"call": (OTHER, [final(0, "newer", run=OTHER)]), "b": (RUN, [final(0, stream="b")])}
