@@ -1,7 +1,9 @@
 """``kaption follow``: captions as they come, for people, for scripts, and as subtitle files."""
 
 import json
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import Generic, Protocol, TypeVar
 
 import click
 from rich.console import Console
@@ -12,10 +14,12 @@ from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import broker
 from kaption.cli.signals import run_until_signal
 from kaption.domain import captions
-from kaption.domain.reader import Transcript
+from kaption.domain.captions import Cue
+from kaption.domain.reader import RunFailedError, Transcript
+from kaption.domain.voices import TimeOrder
 from kaption.transcripts import Transcripts
 from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
-from kaption_schemas.topics import DEFAULT_TENANT, STREAM_PATTERN, TENANT_PATTERN
+from kaption_schemas.topics import DEFAULT_TENANT, RUN_PATTERN, STREAM_PATTERN, TENANT_PATTERN
 
 _KINDS = {
     PartialTranscript: "partial",
@@ -24,6 +28,8 @@ _KINDS = {
     StreamCompleted: "completed",
     StreamProgress: "progress",
 }
+
+Item = TypeVar("Item")
 
 
 class Sink(Protocol):
@@ -58,31 +64,67 @@ class _Json(_Lines):
         click.echo(json.dumps({"type": _KINDS[type(record)], **record.model_dump(mode="json")}, ensure_ascii=False))
 
 
-class _Txt(_Lines):
+class _File(_Lines, ABC, Generic[Item]):
+    """Text of finals, of each run in the order of its times: its channels are decoded each on its own."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, TimeOrder[Item]] = {}
+
+    def __exit__(self, *_: object) -> None:
+        for run in self._runs.values():
+            self._write(run.flush())
+
     def show(self, record: Transcript) -> None:
         if isinstance(record, FinalTranscript):
-            click.echo(captions.txt(record), nl=False)
+            self._write(self._runs.setdefault(record.run, TimeOrder()).push(record, self.pieces(record)))
+        elif isinstance(record, StreamCompleted) and record.run in self._runs:
+            # All finals of a run come before the first of its channels is completed.
+            self._write(self._runs.pop(record.run).flush())
+
+    def _write(self, pieces: list[Item]) -> None:
+        for piece in pieces:
+            click.echo(self.text(piece), nl=False)
+
+    @abstractmethod
+    def pieces(self, final: FinalTranscript) -> list[tuple[int, Item]]:
+        """What stands in the file for a final, each with its start in ms."""
+
+    @abstractmethod
+    def text(self, piece: Item) -> str:
+        """A piece as it stands in the file."""
 
 
-class _Vtt(_Lines):
+class _Txt(_File[str]):
+    def pieces(self, final: FinalTranscript) -> list[tuple[int, str]]:
+        return [(final.start_ms, captions.txt(final))]
+
+    def text(self, piece: str) -> str:
+        return piece
+
+
+class _Vtt(_File[Cue]):
     def __enter__(self) -> None:
         click.echo(captions.VTT_HEADER, nl=False)
 
-    def show(self, record: Transcript) -> None:
-        if isinstance(record, FinalTranscript):
-            for cue in captions.cues(record):
-                click.echo(captions.vtt(cue), nl=False)
+    def pieces(self, final: FinalTranscript) -> list[tuple[int, Cue]]:
+        return [(cue.start_ms, cue) for cue in captions.cues(final)]
+
+    def text(self, piece: Cue) -> str:
+        return captions.vtt(piece)
 
 
-class _Srt(_Lines):
+class _Srt(_File[Cue]):
     def __init__(self) -> None:
+        super().__init__()
         self._number = 0
 
-    def show(self, record: Transcript) -> None:
-        if isinstance(record, FinalTranscript):
-            for cue in captions.cues(record):
-                self._number += 1
-                click.echo(captions.srt(cue, self._number), nl=False)
+    def pieces(self, final: FinalTranscript) -> list[tuple[int, Cue]]:
+        layout = captions.DEFAULT_LAYOUT if captions.voice(final) is None else captions.VOICES_LAYOUT
+        return [(cue.start_ms, cue) for cue in captions.cues(final, layout)]
+
+    def text(self, piece: Cue) -> str:
+        self._number += 1
+        return captions.srt(piece, self._number)
 
 
 _FILES: dict[str, type[_Lines]] = {"json": _Json, "srt": _Srt, "vtt": _Vtt, "txt": _Txt}
@@ -92,11 +134,12 @@ _FILES: dict[str, type[_Lines]] = {"json": _Json, "srt": _Srt, "vtt": _Vtt, "txt
 @click.argument("streams", nargs=-1, metavar="[STREAM ...]")
 @click.option("--finals", is_flag=True, help="Only what is final.")
 @click.option("--json", "form", flag_value="json", help="Each record as a JSON object, one a line.")
-@click.option("--srt", "form", flag_value="srt", help="SubRip subtitles, of finals.")
-@click.option("--vtt", "form", flag_value="vtt", help="WebVTT subtitles, of finals.")
+@click.option("--srt", "form", flag_value="srt", help="SubRip subtitles of one run.")
+@click.option("--vtt", "form", flag_value="vtt", help="WebVTT subtitles of one run.")
 @click.option("--txt", "form", flag_value="txt", help="Plain text, of finals.")
 @click.option("--from-beginning", is_flag=True, help="Start with the oldest that is kept, not with what comes next.")
-@click.option("--until-completed", is_flag=True, help="End when a run of each stream named is completed.")
+@click.option("--until-completed", is_flag=True, help="Read one run of each stream named, and end with it.")
+@click.option("--run", metavar="ULID", help="Read this run of the stream, from its beginning, and end with it.")
 @click.option("--group", help="Consumer group that remembers the place: the next time goes on behind it.")
 @click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose streams.")
 @click.option("--kafka", metavar="HOST:PORT", help="Bootstrap servers [KAPTION_KAFKA].")
@@ -107,6 +150,7 @@ def command(
     form: str | None,
     from_beginning: bool,
     until_completed: bool,
+    run: str | None,
     group: str | None,
     tenant: str,
     kafka: str | None,
@@ -115,59 +159,51 @@ def command(
 
     On a terminal the sentence that is being said grows; its unsettled end is dim, and how far files are stands below.
     Elsewhere each record is a line, and partials are marked with ~.
+
+    --until-completed reads the newest run that is kept with --from-beginning, else the first that is heard of. It ends with
+    status 1, and says why on stderr, when that run was refused or given up.
+
+    A subtitle file has one clock, so --srt and --vtt hold one run of one stream, and end with it as --until-completed does.
+    Where each channel has a transcript of its own, cues stand in the order of their times and say which channel speaks.
     """
+    one_clock = form in ("srt", "vtt")
     if until_completed and not streams:
         raise click.UsageError("--until-completed needs the streams' names")
+    if (one_clock or run) and len(streams) != 1:
+        raise click.UsageError(f"{f'--{form}' if one_clock else '--run'} needs the name of one stream")
     for name in streams:
         if not STREAM_PATTERN.fullmatch(name):
             raise click.BadParameter(f"{name!r} must be 1-128 of A-Z a-z 0-9 . _ -", param_hint="STREAM")
+    if run and not RUN_PATTERN.fullmatch(run):
+        raise click.BadParameter("must be a ULID, as `kaption publish` says it", param_hint="--run")
     if not TENANT_PATTERN.fullmatch(tenant):
         raise click.BadParameter(f"must match {TENANT_PATTERN.pattern}", param_hint="--tenant")
     settings = load_settings(kafka=kafka)
     transcripts = Transcripts(
         streams or None,
         tenant=tenant,
-        from_beginning=from_beginning,
+        from_beginning=from_beginning or run is not None,
         group=group,
         partials=not finals and form in (None, "json"),
         settings=settings,
     )
-    ends = Ends(streams) if until_completed else None
+    records = transcripts.until_completed(run) if until_completed or one_clock or run else transcripts
     console = Console()
     sink: Sink = _FILES[form]() if form else screen.Screen(console) if console.is_terminal else _Lines()
-    run_until_signal(_follow(settings, transcripts, sink, ends, finals))
+    run_until_signal(_follow(settings, transcripts, records, sink, finals))
 
 
-class Ends:
-    """Knows when a run of each stream is completed, with every channel that was heard of."""
-
-    def __init__(self, streams: tuple[str, ...]) -> None:
-        self._waiting = set(streams)
-        self._open: dict[str, set[tuple[str, int]]] = {}
-
-    def after(self, record: Transcript) -> bool:
-        """Whether ``record`` is the last that was waited for."""
-        if isinstance(record, StreamProgress):
-            return False  # it is of a run, not of a channel
-        channels = self._open.setdefault(record.stream, set())
-        if isinstance(record, StreamCompleted):
-            channels.discard((record.run, record.channel))
-            if not any(run == record.run for run, _ in channels):
-                self._waiting.discard(record.stream)
-        else:
-            channels.add((record.run, record.channel))
-        return not self._waiting
-
-
-async def _follow(settings: Settings, transcripts: Transcripts, sink: Sink, ends: Ends | None, finals: bool) -> None:
+async def _follow(
+    settings: Settings, transcripts: Transcripts, records: AsyncIterator[Transcript], sink: Sink, finals: bool
+) -> None:
     try:
         async with broker(settings), transcripts:
             with sink:
-                async for record in transcripts:
+                async for record in records:
                     if not (finals and isinstance(record, Gap | StreamCompleted)):
                         sink.show(record)
-                    if ends and ends.after(record):
-                        return
+    except RunFailedError as error:
+        raise Failed(Exit.FAILED, str(error)) from None
     except LookupError as error:
         raise Failed(Exit.CONFIG, str(error)) from None
     except BrokenPipeError:

@@ -6,7 +6,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from kaption.domain.reader import TrackKey, Transcript
+from kaption.domain.reader import TrackKey, Transcript, failed
 from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
 
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
@@ -18,19 +18,26 @@ def clock(ms: int) -> str:
 
 
 def line(record: Transcript) -> str:
-    """A record as one plain line; empty for a silent final, and for progress, of which the finals tell. Control characters
-    do not reach the terminal.
+    """A record as one plain line; empty for a silent final, and for progress, of which the finals tell. Channels count from 1,
+    the first of which is not named. Control characters do not reach the terminal.
     """
     if isinstance(record, StreamProgress):
         return ""
-    where = f"{record.stream}#{record.channel}" if record.channel else record.stream
+    where = f"{record.stream}#{record.channel + 1}" if record.channel else record.stream
     if isinstance(record, PartialTranscript):
         return f"{where}  {clock(record.start_ms)}  ~ {printable(record.text)}"
     if isinstance(record, FinalTranscript):
         return f"{where}  {clock(record.start_ms)}  {printable(record.text)}" if record.text else ""
     if isinstance(record, Gap):
         return f"{where}  [gap of {record.samples} samples: {record.reason}]"
-    return f"{where}  [completed: {record.segments} segments, {clock(record.duration_ms)}, {record.reason}]"
+    if failed(record):
+        return f"{where}  [{record.reason}: {record.reason.meaning}]"
+    return f"{where}  [completed: {segments(record.segments)}, {clock(record.duration_ms)}, {record.reason}]"
+
+
+def segments(count: int) -> str:
+    """So many segments, in words."""
+    return f"{count} segment" if count == 1 else f"{count} segments"
 
 
 def printable(text: str) -> str:

@@ -35,12 +35,16 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """One caption. ``id`` is ``run/channel/segment.number``, the same however often the final is read."""
+    """One caption. ``id`` is ``run/channel/segment.number``, the same however often the final is read.
+
+    ``voice`` is who speaks: the channel, counted from 1, where each has a transcript of its own; else None.
+    """
 
     id: str
     start_ms: int
     end_ms: int
     lines: tuple[str, ...]
+    voice: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,8 @@ class _Token:
 
 
 DEFAULT_LAYOUT: Const = Layout()
+#: With room in front for who speaks.
+VOICES_LAYOUT: Const = Layout(columns=DEFAULT_LAYOUT.columns - len("1: "))
 
 
 def cues(final: FinalTranscript, layout: Layout = DEFAULT_LAYOUT) -> tuple[Cue, ...]:
@@ -66,25 +72,37 @@ def cues(final: FinalTranscript, layout: Layout = DEFAULT_LAYOUT) -> tuple[Cue, 
             start,
             _end(start, group, limit, layout),
             tuple(_text(line) for line in group),
+            voice(final),
         )
         for number, (start, limit, group) in enumerate(zip(starts, ends, groups, strict=True))
     )
 
 
+def voice(final: FinalTranscript) -> int | None:
+    """Who speaks: the channel, counted from 1, where each has a transcript of its own."""
+    return final.channel + 1 if final.channels > 1 else None
+
+
 def srt(cue: Cue, number: int) -> str:
     """``cue`` as an entry of an SRT file; ``number`` counts from 1 over the whole file."""
-    return f"{number}\n{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}\n" + "\n".join(cue.lines) + "\n\n"
+    times = f"{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}"
+    return f"{number}\n{times}\n{_named(cue.voice)}" + "\n".join(cue.lines) + "\n\n"
 
 
 def vtt(cue: Cue) -> str:
     """``cue`` as a block of a WebVTT file, which begins with ``VTT_HEADER``."""
     lines = (line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in cue.lines)
-    return f"{cue.id}\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n" + "\n".join(lines) + "\n\n"
+    who = "" if cue.voice is None else f"<v Channel {cue.voice}>"
+    return f"{cue.id}\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{who}" + "\n".join(lines) + "\n\n"
 
 
 def txt(final: FinalTranscript) -> str:
     """A final as a line of plain text; empty for a silent one."""
-    return f"{' '.join(final.text.split())}\n" if final.text.strip() else ""
+    return f"{_named(voice(final))}{' '.join(final.text.split())}\n" if final.text.strip() else ""
+
+
+def _named(voice: int | None) -> str:
+    return "" if voice is None else f"{voice}: "
 
 
 def _clock(ms: int, mark: str) -> str:

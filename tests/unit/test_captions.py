@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from kaption.domain.captions import VTT_HEADER, Cue, Layout, cues, srt, txt, vtt
+from kaption.domain.captions import VOICES_LAYOUT, VTT_HEADER, Cue, Layout, cues, srt, txt, vtt
+from kaption.domain.voices import TimeOrder
 from kaption_schemas.records import FinalTranscript, Word
 from tests.support.transcripts import RUN, final
 
@@ -86,6 +87,38 @@ def test_a_word_longer_than_a_line_is_cut(length: int) -> None:
     made = cues(spoken("a" * length))
     assert all(len(line) <= 37 for cue in made for line in cue.lines)
     assert "".join(line for cue in made for line in cue.lines) == "a" * length
+
+
+def split(segment: int, channel: int, text: str, start_ms: int = 0, end_ms: int = 4000) -> FinalTranscript:
+    words = (Word(text=text, start_ms=start_ms, end_ms=start_ms + 400, probability=1),)
+    return final(segment, text, words, channel=channel, channels=2, start_ms=start_ms, end_ms=end_ms)
+
+
+def test_channels_that_are_decoded_apart_come_in_the_order_of_their_times() -> None:
+    order = TimeOrder[str]()
+    assert order.push(split(0, 0, "a"), [(0, "a")]) == []  # the other channel may have said something before
+    assert order.push(split(1, 0, "c", 4000, 9000), [(4000, "c"), (6000, "e")]) == []
+    assert order.push(split(0, 1, "b", 1000, 5000), [(1000, "b")]) == ["a", "b", "c"]
+    assert order.push(split(1, 1, "d", 5000, 5500), [(5000, "d")]) == ["d"]
+    assert order.flush() == ["e"]
+    assert order.flush() == []
+
+
+def test_a_run_of_one_transcript_is_never_held() -> None:
+    order = TimeOrder[str]()
+    assert order.push(final(0, "a"), [(0, "a")]) == ["a"]
+    assert order.push(final(1, ""), []) == []
+    assert order.push(final(2, "b"), [(8000, "b")]) == ["b"]
+
+
+def test_who_speaks_is_said_where_channels_have_transcripts_of_their_own() -> None:
+    said = split(0, 1, "Aye.")
+    (cue,) = cues(said)
+    assert vtt(cue).splitlines()[2] == "<v Channel 2>Aye."
+    assert srt(cue, 1).splitlines()[2] == "2: Aye."
+    assert txt(said) == "2: Aye.\n"
+    long = cues(spoken(LONG, channels=2), VOICES_LAYOUT)
+    assert all(len(text) <= 37 for each in long for text in srt(each, 1).splitlines()[2:])
 
 
 def test_the_formats() -> None:
