@@ -7,22 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final as Const
 from typing import Self
 
 from kaption.adapters.containers import MediaError, find
 from kaption.adapters.pieces import Piece
 from kaption_schemas.reasons import Reason
 
-#: Files that a folder is searched for.
-SUFFIXES: Const = frozenset(
-    {
-        ".aac", ".aif", ".aifc", ".aiff", ".amr", ".au", ".avi", ".caf", ".flac", ".flv", ".m2ts", ".m4a", ".m4b", ".m4v", ".mka",
-        ".mkv", ".mov", ".mp2", ".mp3", ".mp4", ".mpeg", ".mpg", ".mts", ".oga", ".ogg", ".opus", ".spx", ".ts", ".wav", ".webm",
-        ".wma", ".wmv",
-    }
-)  # fmt: skip
-__all__ = ["SUFFIXES", "AudioFile", "AudioFileError", "Format", "Piece", "is_media"]
+__all__ = ["AudioFile", "AudioFileError", "Format", "Piece", "is_media"]
 
 
 class AudioFileError(Exception):

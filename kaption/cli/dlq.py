@@ -25,12 +25,15 @@ from kaption_schemas.topics import DEFAULT_TENANT, DLQ, topic_name
 _KAFKA = click.option("--kafka", metavar="HOST:PORT", help="Bootstrap servers [KAPTION_KAFKA].")
 _TENANT = click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose dead letters.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, one object a line.")
-_SHOWN = ("ce_type", "ce_run", "ce_sequence", "ce_firstsample", "content-type")
+_SHOWN = ("errors.body_sha256", "ce_type", "ce_run", "ce_sequence", "ce_firstsample", "content-type")
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """One dead letter as it is shown: where it lies, where it was, why, and how large; never what it says."""
+    """One dead letter as it is shown: where it lies, where it was, why, and how large; never what it says.
+
+    ``size`` is the record's body as it came, ``kept`` what the dead letter has of it, in bytes.
+    """
 
     at: str
     time: str
@@ -41,6 +44,7 @@ class DeadLetter:
     offset: str
     stream: str
     size: int
+    kept: int
     attempt: str
     headers: dict[str, str]
 
@@ -58,6 +62,7 @@ def _printable(text: str, most: int = 200) -> str:
 def describe(record: ConsumerRecord) -> DeadLetter:
     """A record of a dead-letter topic as it is shown."""
     headers = {name: _printable(value) for name, value in text_headers(record.headers).items()}
+    kept, whole = len(record.value or b""), headers.get("errors.body_bytes", "")
     return DeadLetter(
         at=f"{record.partition}:{record.offset}",
         time=datetime.fromtimestamp(record.timestamp / 1000, UTC).isoformat(timespec="seconds"),
@@ -67,7 +72,8 @@ def describe(record: ConsumerRecord) -> DeadLetter:
         partition=headers.get("errors.partition", "?"),
         offset=headers.get("errors.offset", "?"),
         stream=_printable((record.key or b"").decode("utf-8", "replace"), 128),
-        size=len(record.value or b""),
+        size=int(whole) if whole.isdecimal() else kept,
+        kept=kept,
         attempt=headers.get("errors.attempt", "1"),
         headers={name: headers[name] for name in _SHOWN if name in headers},
     )
@@ -77,7 +83,8 @@ def describe(record: ConsumerRecord) -> DeadLetter:
 def command() -> None:
     """See what was refused, and why.
 
-    A dead letter keeps the record's bytes and headers as they came and adds errors.*: where it was and the reason code.
+    A dead letter keeps the record's bytes and headers as they came and adds errors.*: where it was and the reason code. Of a
+    body that is too large for the topic it keeps the beginning, and the whole's size and SHA-256.
     """
 
 
@@ -118,6 +125,10 @@ def show(at: str, kafka: str | None, tenant: str, body: bool, as_json: bool) -> 
     record = asyncio.run(_show(settings, TopicPartition(topic_name(DLQ, tenant), int(partition)), int(offset)))
     letter = describe(record)
     if body:
+        if letter.kept < letter.size:
+            what = f"of this body of {letter.size} bytes the dead letter keeps the first {letter.kept}"
+            where = f"the whole is at {letter.topic}/{letter.partition}@{letter.offset}, as long as that topic keeps it"
+            raise Failed(Exit.FAILED, f"{what}: {where}")
         click.get_binary_stream("stdout").write(record.value or b"")
     elif as_json:
         click.echo(json.dumps(letter.fields()))

@@ -1,44 +1,45 @@
 """``kaption publish``: a file, a folder or standard input as live streams, or as objects in the store."""
 
-import asyncio
-import json
 import re
-import sys
-from collections.abc import AsyncIterator, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import Progress, TaskID
+from pydantic import ValidationError
 
-from kaption.adapters.audio_files import SUFFIXES, AudioFile, AudioFileError
+from kaption.adapters.audio_files import AudioFileError, Format, is_media
 from kaption.adapters.settings import Settings
-from kaption.adapters.upload import UploadError, upload
+from kaption.adapters.upload import UploadError
 from kaption.cli.exits import Exit, Failed, load_settings
+from kaption.cli.outcome import Outcomes
+from kaption.cli.playing import Job, Publication, Report
 from kaption.cli.reach import broker
 from kaption.cli.signals import run_until_signal
-from kaption.publisher import FRAME_MS, Publisher, PublishError, RunFields
+from kaption.cli.stdin import Stdin
+from kaption.domain.open_suffix import RECOGNISED
+from kaption.domain.reader import RunFailedError
+from kaption.publisher import Publisher, PublishError
 from kaption_schemas.audio import RATES
-from kaption_schemas.topics import DEFAULT_TENANT, STREAM_PATTERN
+from kaption_schemas.languages import language as code_of_language
+from kaption_schemas.records import RunOptions
+from kaption_schemas.topics import DEFAULT_TENANT, STREAM_PATTERN, TENANT_PATTERN
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What to publish (``path`` None is standard input, ``size`` in bytes) and under which stream."""
+class Order:
+    """What a command line asks for. ``left_out``: files of a folder that can't be published; ``raw``: what raw samples are."""
 
-    path: Path | None
-    stream: str
-    size: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Stdin:
-    """Format of standard input: s16le at ``rate``, ``channels`` interleaved."""
-
-    rate: int
-    channels: int
+    settings: Settings
+    tenant: str
+    jobs: list[Job]
+    left_out: list[str]
+    options: RunOptions
+    raw: Format
+    live: bool
+    wait: bool
 
 
 @click.command()
@@ -46,221 +47,198 @@ class Stdin:
 @click.option("--stream", required=True, help="Name of the stream; files of a folder get STREAM.FILE.")
 @click.option("--live", is_flag=True, help="Play it in real time, as a live stream; - is always live.")
 @click.option("--as-object", is_flag=True, help="Upload it and have it transcribed as a whole (default for files).")
-@click.option("--language", default="auto", show_default=True, help="Code such as en, or auto.")
+@click.option("--wait", is_flag=True, help="Stay until it is transcribed; status 1 when it is refused.")
+@click.option("--language", default="auto", show_default=True, help="English, en or en-US for example, or auto.")
 @click.option("--redaction", help="What to mask, for example CREDIT_CARD,EMAIL_ADDRESS; none masks nothing.")
 @click.option("--vocabulary", help="Names and terms to expect, comma-separated.")
 @click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose stream it is.")
-@click.option("--rate", type=click.Choice([str(rate) for rate in RATES]), default="16000", help="Of standard input.")
-@click.option("--channels", type=click.IntRange(1, 2), default=1, help="Of standard input.")
+@click.option(
+    "--channels",
+    type=click.Choice(["mix", "split", "1", "2"]),
+    help="mix: one transcript of all channels (default); split: one a channel. Raw samples on standard input: how many (split: 2).",
+)
+@click.option(
+    "--rate", type=click.Choice([str(rate) for rate in RATES]), help="Of raw samples on standard input [16000]."
+)
 @click.option("--kafka", metavar="HOST:PORT", help="Bootstrap servers [KAPTION_KAFKA].")
 @click.option("--s3", metavar="URL", help="Object store [KAPTION_S3].")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a run on stdout.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object a run on stdout, and with --wait one more at its end."
+)
 def command(
     *,
     source: str,
     stream: str,
     live: bool,
     as_object: bool,
+    wait: bool,
     language: str,
     redaction: str | None,
     vocabulary: str | None,
     tenant: str,
-    rate: str,
-    channels: int,
+    channels: str | None,
+    rate: str | None,
     kafka: str | None,
     s3: str | None,
     as_json: bool,
 ) -> None:
     """Publish audio as a live stream or as an object.
 
-    FILE is any audio or video; DIR all those in it; - is raw s16le on standard input, which is always live:
+    FILE is any audio or video; DIR all those in it, not in folders below; - is standard input, which is always live: a WAV, or raw s16le.
 
     \b
       kaption publish talk.mp3 --stream talk            upload it, and transcribe it as a whole
+      kaption publish talk.mp3 --stream talk --wait     ... and say how that went
       kaption publish talk.mp3 --stream talk --live     play it in real time
       arecord -f S16_LE -r 16000 -t raw | kaption publish - --stream mic
+
+    A file is taken by its first bytes, whatever its name. What is left out of a folder is named, and the status is 1. A live
+    run that is refused ends the command with the reason.
     """  # noqa: D301 - click reads the character
     if live and as_object:
         raise click.UsageError("--live and --as-object exclude each other")
     if source == "-" and as_object:
         raise click.UsageError("standard input is live: give a file for --as-object")
+    if source != "-" and (rate or channels in ("1", "2")):
+        what = "--rate" if rate else f"--channels {channels}"
+        raise click.UsageError(f"{what} is for raw samples on standard input: a file says what it holds")
+    if not TENANT_PATTERN.fullmatch(tenant):
+        raise click.BadParameter(f"must match {TENANT_PATTERN.pattern}", param_hint="--tenant")
+    options = _options(language, redaction, vocabulary, channels)
     settings = load_settings(kafka=kafka, s3=s3)
-    fields: RunFields = {"language": language, "vocabulary": _list(vocabulary)}
-    if redaction is not None:
-        fields["redaction"] = [] if redaction.lower() == "none" else _list(redaction)
-    jobs = _jobs(source, stream)
-    report = _Report(as_json)
-    run_until_signal(
-        _publish(settings, tenant, jobs, live or source == "-", fields, Stdin(int(rate), channels), report)
-    )
+    jobs, left_out = _jobs(source, stream)
+    raw = Format(int(rate or 16000), 2 if channels in ("2", "split") else 1, None)
+    order = Order(settings, tenant, jobs, left_out, options, raw, live=live or source == "-", wait=wait)
+    run_until_signal(_publish(order, Report(as_json)))
 
 
 def _list(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def _jobs(source: str, stream: str) -> list[Job]:
-    """What ``source`` stands for. Streams of a folder's files are named after them."""
+def _options(language: str, redaction: str | None, vocabulary: str | None, channels: str | None) -> RunOptions:
+    """The run's options. What the service would refuse is refused here, with what it may be."""
+    code = code_of_language(language)
+    if code is None:
+        known = "a code such as en, a tag such as en-US, an English name, or auto"
+        raise click.BadParameter(
+            f"{language!r} is no language that Whisper knows: give {known}", param_hint="--language"
+        )
+    fields: dict[str, Any] = {"language": code, "vocabulary": _list(vocabulary)}
+    if channels == "split":
+        fields["channels"] = "split"
+    if redaction is not None:
+        entities = [] if redaction.lower() == "none" else [name.upper() for name in _list(redaction)]
+        if unknown := sorted(set(entities) - RECOGNISED):
+            what = f"{', '.join(unknown)} can't be found: give some of {', '.join(sorted(RECOGNISED))}, or none"
+            raise click.BadParameter(what, param_hint="--redaction")
+        fields["redaction"] = entities
+    try:
+        return RunOptions.model_validate(fields)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False)
+        raise click.UsageError("; ".join(f"--{one['loc'][0]}: {one['msg']}" for one in found)) from None
+
+
+def _jobs(source: str, stream: str) -> tuple[list[Job], list[str]]:
+    """What ``source`` stands for, and what of it is left out and why. Streams of a folder's files are named after them."""
     if not STREAM_PATTERN.fullmatch(stream):
         raise click.BadParameter("must be 1-128 of A-Z a-z 0-9 . _ -", param_hint="--stream")
     if source == "-":
-        return [Job(None, stream)]
+        return [Job(None, stream)], []
     path = Path(source)
-    if path.is_file():
-        return [Job(path, stream, path.stat().st_size)]
     if not path.is_dir():
-        raise click.BadParameter(f"there is no {source}", param_hint="FILE")
-    files = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in SUFFIXES)
+        if not path.is_file():
+            raise click.BadParameter(f"there is no {source}", param_hint="FILE")
+        if problem := _problem(path):
+            raise Failed(Exit.FAILED, problem)
+        return [Job(path, stream, path.stat().st_size)], []
+    found = {file: _problem(file) for file in sorted(path.iterdir()) if not file.name.startswith(".")}
+    files = [file for file, problem in found.items() if problem is None]
     if not files:
         raise click.BadParameter(f"there are no audio or video files in {source}", param_hint="DIR")
     names = [f"{stream}.{re.sub(r'[^A-Za-z0-9._-]', '-', file.name)}"[:128] for file in files]
     if len(set(names)) < len(names):
         raise click.BadParameter("two files would have one stream name: rename one", param_hint="DIR")
-    return [Job(file, name, file.stat().st_size) for file, name in zip(files, names, strict=True)]
+    jobs = [Job(file, name, file.stat().st_size) for file, name in zip(files, names, strict=True)]
+    return jobs, [problem for problem in found.values() if problem is not None]
 
 
-async def _publish(
-    settings: Settings,
-    tenant: str,
-    jobs: list[Job],
-    live: bool,
-    fields: RunFields,
-    stdin: Stdin,
-    report: "_Report",
-) -> None:
+def _problem(path: Path) -> str | None:
+    """Why a file can't be published; None for one that can."""
+    if path.is_dir():
+        return f"{path} is left out: a folder"
     try:
-        async with broker(settings), Publisher(settings, tenant=tenant) as publisher:
+        return None if is_media(path) else f"{path} is no audio or video of a container that is read here"
+    except OSError as error:
+        return f"{path} can't be read: {error.strerror}"
+
+
+async def _publish(order: Order, report: Report) -> None:
+    problems = _Problems(len(order.jobs) + len(order.left_out), report)
+    listener = Outcomes(order.settings, order.tenant, (job.stream for job in order.jobs), needed=order.wait)
+    try:
+        async with (
+            broker(order.settings),
+            listener if order.live or order.wait else nullcontext() as ends,
+            Publisher(order.settings, tenant=order.tenant) as publisher,
+        ):
             with report:
-                for job in jobs:
-                    if job.path is None:
-                        await _play_stdin(publisher, job, stdin, fields, report)
-                    elif live:
-                        await _play_file(publisher, job, job.path, fields, report)
-                    else:
-                        await _put(settings, tenant, publisher, job, job.path, fields, report)
-    except (AudioFileError, OSError) as error:
-        raise Failed(Exit.FAILED, str(error)) from None
+                for problem in order.left_out:
+                    problems.add(problem)
+                to = Publication(order.settings, order.tenant, publisher, order.options, report, ends)
+                runs = []
+                for job in order.jobs:
+                    with problems:
+                        runs.append(await _one(order, to, job))
+                for run in runs if order.wait else ():
+                    with problems:
+                        report.completed(await listener.of(run))
     except UploadError as error:
         raise Failed(Exit.REFUSED if error.refused else Exit.UNAVAILABLE, str(error)) from None
     except PublishError as error:
         raise Failed(Exit.UNAVAILABLE, f"{error}: see `kaption doctor`") from None
     except LookupError as error:
         raise Failed(Exit.CONFIG, str(error)) from None
-    except ValueError as error:
-        raise Failed(Exit.USAGE, _plain(error)) from None
+    problems.check()
 
 
-def _plain(error: ValueError) -> str:
-    """One line of what pydantic says in many."""
-    errors: list[dict[str, Any]] = getattr(error, "errors", list)()
-    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in errors) or str(error)
+async def _one(order: Order, to: Publication, job: Job) -> str:
+    """Publish one job; returns its run."""
+    if job.path is None:
+        stdin = Stdin(order.raw)
+        await stdin.open()
+        return await to.play_stdin(job, stdin)
+    return await (to.play_file(job, job.path) if order.live else to.put(job, job.path))
 
 
-async def _put(
-    settings: Settings, tenant: str, publisher: Publisher, job: Job, path: Path, fields: RunFields, report: "_Report"
-) -> None:
-    task = report.begin(f"{job.stream}: upload", job.size)
-    loop = asyncio.get_running_loop()
+class _Problems:
+    """What went wrong with single files and runs. As a context manager it takes an error, and lets the next have its turn."""
 
-    def moved(size: int) -> None:
-        loop.call_soon_threadsafe(report.advance, task, size)
-
-    done = await asyncio.to_thread(upload, settings, tenant, path, f"{job.stream}/{path.name}", moved)
-    run = await publisher.object(
-        done.bucket,
-        done.key,
-        stream=job.stream,
-        version=done.version,
-        etag=done.etag,
-        size=done.size,
-        sha256=done.sha256,
-        **fields,
-    )
-    report.finished(job, run, "object", bucket=done.bucket, key=done.key, bytes=done.size)
-
-
-async def _play_file(publisher: Publisher, job: Job, path: Path, fields: RunFields, report: "_Report") -> None:
-    with AudioFile(path) as audio:
-        form = audio.format
-        task = report.begin(f"{job.stream}: live", form.seconds)
-        run = publisher.stream(job.stream, rate=form.rate, channels=form.channels, **fields)
-        stride = form.channels * 2
-        sent = 0
-        async with run:
-            async for piece in _paced(audio.frames(FRAME_MS), form.rate * stride):
-                await run.send(piece)
-                sent += len(piece)
-                report.advance(task, len(piece) / stride / form.rate)
-    report.finished(job, run.run, "live", seconds=round(sent / stride / form.rate, 3))
-
-
-async def _paced(frames: Iterator[bytes], per_second: int) -> AsyncIterator[bytes]:
-    """Each frame when its last sample would have been heard; ``per_second`` in bytes."""
-    loop = asyncio.get_running_loop()
-    start, sent = loop.time(), 0
-    for frame in frames:
-        sent += len(frame)
-        await asyncio.sleep(max(0.0, start + sent / per_second - loop.time()))
-        yield frame
-
-
-async def _play_stdin(publisher: Publisher, job: Job, stdin: Stdin, fields: RunFields, report: "_Report") -> None:
-    loop = asyncio.get_running_loop()
-    per_second = stdin.rate * stdin.channels * 2
-    task = report.begin(f"{job.stream}: live", None)
-    run = publisher.stream(job.stream, rate=stdin.rate, channels=stdin.channels, **fields)
-    start, sent = loop.time(), 0
-    async with run:
-        async for piece in _stdin(per_second * FRAME_MS // 1000):
-            sent += len(piece)
-            # A pipe that delivers faster than real time is held back; one that does not never waits here.
-            await asyncio.sleep(max(0.0, start + sent / per_second - loop.time()))
-            await run.send(piece)
-            report.advance(task, len(piece) / per_second)
-    report.finished(job, run.run, "live", seconds=round(sent / per_second, 3))
-
-
-async def _stdin(size: int) -> AsyncIterator[bytes]:
-    file = sys.stdin.buffer
-    reader = asyncio.StreamReader()
-    try:
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(reader), file
-        )
-    except ValueError:  # a regular file: reading it does not block
-        while piece := file.read(size):
-            yield piece
-        return
-    try:
-        while piece := await reader.read(size):
-            yield piece
-    finally:
-        transport.close()
-
-
-class _Report:
-    """Progress bars on a terminal, and a line for each run: JSON on stdout, or words on stderr."""
-
-    def __init__(self, as_json: bool) -> None:
-        self._as_json = as_json
-        console = Console(stderr=True)
-        self._progress = Progress(console=console, disable=not console.is_terminal, transient=True)
+    def __init__(self, jobs: int, report: Report) -> None:
+        self._jobs = jobs
+        self._report = report
+        self._found: list[str] = []
 
     def __enter__(self) -> None:
-        self._progress.start()
+        pass
 
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        taken = isinstance(error, AudioFileError | RunFailedError | OSError)
+        if taken:
+            self.add(str(error))
+        return taken
 
-    def begin(self, what: str, total: float | None) -> TaskID:
-        return self._progress.add_task(what, total=total)
+    def add(self, problem: str) -> None:
+        """Say it at once where there are more files to come."""
+        self._found.append(problem)
+        if self._jobs > 1:
+            self._report.say(problem)
 
-    def advance(self, task: TaskID, by: float) -> None:
-        self._progress.advance(task, by)
-
-    def finished(self, job: Job, run: str, how: str, **facts: object) -> None:
-        if self._as_json:
-            click.echo(json.dumps({"stream": job.stream, "run": run, "as": how, **facts}))
-        else:
-            told = ", ".join(f"{name} {value}" for name, value in facts.items())
-            self._progress.console.print(f"{job.stream}: run {run}, {how}, {told}", highlight=False)
+    def check(self) -> None:
+        """Raise ``Failed`` where there was any."""
+        if self._found:
+            what = f"{len(self._found)} of {self._jobs} went wrong" if self._jobs > 1 else self._found[0]
+            raise Failed(Exit.FAILED, what)

@@ -4,6 +4,7 @@ import asyncio
 import re
 import shlex
 import subprocess
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -75,12 +76,26 @@ async def test_a_live_run_goes_in_by_one_client_and_comes_out_by_another(
 
 async def test_the_readmes_commands_publish_and_follow(up: Up, wave: Path) -> None:
     lines = re.findall(r"^    (kaption (?:publish|follow) [^#\n]*)", (ROOT / "README.md").read_text(), re.MULTILINE)
-    follow, publish = lines
-    await execute(up, wave.parent, shlex.split(publish), KAPTION_KAFKA=up.kafka)
-    printed = await execute(
-        up, wave.parent, [*shlex.split(follow), "--from-beginning", "--until-completed"], KAPTION_KAFKA=up.kafka
-    )
+    follow, live, file, subtitles = map(shlex.split, lines)
+    here = {"KAPTION_KAFKA": up.kafka, "KAPTION_S3": up.s3}
+    await execute(up, wave.parent, live, **here)
+    printed = await execute(up, wave.parent, [*follow, "--from-beginning", "--until-completed"], **here)
     assert len(EXPECTED & said(printed)) >= 0.8 * len(EXPECTED)
+    await execute(up, wave.parent, file, **here)
+    printed = await execute(up, wave.parent, subtitles, **here)
+    assert printed.startswith("1\n00:00:0")
+    assert len(EXPECTED & said(printed)) >= 0.8 * len(EXPECTED)
+
+
+@pytest.mark.parametrize("way", ["--as-object", "--live"])
+async def test_who_publishes_what_the_model_does_not_know_hears_of_it(up: Up, wave: Path, way: str) -> None:
+    command = ["kaption", "publish", str(wave), "--stream", f"x{way}", way, "--wait", "--language", "de-AT"]
+    env = environment(up, KAPTION_KAFKA=up.kafka, KAPTION_S3=up.s3)
+    begun = time.monotonic()
+    done = await asyncio.to_thread(subprocess.run, command, env=env, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 1
+    assert f"x{way}: unsupported_language: The model does not know" in done.stderr
+    assert time.monotonic() - begun < soundfile.info(wave).duration, "a live file was played to its end"
 
 
 async def test_a_file_goes_in_and_finals_come_out_by_kcat(up: Up, tmp_path: Path) -> None:

@@ -56,6 +56,8 @@ async def dead_letters(settings: Settings) -> None:
                 ("errors.stage", b"validate"),
                 ("ce_type", b"kaption.audio.frame" if number < 2 else b"\x1b[31m"),
             ]
+            # The first was too large: this is its beginning.
+            headers += [("errors.body_bytes", b"2000000"), ("errors.body_sha256", b"0" * 64)] if number == 0 else []
             await producer.send_and_wait(DLQ.name, CANARY, b"talk", partition=0, headers=headers)
 
 
@@ -76,6 +78,9 @@ async def test_dead_letters_are_told_without_their_bodies(kafka: Broker, make_se
     assert "\x1b" not in out
     assert CANARY.decode() not in out
     assert (await run("dlq", "show", letter["at"], *at, "--body"))[1] == CANARY.decode()
+    status, out, err = await run("dlq", "show", "0:0", *at, "--body")
+    assert (status, out, "keeps the first" in err) == (1, "", True)
+    assert "media.events.v1/1@40" in err
     status, _, err = await run("dlq", "show", "0:99", *at)
     assert (status, "no dead letter 0:99" in err) == (1, True)
     assert (await run("dlq", "show", "first", *at))[0] == 2

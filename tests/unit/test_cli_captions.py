@@ -10,14 +10,16 @@ from rich.console import Console
 
 from kaption import demo
 from kaption.adapters.audio_files import AudioFile, AudioFileError, is_media
-from kaption.cli.follow import Ends
 from kaption.cli.follow import command as follow
 from kaption.cli.publish import command as publish
 from kaption.cli.screen import Screen, line
-from kaption_schemas.records import Word
-from tests.support.transcripts import completed, final, gap, partial, progress
+from kaption_schemas.languages import language
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import RunOptions, Word
+from tests.support.transcripts import RUN, completed, final, gap, partial, progress
 
 SPEECH = Path(__file__).parents[2] / "demo" / "speech"
+TALK = SPEECH / "harbour-1-joe.flac"
 
 
 def wav(path: Path, rate: int, channels: int, seconds: float = 1.0) -> Path:
@@ -60,6 +62,14 @@ def test_what_is_no_audio_is_said_so(tmp_path: Path) -> None:
         (["-", "--stream", "a", "--live", "--as-object"], "exclude each other"),
         (["-", "--stream", "a b"], "1-128 of"),
         (["/nowhere", "--stream", "a"], "there is no /nowhere"),
+        (["-", "--stream", "a", "--language", "klingon"], "no language that Whisper knows"),
+        (
+            ["-", "--stream", "a", "--redaction", "NAMES,EMAIL_ADDRESS"],
+            "NAMES can't be found: give some of CREDIT_CARD",
+        ),
+        ([str(TALK), "--stream", "a", "--channels", "2"], "a file says what it holds"),
+        ([str(TALK), "--stream", "a", "--rate", "8000", "--live"], "a file says what it holds"),
+        (["-", "--stream", "a", "--vocabulary", "a" * 65], "--vocabulary"),
     ],
 )
 def test_a_wrong_publish_is_refused_before_anything_is_sent(argv: list[str], said: str) -> None:
@@ -68,26 +78,55 @@ def test_a_wrong_publish_is_refused_before_anything_is_sent(argv: list[str], sai
     assert said in result.output
 
 
-@pytest.mark.parametrize("argv", [["--until-completed"], ["a b"], ["--tenant", "A"]])
+@pytest.mark.parametrize("name", ["text.mp3", "text"])
+def test_a_file_that_is_no_media_is_refused_before_anything_is_sent(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("<html>404</html>\n" * 100)
+    result = CliRunner().invoke(publish, [str(tmp_path / name), "--stream", "a"])
+    assert result.exit_code == 1
+    assert "no audio or video of a container that is read" in result.output
+
+
+@pytest.mark.parametrize(
+    ("written", "code"),
+    [
+        ("en", "en"),
+        ("en-US", "en"),
+        ("EN", "en"),
+        ("English", "english"),
+        ("nb_NO", "no"),
+        ("auto", "auto"),
+        ("zh-Hant-TW", "zh"),
+    ],
+)
+def test_a_language_is_what_people_write_for_it(written: str, code: str) -> None:
+    if written != "English":  # a person's word, and no tag: the command line alone takes it
+        assert RunOptions(language=written).language == code
+    assert language(written) == code.replace("english", "en")
+
+
+@pytest.mark.parametrize("wrong", ["klingon", "", "e", "en US", "eng", "xx"])
+def test_what_is_no_language_is_none(wrong: str) -> None:
+    assert language(wrong) is None
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--until-completed"], ["a b"], ["--tenant", "A"], ["--srt"], ["a", "b", "--vtt"], ["--run", RUN],
+        ["a", "--run", "latest"],
+    ],
+)  # fmt: skip
 def test_a_wrong_follow_is_refused(argv: list[str]) -> None:
     assert CliRunner().invoke(follow, argv).exit_code == 2
 
 
-def test_the_end_waits_for_every_channel_of_every_stream() -> None:
-    ends = Ends(("a", "b"))
-    assert not ends.after(final(0, stream="a", channel=0))
-    assert not ends.after(final(0, stream="a", channel=1))
-    assert not ends.after(completed(stream="b"))
-    assert not ends.after(completed(stream="a", channel=1))
-    assert ends.after(completed(stream="a", channel=0))
-
-
 def test_lines_say_what_kind_they_are() -> None:
     assert line(partial(0, 1, text="so\x1b[2J far")) == "call  0:00.0  ~ so [2J far"
-    assert line(final(3, "It is.", channel=1)) == "call#1  0:12.0  It is."
+    assert line(final(3, "It is.", channel=1)) == "call#2  0:12.0  It is."
     assert line(final(0, "")) == ""
     assert "lost" in line(gap())
-    assert "1 segments" in line(completed())
+    assert "1 segment," in line(completed())
+    assert line(completed(reason=Reason.NOT_MEDIA)) == f"call  [not_media: {Reason.NOT_MEDIA.meaning}]"
     assert line(progress(2000)) == ""
 
 
@@ -103,13 +142,6 @@ def test_how_far_a_file_is_stands_below_until_it_is_completed() -> None:
         console.file.truncate(0)
         screen.refresh()
         assert "0:30.5" not in console.file.getvalue()
-
-
-def test_progress_ends_no_wait_and_is_a_record_of_its_own() -> None:
-    ends = Ends(("call",))
-    assert not ends.after(progress(2000))
-    assert not ends.after(progress(3000, run="01J00000000000000000000000"))
-    assert ends.after(completed())
 
 
 def test_a_partial_grows_below_and_its_final_replaces_it() -> None:

@@ -1,0 +1,158 @@
+"""One piece of audio on its way out, for ``kaption publish``: played in real time, or uploaded as an object."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final as Const
+
+import click
+from rich.console import Console
+from rich.progress import Progress, TaskID
+
+from kaption.adapters.audio_files import AudioFile, Format, Piece
+from kaption.adapters.settings import Settings
+from kaption.adapters.upload import upload
+from kaption.cli.outcome import Outcomes
+from kaption.cli.screen import clock, segments
+from kaption.cli.stdin import Stdin
+from kaption.publisher import Publisher
+from kaption_schemas.records import RunOptions, StreamCompleted
+
+#: A hole is waited for in steps of so many seconds, so that a refusal is heard of meanwhile.
+_STEP_SECONDS: Const = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to publish (``path`` None is standard input, ``size`` in bytes) and under which stream."""
+
+    path: Path | None
+    stream: str
+    size: int = 0
+
+
+class Report:
+    """Progress bars on a terminal, and a line for each run: JSON on stdout, or words on stderr."""
+
+    def __init__(self, as_json: bool) -> None:
+        self._as_json = as_json
+        self._console = Console(stderr=True)
+        self._progress = Progress(console=self._console, disable=not self._console.is_terminal, transient=True)
+
+    def __enter__(self) -> None:
+        """Begin to draw."""
+        self._progress.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Stop drawing."""
+        self._progress.stop()
+
+    def begin(self, what: str, total: float | None) -> TaskID:
+        """Show a bar; ``total`` None is not known."""
+        return self._progress.add_task(what, total=total)
+
+    def advance(self, task: TaskID, by: float) -> None:
+        """Move a bar on."""
+        self._progress.advance(task, by)
+
+    def say(self, line: str) -> None:
+        """A line of words on stderr, whatever the form."""
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def published(self, job: Job, run: str, how: str, **facts: object) -> None:
+        """A run is published."""
+        if self._as_json:
+            click.echo(json.dumps({"stream": job.stream, "run": run, "as": how, **facts}))
+        else:
+            told = ", ".join(f"{name} {value}" for name, value in facts.items())
+            self.say(f"{job.stream}: run {run}, {how}, {told}")
+
+    def completed(self, end: StreamCompleted) -> None:
+        """A run that was waited for is transcribed."""
+        if self._as_json:
+            facts = {"completed": end.reason, "segments": end.segments, "seconds": end.duration_ms / 1000}
+            click.echo(json.dumps({"stream": end.stream, "run": end.run, **facts}))
+        else:
+            self.say(f"{end.stream}: {end.reason}, {segments(end.segments)}, {clock(end.duration_ms)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What publishing needs, whatever is published. ``ends`` is None where nobody listens."""
+
+    settings: Settings
+    tenant: str
+    publisher: Publisher
+    options: RunOptions
+    report: Report
+    ends: Outcomes | None = field(default=None)
+
+    async def put(self, job: Job, path: Path) -> str:
+        """Upload a file and publish it as an object; returns its run."""
+        task = self.report.begin(f"{job.stream}: upload", job.size)
+        loop = asyncio.get_running_loop()
+
+        def moved(size: int) -> None:
+            loop.call_soon_threadsafe(self.report.advance, task, size)
+
+        done = await asyncio.to_thread(upload, self.settings, self.tenant, path, f"{job.stream}/{path.name}", moved)
+        run = await self.publisher.object(
+            done.bucket, done.key, stream=job.stream, version=done.version, etag=done.etag, size=done.size,
+            sha256=done.sha256, options=self.options,
+        )  # fmt: skip
+        self.report.published(job, run, "object", bucket=done.bucket, key=done.key, bytes=done.size)
+        return run
+
+    async def play_file(self, job: Job, path: Path) -> str:
+        """Play a file in real time as a live stream; returns its run. Stopped before its end, the run is ``aborted``."""
+        with AudioFile(path) as audio:
+            return await self._play(job, audio.format, _threaded(audio.pieces()))
+
+    async def play_stdin(self, job: Job, stdin: Stdin) -> str:
+        """Play standard input as a live stream; returns its run. A signal is how a microphone's ends."""
+        return await self._play(job, stdin.format, stdin.pieces(), endless=True)
+
+    async def _play(self, job: Job, form: Format, pieces: AsyncIterator[Piece], *, endless: bool = False) -> str:
+        loop, stride = asyncio.get_running_loop(), form.channels * 2
+        task = self.report.begin(f"{job.stream}: live", form.seconds)
+        run = self.publisher.stream(job.stream, rate=form.rate, channels=form.channels, options=self.options)
+        start, at = loop.time(), 0.0
+        stopped = None
+        async with run:
+            try:
+                async for piece in pieces:
+                    samples = piece.hole + len(piece.pcm) / stride  # a pipe may cut amid one
+                    at += samples
+                    # A pipe that delivers faster than real time is held back; one that does not never waits here.
+                    await self._until(start + at / form.rate, run.run)
+                    if piece.hole:
+                        await run.skip(piece.hole)
+                    await run.send(piece.pcm)
+                    self.report.advance(task, samples / form.rate)
+            except asyncio.CancelledError as error:
+                if not endless:
+                    raise
+                stopped = error
+        self.report.published(job, run.run, "live", seconds=round(at / form.rate, 3))
+        if stopped:
+            raise stopped
+        return run.run
+
+    async def _until(self, time: float, run: str) -> None:
+        """Wait for ``time``, on the loop's clock. Raises ``RunFailedError``: the run is over, and nobody takes its audio."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if self.ends:
+                self.ends.check(run)
+            wait = time - loop.time()
+            await asyncio.sleep(max(0.0, min(wait, _STEP_SECONDS)))
+            if wait <= _STEP_SECONDS:
+                return
+
+
+async def _threaded(pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
+    """Pieces that are decoded beside the event loop."""
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece
