@@ -87,6 +87,7 @@ class Publication:
     publisher: Publisher
     options: RunOptions
     report: Report
+    track: int | None
     ends: Outcomes | None = field(default=None)
 
     async def put(self, job: Job, path: Path) -> str:
@@ -100,14 +101,14 @@ class Publication:
         done = await asyncio.to_thread(upload, self.settings, self.tenant, path, f"{job.stream}/{path.name}", moved)
         run = await self.publisher.object(
             done.bucket, done.key, stream=job.stream, version=done.version, etag=done.etag, size=done.size,
-            sha256=done.sha256, options=self.options,
+            sha256=done.sha256, options=self.options, track=self.track,
         )  # fmt: skip
         self.report.published(job, run, "object", bucket=done.bucket, key=done.key, bytes=done.size)
         return run
 
     async def play_file(self, job: Job, path: Path) -> str:
         """Play a file in real time as a live stream; returns its run. Stopped before its end, the run is ``aborted``."""
-        with AudioFile(path) as audio:
+        with AudioFile(path, self.track) as audio:
             return await self._play(job, audio.format, _threaded(audio.pieces()))
 
     async def play_stdin(self, job: Job, stdin: Stdin) -> str:

@@ -38,6 +38,7 @@ class Order:
     left_out: list[str]
     options: RunOptions
     raw: Format
+    track: int | None
     live: bool
     wait: bool
 
@@ -56,6 +57,11 @@ class Order:
     "--channels",
     type=click.Choice(["mix", "split", "1", "2"]),
     help="mix: one transcript of all channels (default); split: one a channel. Raw samples on standard input: how many (split: 2).",
+)
+@click.option(
+    "--track",
+    type=click.IntRange(0),
+    help="Sound track of a file, counted from 0 [the default one, else the first that sounds].",
 )
 @click.option(
     "--rate", type=click.Choice([str(rate) for rate in RATES]), help="Of raw samples on standard input [16000]."
@@ -77,6 +83,7 @@ def command(
     vocabulary: str | None,
     tenant: str,
     channels: str | None,
+    track: int | None,
     rate: str | None,
     kafka: str | None,
     s3: str | None,
@@ -99,6 +106,8 @@ def command(
         raise click.UsageError("--live and --as-object exclude each other")
     if source == "-" and as_object:
         raise click.UsageError("standard input is live: give a file for --as-object")
+    if source == "-" and track is not None:
+        raise click.UsageError("--track is for files: standard input has one")
     if source != "-" and (rate or channels in ("1", "2")):
         what = "--rate" if rate else f"--channels {channels}"
         raise click.UsageError(f"{what} is for raw samples on standard input: a file says what it holds")
@@ -108,7 +117,7 @@ def command(
     settings = load_settings(kafka=kafka, s3=s3)
     jobs, left_out = _jobs(source, stream)
     raw = Format(int(rate or 16000), 2 if channels in ("2", "split") else 1, None)
-    order = Order(settings, tenant, jobs, left_out, options, raw, live=live or source == "-", wait=wait)
+    order = Order(settings, tenant, jobs, left_out, options, raw, track, live=live or source == "-", wait=wait)
     run_until_signal(_publish(order, Report(as_json)))
 
 
@@ -186,7 +195,7 @@ async def _publish(order: Order, report: Report) -> None:
             with report:
                 for problem in order.left_out:
                     problems.add(problem)
-                to = Publication(order.settings, order.tenant, publisher, order.options, report, ends)
+                to = Publication(order.settings, order.tenant, publisher, order.options, report, order.track, ends)
                 runs = []
                 for job in order.jobs:
                     with problems:

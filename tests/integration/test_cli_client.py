@@ -14,6 +14,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import soundfile
 from aiokafka import AIOKafkaProducer
 
 from kaption import Transcripts
@@ -276,3 +277,15 @@ async def test_a_broker_without_topics_is_said_so(fresh_kafka: EmbeddedBroker, a
 async def test_transcripts_of_a_tenant_without_topics(fresh_kafka: EmbeddedBroker) -> None:
     with pytest.raises(LookupError, match="kaption topics create"):
         await Transcripts(tenant="ghost", settings=Settings(kafka=fresh_kafka.bootstrap)).__aenter__()
+
+
+async def test_a_file_that_is_cut_ends_its_live_run_as_aborted(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "cut.flac"
+    sound = np.random.default_rng(1).integers(-3000, 3000, 16000, np.int16)
+    soundfile.write(path, sound, 16000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    status, _, err = await end(await start(settings, "publish", str(path), "--stream", "x", "--live"))
+    assert status == 1
+    assert "cut.flac can't be decoded" in err
+    head, body = (await published(settings))[-1]
+    assert (head["ce_type"], json.loads(body)["reason"]) == ("kaption.stream.ended", "aborted")

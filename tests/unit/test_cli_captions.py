@@ -69,6 +69,7 @@ def test_what_is_no_audio_is_said_so(tmp_path: Path) -> None:
         ),
         ([str(TALK), "--stream", "a", "--channels", "2"], "a file says what it holds"),
         ([str(TALK), "--stream", "a", "--rate", "8000", "--live"], "a file says what it holds"),
+        (["-", "--stream", "a", "--track", "1"], "--track is for files"),
         (["-", "--stream", "a", "--vocabulary", "a" * 65], "--vocabulary"),
     ],
 )
