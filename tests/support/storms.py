@@ -197,7 +197,7 @@ class Life:
         self.deaths = 0
         self._dice = random.Random(seed)
         self._crashes = crashes
-        self._broker = Committed(sessions=RealSessions(CONFIG, PORTS))
+        self._broker = Committed(sessions=RealSessions(CONFIG, PORTS), written_ms=START_MS)
         self._memory = self._broker.open(0)
         self._flying: list[tuple[RunKey, Window, Decoded]] = []
         self._now = START_MS
