@@ -17,6 +17,7 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
+from kaption.domain.events import is_undecodable
 from kaption.domain.outputs import Latency, RunKey
 from kaption_gpu.lane_data import Saved, SavedLane, Source, read_lane_value
 from kaption_gpu.memory import LaneMemory
@@ -148,6 +149,8 @@ async def _read_saved(settings: Settings, source: Source, claim: int) -> SavedLa
                 if found:
                     limit.reschedule(asyncio.get_running_loop().time() + patience)
                 for records in found:
+                    if any(is_undecodable(record.headers) for record in records):
+                        raise SnapshotUnreadableError("a batch of the state topic")
                     last |= {record.key: record for record in records if record.key is not None}
                     claimed_ms = max((r.timestamp for r in records if r.offset == claim), default=claimed_ms)
     finally:

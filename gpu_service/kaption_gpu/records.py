@@ -1,14 +1,16 @@
 """Records of the pool: audio records read, transcripts, snapshots and dead letters written. No I/O, no clock."""
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Final as Const
+from typing import cast
 
 from aiokafka.structs import ConsumerRecord
 from pydantic import BaseModel, ValidationError
 
+from kaption.domain import events
+from kaption.domain.events import Origin, Refusal
 from kaption.domain.outputs import AudioRecord, Latency, RunKey
-from kaption_schemas.headers import TRACE, Headers, event_headers, text_headers
+from kaption_schemas.headers import Headers, event_headers, text_headers, trace_context
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
 from kaption_schemas.topics import (
@@ -89,6 +91,8 @@ class SnapshotMarks:
 
 def parse(record: ConsumerRecord, latency: Latency) -> Incoming:
     """Read one record of an audio topic. Raises ``RefusedError``."""
+    if events.is_undecodable(record.headers):
+        raise RefusedError(Reason.UNDECODABLE_BATCH)
     head = text_headers(record.headers)
     key = _run_key(record.key, head.get("ce_run", ""))
     try:
@@ -125,7 +129,7 @@ def parse(record: ConsumerRecord, latency: Latency) -> Incoming:
         channels=channels,
         body=body,
     )
-    return Incoming(audio, ref, {name: head[name] for name in TRACE if name in head}, total)
+    return Incoming(audio, ref, trace_context(head), total)
 
 
 def tenant_of_key(key: bytes | None) -> str:
@@ -160,19 +164,14 @@ def durable_message(output: FinalTranscript | Gap | StreamCompleted, trace: dict
 
 
 def dead_letter(record: ConsumerRecord, reason: Reason, now_ms: int) -> Message:
-    """``record`` as it is, with ``errors.*`` headers added (CONVENTIONS)."""
-    errors = {
-        "errors.topic": record.topic,
-        "errors.partition": str(record.partition),
-        "errors.offset": str(record.offset),
-        "errors.stage": STAGE,
-        "errors.reason": reason.value,
-        "errors.message": reason.meaning,
-        "errors.attempt": "1",
-        "errors.time": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds"),
-    }
-    headers = [*record.headers, *((name, value.encode()) for name, value in errors.items())]
-    return Message(topic_name(DLQ, tenant_of_key(record.key)), record.key, record.value, headers)
+    """``record`` as it is, as far as it fits, with ``errors.*`` headers added."""
+    tenant = tenant_of_key(record.key)
+    origin = Origin(
+        tenant, record.topic, record.partition, record.offset, record.timestamp, record.key, record.value,
+        tuple(record.headers),
+    )  # fmt: skip
+    letter = events.dead_letter(origin, Refusal(reason, STAGE), now_ms)
+    return Message(topic_name(DLQ, tenant), letter.key, letter.value, cast("Headers", letter.headers))
 
 
 def snapshot_message(key: RunKey, snapshot: bytes, marks: SnapshotMarks) -> Message:

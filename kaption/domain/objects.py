@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from kaption.domain.events import Origin, RefusedError
 from kaption.domain.validate import parse_body, validate
-from kaption_schemas.headers import TRACE, text_headers
+from kaption_schemas.headers import text_headers, trace_context
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MediaObject
 from kaption_schemas.topics import STREAM_PATTERN, Type
@@ -108,7 +108,7 @@ def _notified(entry: Any, origin: Origin, place: Place, head: dict[str, str]) ->
         revision = media.version or media.etag or str(what.get("sequencer") or "")
     except (KeyError, TypeError, AttributeError, ValidationError, UnicodeDecodeError):
         return Reason.INVALID_BODY
-    trace: dict[str, str] = {name: head[name] for name in TRACE if name in head}
+    trace = trace_context(head)
     stream = _stream(origin.key, media)
     return _checked(
         ObjectRun(origin.tenant, stream, derived_run(media, revision), media, origin.timestamp_ms, trace), place

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from kaption.domain.events import Event, Origin, RefusedError
 from kaption.domain.pcm import WIDTH, parse_format
-from kaption_schemas.headers import JSON, SCHEMA_PREFIX, SPEC_VERSION, TRACE, data_schema
+from kaption_schemas.headers import JSON, SCHEMA_PREFIX, SPEC_VERSION, data_schema, trace_context
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamEnded, StreamStarted
 from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN, Type
@@ -49,7 +49,7 @@ def validate(origin: Origin, types: tuple[Type, ...]) -> Event:
         raise RefusedError(Reason.BAD_RUN)
     event = Event(
         kind, origin.tenant, stream, run, origin.value or b"", head.get("content-type", JSON), origin.timestamp_ms,
-        trace={name: head[name] for name in TRACE if name in head},
+        trace=trace_context(head),
     )  # fmt: skip
     if kind is Type.FRAME:
         return _frame(event, head)

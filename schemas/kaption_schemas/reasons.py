@@ -51,6 +51,12 @@ class Reason(StrEnum):
     FRAME_TOO_SHORT = "frame_too_short", "A frame is shorter than 20 ms."
     FRAME_TOO_LONG = "frame_too_long", "A frame is longer than 1000 ms."
     UNDECODABLE = "undecodable", "The audio could not be decoded as its content-type says."
+    UNDECODABLE_BATCH = (
+        "undecodable_batch",
+        "The batch could not be read: its codec, checksum or content, more than 8 MiB decompressed or 20,000 records.",
+    )
+    TOO_COSTLY = "too_costly", "Judging the record took longer than the seconds that one may take."
+    INTERNAL_ERROR = "internal_error", "The service failed on this record each time; that is a fault of Kaption."
     # Judged by the file agent.
     NOT_A_CREATION = "not_a_creation", "The notification is for something other than a new object."
     OUTSIDE_PREFIX = "outside_prefix", "The bucket or key is not within the tenant's configured place."

@@ -20,13 +20,13 @@ from kaption.adapters.s3 import ObjectStore, StoreError
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import DEAD_LETTERS, RECORDS, Telemetry
 from kaption.domain.batch import Normalised, batch_records
-from kaption.domain.events import Origin, Refusal, RefusedError, dead_letter_headers
+from kaption.domain.events import Origin, Refusal, RefusedError, dead_letter
 from kaption.domain.objects import ObjectRun, place_of, read_objects
 from kaption.domain.pcm import FrameFormat
 from kaption.domain.stages import Tools, redact_options
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import BATCH, DLQ, OBJECTS, Type, topic_name
-from kaption_streams.app import Output, input_topic, origin_of
+from kaption_streams.app import Output, input_topic, now_ms, origin_of
 from kaption_streams.normalise import Normaliser, StoppedError
 from kaption_streams.progress import Place, Standing
 
@@ -139,9 +139,9 @@ class FileDoor:
 
     async def _dead_letter(self, origin: Origin, reason: Reason) -> None:
         self._telemetry.record(DEAD_LETTERS, reason=reason.value)
-        headers = dead_letter_headers(origin, Refusal(reason, _STAGE), origin.timestamp_ms)
+        letter = dead_letter(origin, Refusal(reason, _STAGE), now_ms())
         log.info("refused", extra={"reason": str(reason), "topic": origin.topic, "offset": origin.offset})
-        await (await self._output.send(topic_name(DLQ, origin.tenant), origin.key, origin.value, headers))
+        await (await self._output.send(topic_name(DLQ, origin.tenant), letter.key, letter.value, letter.headers))
 
     async def _sweep(self) -> None:
         """Remove orphans now and then, for stores that do not expire them by themselves."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kaption.domain.events import Event, Origin, Refusal, dead_letter_headers
+from kaption.domain.events import Event, Origin, Refusal, dead_letter
 from kaption.domain.pcm import FrameFormat, parse_format, to_s16
 from kaption.domain.stages import Tools, accept
 from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence
@@ -110,7 +110,7 @@ REFUSED = {
 }
 
 #: Told apart in the decoding child, with real audio: tests/integration/test_frames.py.
-ELSEWHERE = {Reason.UNDECODABLE}
+ELSEWHERE = {Reason.UNDECODABLE, Reason.UNDECODABLE_BATCH, Reason.TOO_COSTLY, Reason.INTERNAL_ERROR}
 _CODES = list(Reason)
 STAGE = set(_CODES[: _CODES.index(Reason.NOT_A_CREATION)])
 
@@ -133,7 +133,9 @@ def test_a_refused_frame_leaves_a_gap_and_a_dead_letter_that_shows_it_unchanged(
     assert result.mark is not None
     gap = Gap.model_validate_json(result.mark.body)
     assert (gap.first_sequence, gap.first_sample, gap.reason) == (3, 4800, Reason.ODD_BYTES)
-    headers = dead_letter_headers(record, result, NOW)
+    letter = dead_letter(record, result, NOW)
+    headers = letter.headers
+    assert (letter.key, letter.value) == (record.key, record.value)
     assert tuple(headers[: len(record.headers)]) == record.headers
     added = dict(headers[len(record.headers) :])
     assert added["errors.reason"] == b"odd_bytes"
@@ -240,3 +242,14 @@ def test_a_refused_started_whose_run_or_stream_cannot_be_read_leaves_none(record
     result = accept(record, TOOLS)
     assert isinstance(result, Refusal)
     assert result.mark is None
+
+
+def test_only_a_trace_parent_goes_on() -> None:
+    parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    others = (("tracestate", b"a=4111 1111 1111 1111"), ("baggage", b"card=4111 1111 1111 1111"))
+    for value, kept in ((parent, {"traceparent": parent.decode()}), (parent[:-1], {}), (b"4111 1111 1111 1111", {})):
+        record = frame()
+        record = replace(record, headers=(*record.headers, ("traceparent", value), *others))
+        (event,) = one(accept(record, TOOLS))
+        assert event.trace == kept
+        assert not {"tracestate", "baggage"} & {name for name, _ in event.headers()}
