@@ -1,11 +1,11 @@
 """Record batches of strangers: what one holds, or one record that says it can't be read.
 
 aiokafka raises on a batch that it can't parse, at every poll again, so that one record of one publisher stops a partition
-for ever, and the process with it: header names that are no UTF-8, a codec that nobody knows, a wrong checksum, garbage, or
-offsets that are not the batch's. And it decompresses whatever comes: a kilobyte may become a megabyte (HAZARDS, aiokafka 8).
-Here
+for ever, and the process with it: header names that are no UTF-8, a codec that nobody knows, a wrong checksum. Where a
+length leads out of the batch its parsers read memory that is not theirs, and the process may crash. And it decompresses
+whatever comes: a kilobyte may become a megabyte (HAZARDS, aiokafka 8 and 11). So batches are read here:
 
-- a batch is decompressed into at most ``MOST_BYTES``, and has at most ``MOST_RECORDS`` records;
+- one is decompressed into at most ``MOST_BYTES``, and has at most ``MOST_RECORDS`` records;
 - header names hold U+FFFD in place of what is no UTF-8; ``validate`` refuses the record;
 - of a batch that can't be read, what was not read yet comes as one record at the batch's last offset. Its first header is
   ``kaption.domain.events.UNDECODABLE``, a name that no client can write, and its value the batch's bytes.
@@ -18,15 +18,14 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 from typing import Final as Const
 
 import cramjam
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy, _DefaultRecordPy
-from aiokafka.record.legacy_records import LegacyRecordBatch
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 
 from kaption.domain.events import UNDECODABLE
 from kaption_schemas.topics import MIB
@@ -41,157 +40,176 @@ OURS: ContextVar[bool] = ContextVar("OURS", default=False)
 
 #: A batch is its base offset (8 bytes), its length (4) and that many bytes more.
 _HEAD: Const = struct.Struct(">qi")
-_MAGIC_AT: Const = 16
-_ATTRIBUTES: Const = struct.Struct(">h")
-_ATTRIBUTES_AT: Const = 21
-_LAST_DELTA: Const = struct.Struct(">i")
-_LAST_DELTA_AT: Const = 23
-_MAX_TIMESTAMP: Const = struct.Struct(">q")
-_MAX_TIMESTAMP_AT: Const = 35
-_COUNT: Const = struct.Struct(">i")
-_COUNT_AT: Const = 57
-_V2_BYTES: Const = 61
-_CODEC: Const = 0x07
+#: The rest of its head (https://kafka.apache.org/documentation/#recordbatch): leader's epoch, magic, checksum of what follows it;
+#: attributes, last offset's distance, first and last timestamp, producer's id, epoch and sequence, number of records.
+_REST: Const = struct.Struct(">ibIhiqqqhii")
+_FIRST_RECORD: Const = _HEAD.size + _REST.size
+_SIGNED_FROM: Const = 21
+_MAGIC: Const = 2
+_CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 _GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
-#: Bytes in front of snappy's blocks, as the Java client and most others frame them; then come two version numbers.
+#: What stands before snappy's blocks, as the Java client and most others frame them; then come two version numbers.
 _XERIAL: Const = b"\x82SNAPPY\0"
 _XERIAL_BYTES: Const = 16
-#: Checksums that were wrong once, and how many of them are remembered.
+_LENGTH: Const = struct.Struct(">i")
+#: Batches whose checksum was wrong once: base offset and what was found. The oldest is forgotten.
 _suspects: Const[dict[tuple[int, int], None]] = {}
 _SUSPECTS: Const = 64
 
 
-class _Name(bytearray):
-    """A piece of a record that is decoded only where it is a header's name."""
+class Record(NamedTuple):
+    """One record, as aiokafka's fetcher wants it."""
 
-    def decode(self, encoding: str = "utf-8", errors: str = "replace") -> str:
-        return super().decode(encoding, errors)
-
-
-class _Buffer(bytearray):
-    """A batch's bytes, whose slices decode whatever they hold."""
-
-    def __getitem__(self, index: Any) -> Any:
-        part = super().__getitem__(index)
-        return _Name(part) if isinstance(index, slice) else part
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    checksum: None = None
 
 
-class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]  # aiokafka ships no types
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._buffer: Any = _Buffer(self._buffer)
+class Batch:
+    """One batch as aiokafka's fetcher wants it. Iterating gives its records, whatever it holds, and never raises.
 
-
-class _Batch:
-    """One batch as the fetcher wants it: iterating gives its records, whatever it holds, and never raises."""
-
-    producer_id: int | None = None
-    is_control_batch = False
-    is_transactional = False
+    ``asks_again``: its checksum was wrong for the first time, so the fetcher is to ask for it once more.
+    """
 
     def __init__(self, raw: memoryview) -> None:
         self._raw = raw
+        self._fault = ""
+        self.asks_again = False
         self.base_offset: int = _HEAD.unpack_from(raw)[0]
         self.next_offset = self.base_offset + 1
-        self.asks_again = False
-        self._fault: Exception | None = None
-        self._parsed: Any = None
-        try:
-            self._parse()
-        except (CorruptRecordException, struct.error, AssertionError, ValueError, IndexError) as error:
-            self._fault = error
-
-    def _parse(self) -> None:
-        raw = self._raw
-        magic = raw[_MAGIC_AT]
-        if magic < 2:
-            self._parsed = LegacyRecordBatch(raw, magic)
-        elif len(raw) < _V2_BYTES:
-            raise CorruptRecordException("shorter than a batch's header")
-        else:
-            self._parsed = DefaultRecordBatch(raw)
-            self.next_offset += max(_LAST_DELTA.unpack_from(raw, _LAST_DELTA_AT)[0], 0)
-        if not self._parsed.validate_crc():
-            self._suspect()
+        self.producer_id: int | None = None
+        self._attributes = self._count = self._first_ms = self._last_ms = 0
+        if len(raw) < _FIRST_RECORD:
+            self._fault = "shorter than a batch's head"
             return
-        self.is_control_batch = self._parsed.is_control_batch
-        self.is_transactional = self._parsed.is_transactional
-        self.producer_id = self._parsed.producer_id
+        (
+            _, magic, checksum, attributes, last, self._first_ms, self._last_ms, producer, _, _, self._count,
+        ) = _REST.unpack_from(raw, _HEAD.size)  # fmt: skip
+        if magic != _MAGIC:
+            # No headers travel in the format of before 2017, so nothing in it could be used anyway.
+            self._fault = f"format {magic}"
+            return
+        self.next_offset += max(last, 0)
+        if checksum != calc_crc32c(raw[_SIGNED_FROM:]):
+            self._suspect()
+        elif self._count > MOST_RECORDS:
+            self._fault = f"more than {MOST_RECORDS} records"
+        else:
+            self._attributes, self.producer_id = attributes, producer
 
     def _suspect(self) -> None:
         """The checksum is wrong: on the way here, and then the same bytes come right when asked for again; or in the log."""
         mark = (self.base_offset, zlib.crc32(self._raw))
         if mark in _suspects:
-            self._fault = CorruptRecordException("the checksum is wrong")
+            self._fault = "the checksum is wrong"
             return
         _suspects[mark] = None
-        while len(_suspects) > _SUSPECTS:
+        if len(_suspects) > _SUSPECTS:
             del _suspects[next(iter(_suspects))]
         self.asks_again = True
         self.next_offset = self.base_offset
 
+    @property
+    def is_control_batch(self) -> bool:
+        """Whether it holds a transaction's marker."""
+        return bool(self._attributes & _CONTROL)
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether it belongs to a transaction."""
+        return bool(self._attributes & _TRANSACTIONAL)
+
     def validate_crc(self) -> bool:
-        """True; what is wrong with the checksum was seen already."""
+        """True: a wrong checksum was seen already."""
         return True
 
-    def __next__(self) -> Any:
-        return next(self._parsed)
+    def __next__(self) -> Record:
+        return next(iter(self))
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Record]:
         if self.asks_again:
             return
         last = self.base_offset - 1
-        for read in (self._strictly, self._leniently):
-            try:
-                for record in read():
-                    if record.offset <= last:
-                        continue
-                    if record.offset >= self.next_offset:
-                        raise CorruptRecordException("an offset that is not the batch's")
-                    last = record.offset
-                    yield record
-            except UnicodeDecodeError:
-                continue  # a header's name: once more, leniently
-            except Exception as error:  # noqa: BLE001  # whatever a parser makes of a stranger's bytes
-                self._fault = error
-                yield self._undecodable(last + 1)
-            return
+        try:
+            for record in self._records():
+                if not last < record.offset < self.next_offset:
+                    raise CorruptRecordException("an offset that is not the batch's")
+                last = record.offset
+                yield record
+        except Exception:  # noqa: BLE001  # whatever a decompressor makes of a stranger's bytes
+            if last + 1 == self.next_offset:
+                return  # every offset has its record; what follows them is nobody's
+            mark: list[tuple[str, bytes | None]] = [(UNDECODABLE, str(last + 1).encode())]
+            yield Record(self.next_offset - 1, max(self._last_ms, 0), 0, None, bytes(self._raw), mark)
 
-    def _strictly(self) -> Iterator[Any]:
-        if self._fault is not None:
-            raise self._fault
-        raw = self._raw
-        if raw[_MAGIC_AT] < 2:
-            if raw[_MAGIC_AT + 1] & _CODEC:
-                # No headers travel in this format, so nothing in it could be used anyway.
-                raise CorruptRecordException("compressed in a format of before 2017")
-            return iter(self._parsed)
-        if _COUNT.unpack_from(raw, _COUNT_AT)[0] > MOST_RECORDS:
-            raise CorruptRecordException(f"more than {MOST_RECORDS} records")
-        return iter(DefaultRecordBatch(self._plain()) if self._codec else self._parsed)
+    def _records(self) -> Iterator[Record]:
+        if self._fault:
+            raise CorruptRecordException(self._fault)
+        codec, data, at = self._attributes & _CODEC, bytes(self._raw[_FIRST_RECORD:]), 0
+        if codec:
+            data = decompress(codec, data)
+        for _ in range(self._count):
+            record, at = self._read(data, at)
+            yield record
+        if at != len(data):
+            raise CorruptRecordException("more bytes than records")
 
-    def _leniently(self) -> Iterator[Any]:
-        return iter(_LenientBatch(self._plain()))
+    def _read(self, data: bytes, at: int) -> tuple[Record, int]:
+        """The record at ``at``, and where the next begins. Raises ``IndexError`` or ``CorruptRecordException``."""
+        length, at = _varint(data, at)
+        end = at + length
+        if length < 0 or end > len(data):
+            raise CorruptRecordException("a record ends behind its batch")
+        milliseconds, at = _varint(data, at + 1)  # behind its attributes, which mean nothing yet
+        distance, at = _varint(data, at)
+        key, at = _piece(data, at, end)
+        value, at = _piece(data, at, end)
+        count, at = _varint(data, at)
+        if not 0 <= count <= end - at:
+            raise CorruptRecordException("more headers than bytes")
+        headers: list[tuple[str, bytes | None]] = []
+        for _ in range(count):
+            name, at = _piece(data, at, end)
+            content, at = _piece(data, at, end)
+            if name is None:
+                raise CorruptRecordException("a header without a name")
+            headers.append((name.decode("utf-8", "replace"), content))
+        if at != end:
+            raise CorruptRecordException("a record of another length than it says")
+        appended = self._attributes & _APPEND_TIME
+        timestamp = self._last_ms if appended else self._first_ms + milliseconds
+        return Record(self.base_offset + distance, timestamp, 1 if appended else 0, key, value, headers), at
 
-    def _plain(self) -> bytes:
-        """The batch without compression. Raises what the decompressor raises, or ``CorruptRecordException``."""
-        raw, codec = self._raw, self._codec
-        if not codec:
-            return bytes(raw)
-        head = bytearray(raw[:_V2_BYTES])
-        _ATTRIBUTES.pack_into(head, _ATTRIBUTES_AT, _ATTRIBUTES.unpack_from(raw, _ATTRIBUTES_AT)[0] & ~_CODEC)
-        return bytes(head) + decompress(codec, bytes(raw[_V2_BYTES:]))
 
-    @property
-    def _codec(self) -> int:
-        return int(_ATTRIBUTES.unpack_from(self._raw, _ATTRIBUTES_AT)[0] & _CODEC)
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of protocol buffers' zigzag form, and what stands behind it. ``at`` is not negative."""
+    byte = data[at]
+    at += 1
+    if byte < 0x80:
+        return (byte >> 1) ^ -(byte & 1), at
+    number, shift = byte & 0x7F, 7
+    while byte >= 0x80:
+        if shift > 63:
+            raise CorruptRecordException("a number of more than 64 bits")
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        shift += 7
+    return (number >> 1) ^ -(number & 1), at
 
-    def _undecodable(self, first: int) -> Any:
-        """The record that stands for offsets ``first`` up to the batch's last."""
-        raw = self._raw
-        timestamp = _MAX_TIMESTAMP.unpack_from(raw, _MAX_TIMESTAMP_AT)[0] if len(raw) >= _V2_BYTES else 0
-        headers = [(UNDECODABLE, str(first).encode())]
-        return _DefaultRecordPy(self.next_offset - 1, max(timestamp, 0), 0, None, bytes(raw), headers)
+
+def _piece(data: bytes, at: int, end: int) -> tuple[bytes | None, int]:
+    """Bytes with their length before them, which lie before ``end``; -1 stands for none."""
+    length, at = _varint(data, at)
+    if length == -1:
+        return None, at
+    if length < 0 or at + length > end:
+        raise CorruptRecordException("a piece ends behind its record")
+    return data[at : at + length], at + length
 
 
 def decompress(codec: int, data: bytes, most: int = MOST_BYTES) -> bytes:
@@ -231,8 +249,8 @@ def _unsnappy(data: bytes, most: int) -> bytes:
         return _block(data, most)
     out, at = bytearray(), _XERIAL_BYTES
     while at < len(data):
-        (length,) = _COUNT.unpack_from(data, at)
-        at += _COUNT.size
+        (length,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size
         if not 0 <= length <= len(data) - at:
             raise CorruptRecordException("a block ends behind the data")
         out += _block(data[at : at + length], most - len(out))
@@ -246,7 +264,7 @@ def _block(data: bytes, most: int) -> bytes:
     return bytes(cramjam.snappy.decompress_raw(data))
 
 
-class LenientRecords:
+class Batches:
     """Stands for aiokafka's ``MemoryRecords``: what a fetch of one partition brought, batch by batch."""
 
     def __init__(self, data: bytes) -> None:
@@ -259,25 +277,22 @@ class LenientRecords:
 
     def has_next(self) -> bool:
         """Whether another whole batch follows; a broker cuts the last one where the answer is full."""
-        if len(self._data) - self._at < _HEAD.size:
-            return False
-        length = _HEAD.unpack_from(self._data, self._at)[1]
-        # Its magic number, at the least: below that it can't be told what it is.
-        return bool(_MAGIC_AT + 2 - _HEAD.size <= length <= len(self._data) - self._at - _HEAD.size)
+        left = len(self._data) - self._at - _HEAD.size
+        return left >= 0 and 0 <= _HEAD.unpack_from(self._data, self._at)[1] <= left
 
-    def next_batch(self) -> _Batch | None:
+    def next_batch(self) -> Batch | None:
         """The next batch, or None at the end."""
         if not self.has_next():
             return None
         end = self._at + _HEAD.size + _HEAD.unpack_from(self._data, self._at)[1]
-        batch = _Batch(self._data[self._at : end])
+        batch = Batch(self._data[self._at : end])
         # What is to be asked for again ends this answer: the fetcher goes on from there.
         self._at = len(self._data) if batch.asks_again else end
         return batch
 
 
 def _records(data: bytes) -> Any:
-    return LenientRecords(data) if OURS.get() else MemoryRecords(data)
+    return Batches(data) if OURS.get() else MemoryRecords(data)
 
 
 def read_any_batch() -> None:
