@@ -3,19 +3,19 @@
 import asyncio
 import ctypes
 import logging
-import os
 import signal
-import sys
 from collections.abc import Callable
 from functools import partial
 
 from kaption.adapters import logs
 from kaption.adapters.confinement import hide
+from kaption.adapters.ending import end, end_soon
 from kaption.adapters.health import Health
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.s3 import ObjectStore
-from kaption.adapters.settings import Settings
+from kaption.adapters.settings import Settings, service_settings
 from kaption.adapters.telemetry import Telemetry
+from kaption.adapters.topics import TopicsError, ensure
 from kaption.domain.decoding import Backend
 from kaption.domain.outputs import Latency, RunKey
 from kaption.domain.run import Ports, SessionConfig
@@ -28,8 +28,10 @@ from kaption_gpu.ports import SnapshotUnreadableError
 from kaption_gpu.statistics import PoolMetrics, PoolTracing
 from kaption_gpu.vad import SileroDetector
 from kaption_gpu.worker import Worker, WorkerParts
+from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE
 
 NAME = "pool"
+_TOPICS = (LIVE, BATCH, STATE, PARTIAL, FINAL, DLQ)
 #: From glibc's malloc.h.
 _M_ARENA_MAX = -8
 log = logging.getLogger("kaption_gpu")
@@ -71,12 +73,18 @@ async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_b
     """Load what ``make`` makes, warm it up, and work until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stopping() -> None:
+        end_soon()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stopping)
     telemetry = Telemetry(settings, NAME)
     health = Health(telemetry.prometheus)
     await health.start(settings, NAME)
     try:
+        await ensure(settings, *_TOPICS)
         backend, costs = await load(partial(make, settings), settings.executors, settings.batch_size)
         # Its networks before the first record waits for them, and not beside what is measured above.
         await asyncio.to_thread(SileroDetector)
@@ -97,6 +105,7 @@ async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_b
 
         await worker.run(stop, ready)
     finally:
+        end_soon()
         await health.stop()
         await asyncio.to_thread(telemetry.shutdown)
 
@@ -112,17 +121,19 @@ def main() -> None:
     """Run until stopped; exit status 1 after a failure, for the supervisor to start it again."""
     _share_heaps()
     hide()
-    settings = Settings()
+    settings = service_settings(NAME)
     logs.configure(settings, NAME)
     status = 0
     try:
         asyncio.run(serve(settings))
+    except TopicsError as error:
+        log.error("can't start", extra={"error": str(error)})  # the topics' fault, so no place in the code
+        status = 1
     except Exception:  # the process's one broad except: whatever it was, log its type and end
         log.exception("The worker ends by an error")
         status = 1
-    sys.stderr.flush()
-    # A hung batch is a thread that never ends: do not wait for it at interpreter exit.
-    os._exit(status)
+    # A hung batch is a thread that never ends.
+    end(status)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from enum import IntEnum
 import click
 from pydantic import ValidationError
 
-from kaption.adapters.settings import Settings
+from kaption.adapters.settings import CONFIG_STATUS, Settings, explain
 
 
 class Exit(IntEnum):
@@ -20,7 +20,7 @@ class Exit(IntEnum):
     DISK = 73
     IN_USE = 75
     REFUSED = 77
-    CONFIG = 78
+    CONFIG = CONFIG_STATUS
 
 
 MEANINGS = {
@@ -55,6 +55,4 @@ def load_settings(**overrides: object) -> Settings:
             Settings().model_dump() | {name: value for name, value in overrides.items() if value is not None}
         )
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = "_".join(str(part) for part in first["loc"][:1]).upper()
-        raise Failed(Exit.CONFIG, f"the setting KAPTION_{name} is not right: {first['msg']}") from None
+        raise Failed(Exit.CONFIG, explain(error)) from None

@@ -11,6 +11,8 @@ from typing import Final as Const
 
 DEFAULT_TENANT: Const = "default"
 TENANT_PATTERN: Const = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+#: What a tenant can't be called: with such a name before the dot, a grant on the tenant's topics or groups would be one on ours.
+RESERVED_TENANTS: Const = frozenset({"audio", "kaption", "media", "transcripts"})
 STREAM_PATTERN: Const = re.compile(r"[A-Za-z0-9._-]{1,128}")
 #: A ULID: 26 characters of Crockford's base 32 (https://github.com/ulid/spec), upper case.
 RUN_PATTERN: Const = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
