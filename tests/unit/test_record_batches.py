@@ -5,37 +5,18 @@ import struct
 from typing import Any
 
 import pytest
-from aiokafka.record._crc32c import crc as crc32c
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 
 from kaption.adapters.record_batches import MOST_BYTES, MOST_RECORDS, Batches, decompress
 from kaption.domain.events import UNDECODABLE
+from tests.support import batches
+from tests.support.batches import CODECS, Headers, signed, with_codec
 
-CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 BASE = 100
 
 
-def batch(values: list[bytes], codec: int = 0, headers: list[tuple[str, bytes | None]] | None = None) -> bytearray:
-    """A batch as a broker keeps it, from offset 100 on."""
-    builder = DefaultRecordBatchBuilder(
-        magic=2, compression_type=codec, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1,
-        batch_size=1 << 30,
-    )  # fmt: skip
-    for number, value in enumerate(values):
-        assert builder.append(number, 1000 + number, b"k", value, headers or []) is not None
-    return signed(placed(bytearray(builder.build())))
-
-
-def placed(data: bytearray, base: int = BASE) -> bytearray:
-    struct.pack_into(">q", data, 0, base)
-    return data
-
-
-def signed(data: bytearray) -> bytearray:
-    """The batch with the checksum that its bytes have."""
-    struct.pack_into(">I", data, 17, crc32c(bytes(data[21:])))
-    return data
+def batch(values: list[bytes], codec: int = 0, headers: Headers | None = None, base: int = BASE) -> bytearray:
+    return batches.batch(values, codec, headers, base=base)
 
 
 def read(*batches: bytes | bytearray) -> list[Any]:
@@ -78,7 +59,7 @@ def test_a_bomb_is_not_unpacked(codec: int) -> None:
     bomb = batch([bytes(MOST_BYTES), b"beside"], codec)
     assert len(bomb) < MOST_BYTES / 15
     assert not faults(read(fits))
-    records = read(bomb, placed(batch([b"behind"]), BASE + 2))
+    records = read(bomb, batch([b"behind"], base=BASE + 2))
     assert faults(records) == [(BASE, BASE + 1)]
     assert [r.value for r in records] == [bytes(bomb), b"behind"]
     with pytest.raises(Exception):  # noqa: B017, PT011  # of the decompressor's own choice
@@ -100,9 +81,8 @@ def test_a_name_that_is_no_utf8_comes_with_the_records_around_it() -> None:
 
 
 def test_an_unknown_codec_is_named_by_its_offsets() -> None:
-    data = batch([b"one", b"two", b"three"])
-    struct.pack_into(">h", data, 21, 7)
-    assert faults(read(signed(data))) == [(BASE, BASE + 2)]
+    data = with_codec(batch([b"one", b"two", b"three"]), 7)
+    assert faults(read(data)) == [(BASE, BASE + 2)]
 
 
 def test_what_could_be_read_of_a_batch_comes_first() -> None:
@@ -150,7 +130,7 @@ def test_batches_of_old_clients() -> None:
     for magic in (0, 1):
         builder = LegacyRecordBatchBuilder(magic=magic, compression_type=0, batch_size=1 << 20)
         builder.append(0, 1000, b"k", b"old" * 20)
-        assert faults(read(placed(bytearray(builder.build())))) == [(BASE, BASE)]
+        assert faults(read(bytearray(struct.pack(">q", BASE) + bytes(builder.build())[8:]))) == [(BASE, BASE)]
 
 
 def test_what_a_broker_cut_off_waits() -> None:
