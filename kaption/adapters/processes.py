@@ -187,6 +187,7 @@ class Supervisor:
 
     ``restarted`` is told the name of each child that is started again. A child that ends ``attempts`` times before it
     was ever ready makes ``failed`` raise ``ChildFailedError``; one that had been ready is started again for ever.
+    Every ``watch_seconds`` a child that was ready is asked whether it still is.
     """
 
     def __init__(
@@ -195,11 +196,13 @@ class Supervisor:
         *,
         backoff: Backoff | None = None,
         attempts: int = 3,
+        watch_seconds: float = _WATCH_SECONDS,
         restarted: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._say = say
         self._backoff = backoff or Backoff()
         self._attempts = attempts
+        self._watch_seconds = watch_seconds
         self._restarted = restarted
         self._watches: dict[str, _Watch] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -309,7 +312,7 @@ class Supervisor:
                 self._say(f"{spec.name} runs and was not ready for {patience:g} s; ending it")
                 watch.child.kill()
                 return
-            await asyncio.sleep(_WATCH_SECONDS if told else _READY_POLL_SECONDS)
+            await asyncio.sleep(self._watch_seconds if told else _READY_POLL_SECONDS)
 
     def _give_up(self, child: Child, why: str) -> None:
         if not self._failed.done():
