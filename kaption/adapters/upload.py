@@ -9,6 +9,7 @@ from minio.error import S3Error
 
 from kaption.adapters.s3 import ObjectStore, StoreError
 from kaption.adapters.settings import Settings
+from kaption.domain.objects import place_of
 from kaption_schemas.records import MediaObject
 
 
@@ -44,7 +45,7 @@ def upload(settings: Settings, tenant: str, path: Path, name: str, moved: Callab
         UploadError: The store is away, or refuses.
         OSError: The file can't be read.
     """
-    bucket, key = settings.media_bucket, settings.media_prefix.format(tenant=tenant) + name
+    bucket, key = settings.media_bucket, place_of(tenant, settings.media_bucket, settings.media_prefix).prefix + name
     store = ObjectStore(settings)
     try:
         with path.open("rb") as file:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
-from typing import Final as Const
 
 import faust
 from faust.types import TP
@@ -18,21 +17,18 @@ from kaption.adapters.frames import FrameDecoder
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import DEAD_LETTERS, RECORDS, STAGE_DURATION, Telemetry
-from kaption.domain.events import Event, Origin, Refusal, dead_letter, is_undecodable
+from kaption.domain.events import Event, Origin, Refusal, dead_letter
 from kaption.domain.relay import event_of, is_relayed, original, relayed
-from kaption.domain.stages import Tools, accept, check, chunk, clear, is_quick, refusal
+from kaption.domain.stages import Tools, accept, check, chunk, clear
 from kaption_schemas.headers import TRACE
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import ACCEPTED, DLQ, EVENTS, LIVE, REDACTED, Topic, topic_name
 from kaption_streams.app import Output, input_topic, now_ms, origin_of
+from kaption_streams.judging import ATTEMPTS, judge
 from kaption_streams.progress import Place, Standing
 from kaption_streams.window import Window
 
 log = logging.getLogger(__name__)
-
-#: How often a record's stage is tried that fails, and how long one may take: a record takes some milliseconds.
-_ATTEMPTS: Const = 2
-_STAGE_SECONDS: Const = 5.0
 
 Deliveries = list[Awaitable[Any]]
 
@@ -100,30 +96,6 @@ class Door:
         self._telemetry.record(STAGE_DURATION, time.perf_counter() - begin, stage=stage)
         return deliveries
 
-    async def _judge(
-        self, origin: Origin, stage: str, work: Callable[[Origin], list[Event] | Refusal]
-    ) -> list[Event] | Refusal:
-        """What ``work`` makes of ``origin``; a refusal too where it fails each time, or takes too long.
-
-        In a thread, unless it is quick: a text may keep a recogniser busy, and a container a decoder. The next input waits all
-        the same, as its order demands; the process's heartbeats and deliveries do not.
-        """
-        if is_undecodable(origin.headers):
-            return Refusal(Reason.UNDECODABLE_BATCH, stage)
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                if is_quick(origin):
-                    return work(origin)
-                return await asyncio.wait_for(asyncio.to_thread(work, origin), _STAGE_SECONDS)
-            except TimeoutError:
-                return refusal(origin, Reason.TOO_COSTLY, stage)
-            except Exception as error:  # whatever a stranger's record makes of a stage: it ends no process
-                extra = {"stage": stage, "topic": origin.topic, "offset": origin.offset, "attempt": attempt}
-                log.exception("a stage failed on a record", extra=extra)
-                if attempt == _ATTEMPTS and isinstance(error, OSError | MemoryError):
-                    raise  # the machine's fault, and not the record's: a fresh process tries again
-        return refusal(origin, Reason.INTERNAL_ERROR, stage)
-
     async def _forward(self, topic: Topic, events: list[Event]) -> Deliveries:
         for event in events:
             self._telemetry.record(RECORDS, topic=topic.name, type=event.kind.value)
@@ -133,7 +105,7 @@ class Door:
         """Dead-letter ``origin``, and put what it leaves in its run on ``topic``."""
         self._telemetry.record(DEAD_LETTERS, reason=refusal.reason.value)
         log.info("refused", extra={"reason": str(refusal.reason), "topic": origin.topic, "offset": origin.offset})
-        attempts = _ATTEMPTS if refusal.reason is Reason.INTERNAL_ERROR else 1
+        attempts = ATTEMPTS if refusal.reason is Reason.INTERNAL_ERROR else 1
         letter = dead_letter(origin, refusal, now_ms(), attempts)
         delivery = await self._output.send(topic_name(DLQ, origin.tenant), letter.key, letter.value, letter.headers)
         return [delivery, *await self._forward(topic, [refusal.mark] if refusal.mark else [])]
@@ -151,7 +123,7 @@ class FrontDoor(Door):
         self._agent((app, input_topic(app, settings, EVENTS)), EVENTS, "fused", self._accept)
 
     async def _accept(self, origin: Origin) -> Deliveries:
-        result = await self._judge(origin, "fused", partial(accept, tools=self._tools))
+        result = await judge(origin, "fused", partial(accept, tools=self._tools))
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, LIVE)
         return await self._forward(LIVE, result)
@@ -170,7 +142,7 @@ class StagedDoor(Door):
             self._agent((app, input_topic(app, settings, topic)), topic, stage, work)
 
     async def _validate(self, origin: Origin) -> Deliveries:
-        result = await self._judge(origin, "validate", lambda record: check(record) or [])
+        result = await judge(origin, "validate", lambda record: check(record) or [])
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, ACCEPTED)
         key = b"/".join([origin.tenant.encode(), origin.key or b""])
@@ -180,13 +152,13 @@ class StagedDoor(Door):
         relay = is_relayed(record)
         origin = original(record) if relay else record
         stage = partial(clear, tools=self._tools) if relay else _events
-        result = await self._judge(origin, "redact", stage)
+        result = await judge(origin, "redact", stage)
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, REDACTED)
         return await self._forward(REDACTED, result)
 
     async def _chunk(self, record: Origin) -> Deliveries:
-        result = await self._judge(record, "chunk", lambda one: chunk(event_of(one)))
+        result = await judge(record, "chunk", lambda one: chunk(event_of(one)))
         if isinstance(result, Refusal):
             return await self._refuse(record, result, LIVE)
         return await self._forward(LIVE, result)
