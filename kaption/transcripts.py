@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from kaption.adapters.kafka import security
 from kaption.adapters.presence import require_topics
 from kaption.adapters.settings import Settings
+from kaption.domain.events import is_undecodable
 from kaption.domain.reader import Newest, OneRun, Reader, Transcript
 from kaption_schemas.headers import text_headers
 from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
@@ -272,6 +273,11 @@ class Transcripts:
         await self._commit(self._consumer)
 
     def _news(self, record: ConsumerRecord) -> Transcript | None:
+        if is_undecodable(record.headers):
+            log.warning(
+                "skipped an unreadable batch at %s-%s, up to @%s", record.topic, record.partition, record.offset
+            )
+            return None
         if self._streams is not None and (record.key or b"").decode("utf-8", "replace") not in self._streams:
             return None
         try:

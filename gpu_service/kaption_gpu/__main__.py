@@ -13,8 +13,9 @@ from kaption.adapters.ending import end, end_soon
 from kaption.adapters.health import Health
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.s3 import ObjectStore
-from kaption.adapters.settings import Settings
+from kaption.adapters.settings import Settings, service_settings
 from kaption.adapters.telemetry import Telemetry
+from kaption.adapters.topics import TopicsError, ensure
 from kaption.domain.decoding import Backend
 from kaption.domain.outputs import Latency, RunKey
 from kaption.domain.run import Ports, SessionConfig
@@ -27,8 +28,10 @@ from kaption_gpu.ports import SnapshotUnreadableError
 from kaption_gpu.statistics import PoolMetrics, PoolTracing
 from kaption_gpu.vad import SileroDetector
 from kaption_gpu.worker import Worker, WorkerParts
+from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE
 
 NAME = "pool"
+_TOPICS = (LIVE, BATCH, STATE, PARTIAL, FINAL, DLQ)
 #: From glibc's malloc.h.
 _M_ARENA_MAX = -8
 log = logging.getLogger("kaption_gpu")
@@ -82,6 +85,7 @@ async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_b
     health = Health(telemetry.prometheus)
     await health.start(settings, NAME)
     try:
+        await ensure(settings, *_TOPICS)
         backend, costs = await load(partial(make, settings), settings.executors, settings.batch_size)
         # Its networks before the first record waits for them, and not beside what is measured above.
         await asyncio.to_thread(SileroDetector)
@@ -118,11 +122,14 @@ def main() -> None:
     """Run until stopped; exit status 1 after a failure, for the supervisor to start it again."""
     _share_heaps()
     hide()
-    settings = Settings()
+    settings = service_settings(NAME)
     logs.configure(settings, NAME)
     status = 0
     try:
         asyncio.run(serve(settings))
+    except TopicsError as error:
+        log.error("can't start", extra={"error": str(error)})  # the topics' fault, so no place in the code
+        status = 1
     except Exception:  # the process's one broad except: whatever it was, log its type and end
         log.exception("The worker ends by an error")
         status = 1

@@ -38,7 +38,7 @@ class ChunkReader:
     async def read(self, ref: DataRef, lane: str, done: Callable[[], None]) -> Read:
         """The bytes that ``ref`` names; ``done`` is called when they are here, or will not come."""
         delay, longest = self._backoff
-        tries = 0
+        tries, blamed = 0, False
         while True:
             tries += 1
             try:
@@ -56,21 +56,26 @@ class ChunkReader:
                 done()
                 return Read(body if len(body) == ref.length else None, tries)
             if await self._hopeless(ref.key, tries):
+                if not blamed:  # the store may have come back between the two
+                    blamed = True
+                    continue
+                self._remember(ref.key)
                 log.error(
                     "A file's audio is given up: the store works but for it", extra={"lane": lane, "tries": tries}
                 )
                 done()
                 return Read(None, tries)
+            blamed = False
             await asyncio.sleep(delay)
             delay = min(2 * delay, longest)
 
     async def _hopeless(self, key: str, tries: int) -> bool:
         if tries < MOST_TRIES and key not in self._given_up:
             return False
-        if not await asyncio.to_thread(self._objects.works):
-            return False
+        return await asyncio.to_thread(self._objects.works)
+
+    def _remember(self, key: str) -> None:
         self._given_up.pop(key, None)
         self._given_up[key] = None
         while len(self._given_up) > _REMEMBERED:
             del self._given_up[next(iter(self._given_up))]
-        return True

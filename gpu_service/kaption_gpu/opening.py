@@ -17,6 +17,7 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
+from kaption.domain.events import is_undecodable
 from kaption.domain.outputs import Latency, RunKey
 from kaption_gpu.clock import BrokerClock
 from kaption_gpu.closed_runs import keep_ms
@@ -190,6 +191,8 @@ async def _read_saved(
                 if found:
                     limit.reschedule(asyncio.get_running_loop().time() + patience)
                 for records in found:
+                    if any(is_undecodable(record.headers) for record in records):
+                        raise SnapshotUnreadableError("a batch of the state topic")
                     await asyncio.to_thread(index.add, records)
     finally:
         async with asyncio.timeout(_STOP_SECONDS):

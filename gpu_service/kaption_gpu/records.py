@@ -1,17 +1,19 @@
 """Records of the pool: audio records read, transcripts, snapshots and dead letters written. No I/O, no clock."""
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Final as Const
+from typing import cast
 
 from aiokafka.structs import ConsumerRecord
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kaption.adapters.s3 import normalised_key
+from kaption.domain import events
 from kaption.domain.batch import CHUNK_SECONDS
+from kaption.domain.events import Origin, Refusal
 from kaption.domain.outputs import AudioRecord, Latency, RunKey
 from kaption_schemas.audio import RATES
-from kaption_schemas.headers import TRACE, Headers, event_headers, text_headers
+from kaption_schemas.headers import Headers, event_headers, text_headers, trace_context
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import (
     DataRef,
@@ -111,6 +113,8 @@ class SnapshotMarks:
 
 def parse(record: ConsumerRecord, latency: Latency, work_bucket: str | None = None) -> Incoming:
     """Read one record of an audio topic. ``work_bucket`` is the only one that a reference may name. Raises ``RefusedError``."""
+    if events.is_undecodable(record.headers):
+        raise RefusedError(Reason.UNDECODABLE_BATCH)
     head = text_headers(record.headers)
     key = _run_key(record.key, head.get("ce_run", ""))
     try:
@@ -153,7 +157,7 @@ def parse(record: ConsumerRecord, latency: Latency, work_bucket: str | None = No
         channels=channels,
         body=body,
     )
-    return Incoming(audio, ref, {name: head[name] for name in TRACE if name in head}, total, refused)
+    return Incoming(audio, ref, trace_context(head), total, refused)
 
 
 def _readable(kind: Type, body: bytes) -> tuple[Type, bytes, Reason | None]:
@@ -212,19 +216,14 @@ def durable_message(output: FinalTranscript | Gap | StreamCompleted, trace: dict
 
 
 def dead_letter(record: ConsumerRecord, reason: Reason, now_ms: int, attempts: int = 1) -> Message:
-    """``record`` as it is, with ``errors.*`` headers added (CONVENTIONS)."""
-    errors = {
-        "errors.topic": record.topic,
-        "errors.partition": str(record.partition),
-        "errors.offset": str(record.offset),
-        "errors.stage": STAGE,
-        "errors.reason": reason.value,
-        "errors.message": reason.meaning,
-        "errors.attempt": str(attempts),
-        "errors.time": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds"),
-    }
-    headers = [*record.headers, *((name, value.encode()) for name, value in errors.items())]
-    return Message(topic_name(DLQ, tenant_of_key(record.key)), record.key, record.value, headers)
+    """``record`` as it is, as far as it fits, with ``errors.*`` headers added."""
+    tenant = tenant_of_key(record.key)
+    origin = Origin(
+        tenant, record.topic, record.partition, record.offset, record.timestamp, record.key, record.value,
+        tuple(record.headers),
+    )  # fmt: skip
+    letter = events.dead_letter(origin, Refusal(reason, STAGE), now_ms, attempts)
+    return Message(topic_name(DLQ, tenant), letter.key, letter.value, cast("Headers", letter.headers))
 
 
 def snapshot_message(key: RunKey, snapshot: bytes, marks: SnapshotMarks) -> Message:

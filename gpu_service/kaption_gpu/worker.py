@@ -110,8 +110,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
     @staticmethod
     def _make_consumer(settings: Settings) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
-            **security(settings),
-            client_id=client_id("pool"),
+            **(security(settings) | {"client_id": client_id("pool")}),
             group_id=f"{settings.group}.pool",
             enable_auto_commit=False,
             # Retention that passed the committed offset is reported by the lane, not skipped in silence.

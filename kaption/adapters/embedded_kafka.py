@@ -141,7 +141,7 @@ async def answers(settings: Settings) -> bool:
 async def _answers(settings: Settings, host: str, port: int) -> bool:
     options = security(settings)
     del options["bootstrap_servers"]
-    connection = await create_conn(host, port, client_id="kaption-probe", request_timeout_ms=5000, **options)
+    connection = await create_conn(host, port, request_timeout_ms=5000, **options)
     try:
         return bool((await connection.send(MetadataRequest([]))).brokers)
     finally:

@@ -8,7 +8,8 @@ where nothing came for ten seconds. Apache Kafka holds an empty fetch for its wh
 A question leaves out partitions that are paused, or whose records wait to be read. While the broker holds it, those cannot be
 asked for, however soon they could be read on; Faust's consumers wait 1.5 s. So such a question is held for 50 ms at most.
 
-aiokafka and Faust make their fetchers themselves, hence the method is replaced on the class.
+aiokafka and Faust make their fetchers themselves, hence the method is replaced on the class. Only consumers whose client
+id begins with ``CLIENT`` are asked for patiently: who uses the library keeps his own as they are.
 """
 
 import asyncio
@@ -23,6 +24,10 @@ from weakref import WeakKeyDictionary
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import Fetcher
 
+from kaption.adapters.record_batches import OURS
+
+#: How the client id of every consumer of Kaption begins.
+CLIENT: Const = "kaption"
 #: From an answer with records to the next question.
 BREATH_SECONDS: Const = 0.01
 #: After an empty answer that came early.
@@ -83,6 +88,9 @@ class Pause:
 
 async def _ask_patiently(self: Any, assignment: Any, node: int, request: Any) -> bool:
     """As the fetcher's own, with the pauses; returns whether a reader is to be woken (records, or an error)."""
+    if not str(self._client._client_id).startswith(CLIENT):
+        return bool(await _ask(self, assignment, node, request))
+    OURS.set(True)  # this task's own, which ends with the answer
     own = sum(self._select_read_replica(tp) == node for tp in assignment.tps)
     if sum(len(partitions) for _, partitions in request.topics) < own:
         request._max_wait_ms = min(request._max_wait_ms, PARTIAL_WAIT_MS)
@@ -108,5 +116,5 @@ async def _ask_patiently(self: Any, assignment: Any, node: int, request: Any) ->
 
 
 def pause_between_fetches() -> None:
-    """Let every consumer of this process pause; a second call changes nothing."""
+    """Let every consumer of Kaption in this process pause; a second call changes nothing."""
     Fetcher._proc_fetch_request = _ask_patiently

@@ -5,17 +5,21 @@ from typing import Any
 
 from aiokafka.helpers import create_ssl_context
 
-from kaption.adapters.fetching import pause_between_fetches
-from kaption.adapters.record_headers import read_any_header_name
+from kaption.adapters.fetching import CLIENT, pause_between_fetches
+from kaption.adapters.record_batches import read_any_batch
 from kaption.adapters.settings import Settings
 
 pause_between_fetches()
-read_any_header_name()
+read_any_batch()
 
 
 def security(settings: Settings) -> dict[str, Any]:
     """The keyword arguments that every aiokafka client takes to reach the brokers."""
-    out: dict[str, Any] = {"bootstrap_servers": settings.kafka, "security_protocol": settings.kafka_security}
+    out: dict[str, Any] = {
+        "bootstrap_servers": settings.kafka,
+        "security_protocol": settings.kafka_security,
+        "client_id": CLIENT,
+    }
     if settings.kafka_security.startswith("SASL"):
         password = settings.kafka_password
         out |= {

@@ -142,6 +142,8 @@ def configure(settings: Settings, name: str, stream: TextIO | None = None) -> lo
         logging.getLogger(own).setLevel(settings.log_level)
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
+    for place in settings.in_clear():
+        logging.getLogger(OWN[0]).warning("audio and text travel in clear", extra={"to": place})
     return handler
 
 

@@ -66,7 +66,7 @@ async def keep_removing(settings: Settings, group: str) -> None:
 
 @asynccontextmanager
 async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    admin = AIOKafkaAdminClient(**security(settings), client_id=client_id("admin"))
+    admin = AIOKafkaAdminClient(**(security(settings) | {"client_id": client_id("admin")}))
     await admin.start()
     try:
         yield admin

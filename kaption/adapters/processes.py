@@ -20,9 +20,16 @@ from typing import Final as Const
 from kaption.adapters import launch as launcher
 
 _READY_POLL_SECONDS: Const = 0.2
+#: How often a child is asked that is ready, or was not for a while.
+_WATCH_SECONDS: Const = 2.0
+_START_FACTOR: Const = 5
 _LOG_BYTES: Const = 32 << 20
 _LOG_CHECK_SECONDS: Const = 60.0
 _TAIL_BYTES: Const = 16 << 10
+
+
+async def _nothing() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +39,9 @@ class ChildSpec:
     ``ready`` is asked again and again while the child runs. ``drain_seconds`` is the time between SIGTERM and SIGKILL.
     ``parent_death_signal`` is what the kernel sends should the supervisor die. ``kill_is_usual`` keeps quiet about a SIGKILL at
     the end; ``clean`` removes what an ended process leaves.
+
+    A child that runs and is not ready for ``hang_seconds`` (0: for ever) is ended, to be started again; one that was not ready
+    yet in this life has ``_START_FACTOR`` times as long. Only time counts in which ``needs`` says that what it waits for is there.
     """
 
     name: str
@@ -44,6 +54,8 @@ class ChildSpec:
     parent_death_signal: int = signal.SIGKILL
     kill_is_usual: bool = False
     clean: Callable[[], None] = lambda: None
+    hang_seconds: float = 0.0
+    needs: Callable[[], Awaitable[bool]] = _nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +187,7 @@ class Supervisor:
 
     ``restarted`` is told the name of each child that is started again. A child that ends ``attempts`` times before it
     was ever ready makes ``failed`` raise ``ChildFailedError``; one that had been ready is started again for ever.
+    Every ``watch_seconds`` a child that was ready is asked whether it still is.
     """
 
     def __init__(
@@ -183,11 +196,13 @@ class Supervisor:
         *,
         backoff: Backoff | None = None,
         attempts: int = 3,
+        watch_seconds: float = _WATCH_SECONDS,
         restarted: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._say = say
         self._backoff = backoff or Backoff()
         self._attempts = attempts
+        self._watch_seconds = watch_seconds
         self._restarted = restarted
         self._watches: dict[str, _Watch] = {}
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -279,14 +294,25 @@ class Supervisor:
             await asyncio.gather(probe, return_exceptions=True)
 
     async def _probe(self, watch: _Watch) -> None:
+        """Ask a child whether it is ready, for as long as it lives; end it when it is not for too long."""
+        spec, patience, told = watch.child.spec, _START_FACTOR * watch.child.spec.hang_seconds, False
+        since = time.monotonic()
         while True:
-            if await watch.child.spec.ready():
-                break
-            await asyncio.sleep(_READY_POLL_SECONDS)
-        if watch.child.restarts:
-            self._say(f"{watch.child.spec.name} is ready again")
-        watch.child.was_ready = True
-        watch.ready.set()
+            if await spec.ready():
+                since, patience = time.monotonic(), spec.hang_seconds
+                if not told and watch.child.restarts:
+                    self._say(f"{spec.name} is ready again")
+                told = watch.child.was_ready = True
+                watch.ready.set()
+            elif not spec.hang_seconds:
+                pass
+            elif (told or time.monotonic() - since > patience) and not await spec.needs():
+                since = time.monotonic()
+            elif time.monotonic() - since > patience:
+                self._say(f"{spec.name} runs and was not ready for {patience:g} s; ending it")
+                watch.child.kill()
+                return
+            await asyncio.sleep(self._watch_seconds if told else _READY_POLL_SECONDS)
 
     def _give_up(self, child: Child, why: str) -> None:
         if not self._failed.done():

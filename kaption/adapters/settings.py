@@ -3,14 +3,24 @@
 docs/operations.md is generated from the descriptions below. Secrets never print.
 """
 
+import ipaddress
+import json
 import os
+import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
+from typing import Final as Const
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from kaption_schemas.topics import DEFAULT_TENANT, TENANT_PATTERN
+from kaption.domain.open_suffix import RECOGNISED
+from kaption_schemas.topics import DEFAULT_TENANT, RESERVED_TENANTS, TENANT_PATTERN
+
+#: Exit status of a process whose settings are not right (EX_CONFIG of sysexits.h).
+CONFIG_STATUS: Const = 78
+_TENANT: Const = "{tenant}"
 
 
 def _names(value: object) -> object:
@@ -142,7 +152,52 @@ class Settings(BaseSettings):
         for tenant in value:
             if not TENANT_PATTERN.fullmatch(tenant):
                 raise ValueError(f"tenant {tenant!r} must match {TENANT_PATTERN.pattern}")
+            if tenant in RESERVED_TENANTS:
+                raise ValueError(f"tenant {tenant!r} is a name of Kaption's own topics or groups; take another")
+        if not value:
+            raise ValueError("there must be one tenant at least")
         return value
+
+    @field_validator("redaction")
+    @classmethod
+    def _redaction(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(value) - RECOGNISED)
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)} is unknown; there are {', '.join(sorted(RECOGNISED))}")
+        return value
+
+    @field_validator("s3", "otlp_endpoint")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "")
+        if "@" in parts.netloc:
+            raise ValueError("a URL must not hold credentials, which logs would show; set the keys on their own")
+        return value
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.group in self.tenants:
+            raise ValueError("KAPTION_GROUP must not be a tenant's name: a tenant may read groups that begin with his")
+        if self.work_bucket == self.media_bucket:
+            raise ValueError("KAPTION_WORK_BUCKET must not be the media bucket: a tenant could read what is another's")
+        if self.media_prefix and not self.media_prefix.endswith("/"):
+            raise ValueError("KAPTION_MEDIA_PREFIX must end with a slash: 'acme' is the beginning of 'acme-corp/' too")
+        if len(self.tenants) > 1 and _TENANT not in self.media_prefix:
+            raise ValueError("KAPTION_MEDIA_PREFIX must hold {tenant}, or tenants would read each other's files")
+        if self.kafka_security.startswith("SASL") and not (self.kafka_username and self.kafka_password):
+            raise ValueError(
+                f"KAPTION_KAFKA_SECURITY={self.kafka_security} needs KAPTION_KAFKA_USERNAME and KAPTION_KAFKA_PASSWORD"
+            )
+        return self
+
+    def in_clear(self) -> tuple[str, ...]:
+        """What audio, text or passwords travel to without encryption, beyond this machine."""
+        servers = () if self.kafka_security.endswith("SSL") else self.kafka.split(",")
+        out = [f"kafka {server.strip()}" for server in servers if not _on_this_machine(server.rpartition(":")[0])]
+        store = urlsplit(self.s3)
+        if store.scheme != "https" and not _on_this_machine(store.hostname or ""):
+            out.append(f"object store {self.s3}")
+        return tuple(out)
 
     def transactional_id(self, topic: str, partition: int) -> str:
         """The transactional id of a lane, equal for every owner, so that a new owner fences the last."""
@@ -159,6 +214,32 @@ def harmless_environment() -> dict[str, str]:
     return {
         name: value for name, value in os.environ.items() if name in _HARMLESS or name.startswith(_HARMLESS_PREFIXES)
     }
+
+
+def _on_this_machine(host: str) -> bool:
+    host = host.strip().strip("[]").lower()
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host in ("", "localhost") or host.endswith(".localhost")
+
+
+def explain(error: ValidationError) -> str:
+    """Which setting is wrong and why, in a line; never its value, which may be a secret."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    name = "_".join(str(part) for part in first["loc"][:1]).upper()
+    message = first["msg"].removeprefix("Value error, ")
+    return f"the setting KAPTION_{name} is not right: {message}" if name else f"the settings are not right: {message}"
+
+
+def service_settings(process: str) -> Settings:
+    """The settings of an agent or worker; one that is wrong ends the process with a line of its log, status 78."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        line = {"level": "CRITICAL", "process": process, "message": explain(error)}
+        sys.stderr.write(json.dumps(line) + "\n")
+        sys.exit(CONFIG_STATUS)
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

@@ -4,6 +4,7 @@ Never changes a topic that exists: what differs is reported with the command tha
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any
 from typing import Final as Const
@@ -12,7 +13,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     InvalidReplicationFactorError,
+    KafkaConnectionError,
     KafkaError,
+    KafkaTimeoutError,
+    NodeNotReadyError,
     TopicAlreadyExistsError,
     TopicAuthorizationFailedError,
     UnknownTopicOrPartitionError,
@@ -21,12 +25,17 @@ from aiokafka.errors import (
 
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
-from kaption_schemas.topics import BATCH, LIVE, STATE, Topic, topics_for
+from kaption_schemas.topics import BATCH, FINAL, LIVE, PARTIAL, STATE, Topic, topics_for
+
+log = logging.getLogger(__name__)
 
 _SECONDS: Const = 30.0
+_AGAIN_SECONDS: Const = 1.0
+_MISSES: Const = 3
 #: Partition numbers of these name the same lane, so their counts must be equal.
 _LANED: Const = (LIVE.name, BATCH.name, STATE.name)
-_OUTPUTS: Const = ("transcripts.partial.v1", "transcripts.final.v1")
+_MIN_ISR: Const = "min.insync.replicas"
+_OUTPUTS: Const = (PARTIAL.name, FINAL.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +74,8 @@ def wanted(settings: Settings) -> dict[str, Topic]:
 def compare(settings: Settings, found: dict[str, Described]) -> tuple[Problem, ...]:
     """What differs between the map and ``found``, in the map's order. Retention is the operator's to choose."""
     problems: list[Problem] = []
-    lanes = found.get(LIVE.name, Described(0, {})).partitions or settings.partitions
+    laned = (found[name].partitions for name in _LANED if name in found)
+    lanes = next(filter(None, laned), settings.partitions)
     for name, topic in wanted(settings).items():
         described = found.get(name)
         if described is None or not described.partitions:
@@ -105,6 +115,25 @@ def _config_problems(name: str, topic: Topic, config: dict[str, str]) -> list[Pr
     return problems
 
 
+def _min_isr(settings: Settings) -> int:
+    """How many copies an acknowledged record has at the least: all but one, so that one broker may be away."""
+    return max(1, settings.replication - 1)
+
+
+def _durability(settings: Settings, found: dict[str, Described]) -> tuple[Problem, ...]:
+    """Topics with copies that may acknowledge a record before there are any. A start does not refuse them."""
+    most = _min_isr(settings)
+    return tuple(
+        Problem(
+            name,
+            f"{_MIN_ISR} is {described.config[_MIN_ISR]}, so a record is acknowledged before {most} brokers have it",
+            _alter(name, f"{_MIN_ISR}={most}"),
+        )
+        for name, described in found.items()
+        if int(described.config.get(_MIN_ISR) or most) < most
+    )
+
+
 def _alter(name: str, setting: str) -> str:
     return f"Run `kafka-configs.sh --bootstrap-server ... --alter --topic {name} --add-config {setting}`."
 
@@ -115,14 +144,32 @@ async def check(settings: Settings) -> tuple[Problem, ...]:
     Raises ``aiokafka.errors.KafkaError`` or ``OSError`` when the broker does not answer.
     """
     async with _Admin(settings) as admin:
-        return compare(settings, await _describe(admin, settings))
+        found = await _describe(admin, settings)
+    return compare(settings, found) + _durability(settings, found)
 
 
-async def ensure(settings: Settings) -> None:
-    """What a process calls at its start: raise ``TopicsError`` unless the broker's topics fit the map."""
-    problems = await check(settings)
-    if problems:
-        raise TopicsError(problems)
+async def ensure(settings: Settings, *topics: Topic) -> None:
+    """What a process calls at its start: wait for the broker, and raise ``TopicsError`` unless these topics fit the map.
+
+    Raises ``KafkaError`` where the broker refuses to say.
+    """
+    names = {name for name, topic in wanted(settings).items() if topic in topics}
+    misses = 0
+    while True:
+        try:
+            async with _Admin(settings) as admin:
+                found = await _describe(admin, settings)
+        except (KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, OSError, TimeoutError) as error:
+            log.warning("waiting for the broker", extra={"error": type(error).__name__})
+        else:
+            problems = tuple(problem for problem in compare(settings, found) if problem.topic in names)
+            if not problems:
+                return
+            # A partition without a leader counts as missing, and has one a moment later.
+            misses += 1
+            if misses == _MISSES:
+                raise TopicsError(problems)
+        await asyncio.sleep(_AGAIN_SECONDS)
 
 
 async def create(settings: Settings) -> tuple[str, ...]:
@@ -135,15 +182,17 @@ async def create(settings: Settings) -> tuple[str, ...]:
         missing = {name: topic for name, topic in wanted(settings).items() if name not in existing}
         if missing:
             await _create(admin, settings, missing)
-        problems = compare(settings, await _settled(admin, settings))
+        found = await _settled(admin, settings)
+        problems = compare(settings, found) + _durability(settings, found)
     if problems:
         raise TopicsError(problems)
     return tuple(missing)
 
 
 async def _create(admin: AIOKafkaAdminClient, settings: Settings, missing: dict[str, Topic]) -> None:
+    durable = {_MIN_ISR: str(_min_isr(settings))} if settings.replication > 1 else {}
     new = [
-        NewTopic(name, settings.partitions, settings.replication, topic_configs=topic.config())
+        NewTopic(name, settings.partitions, settings.replication, topic_configs=topic.config() | durable)
         for name, topic in missing.items()
     ]
     response = await admin.create_topics(new)

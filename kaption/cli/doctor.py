@@ -7,19 +7,28 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 import aiohttp
 import click
+from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.errors import KafkaError
 
 from kaption.adapters import embedded_s3, topics
 from kaption.adapters.confinement import filters
 from kaption.adapters.embedded_kafka import answers
 from kaption.adapters.encoder_choice import known_choices
+from kaption.adapters.record_batches import decompress
 from kaption.adapters.settings import Settings
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import away, quiet, refused
 
+_CODECS: tuple[tuple[str, int, Callable[[bytes], Any]], ...] = (
+    ("gzip", 1, gzip_encode),
+    ("snappy", 2, snappy_encode),
+    ("lz4", 3, lz4_encode),
+    ("zstd", 4, zstd_encode),
+)
 #: S3 refuses requests that are signed 15 minutes off; captions are wrong by what the clock is.
 _CLOCK_SECONDS = 5.0
 _PACKAGED = {
@@ -47,6 +56,32 @@ async def check_broker(settings: Settings) -> Finding:
     except KafkaError as error:
         return _from("broker", refused(settings, error))
     return Finding("broker", ok=True, what=f"{settings.kafka} answers in {(time.monotonic() - start) * 1000:.0f} ms")
+
+
+async def check_codecs(_: Settings) -> Finding:
+    """What Kafka's clients compress by can be read here."""
+    broken = []
+    for name, number, pack in _CODECS:
+        try:
+            fine = decompress(number, bytes(pack(b"kaption" * 100))) == b"kaption" * 100
+        except Exception:  # noqa: BLE001  # whatever a broken library does
+            fine = False
+        broken += [] if fine else [name]
+    if broken:
+        what = f"{', '.join(broken)} can't be read, so batches compressed by it are dead letters"
+        return Finding("codecs", ok=False, what=what, remedy="Install cramjam as requirements.lock has it.")
+    return Finding("codecs", ok=True, what=f"{', '.join(name for name, *_ in _CODECS)} are read")
+
+
+async def check_transport(settings: Settings) -> Finding:
+    """What leaves this machine is encrypted. Not an error: a private network may be trusted."""
+    clear = settings.in_clear()
+    if clear:
+        remedy = "Unless that network is trusted: KAPTION_KAFKA_SECURITY=SASL_SSL, and https in KAPTION_S3."
+        return Finding(
+            "transport", ok=True, what=f"audio and text travel in clear to {', '.join(clear)}", remedy=remedy
+        )
+    return Finding("transport", ok=True, what="nothing travels in clear beyond this machine")
 
 
 async def check_topics(settings: Settings) -> Finding:
@@ -137,6 +172,8 @@ async def check_sandbox(_: Settings) -> Finding:
 _CHECKS: tuple[Callable[[Settings], Awaitable[Finding]], ...] = (
     check_broker,
     check_topics,
+    check_codecs,
+    check_transport,
     check_store,
     check_model,
     check_backend,
@@ -175,8 +212,8 @@ def command(*, kafka: str | None, s3: str | None, model: str | None, as_json: bo
     else:
         for one in findings:
             mark = {True: "ok", False: "WRONG", None: "?"}[one.ok]
-            click.echo(f"{one.name:7} {mark:6} {one.what}")
+            click.echo(f"{one.name:9} {mark:6} {one.what}")
             if one.remedy:
-                click.echo(f"{'':14} -> {one.remedy}")
+                click.echo(f"{'':16} -> {one.remedy}")
     if not all(one.ok for one in findings):
         raise SystemExit(int(Exit.FAILED))

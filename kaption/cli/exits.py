@@ -48,13 +48,11 @@ def load_settings(**overrides: object) -> "Settings":
     """
     from pydantic import ValidationError  # noqa: PLC0415  # `kaption --help` needs this module, and no settings
 
-    from kaption.adapters.settings import Settings  # noqa: PLC0415
+    from kaption.adapters.settings import Settings, explain  # noqa: PLC0415
 
     try:
         return Settings.model_validate(
             Settings().model_dump() | {name: value for name, value in overrides.items() if value is not None}
         )
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        name = "_".join(str(part) for part in first["loc"][:1]).upper()
-        raise Failed(Exit.CONFIG, f"the setting KAPTION_{name} is not right: {first['msg']}") from None
+        raise Failed(Exit.CONFIG, explain(error)) from None

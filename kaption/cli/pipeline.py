@@ -3,11 +3,14 @@
 ``kaption up`` wires this; what a process does is its own.
 """
 
+import contextlib
 import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from aiokafka.errors import KafkaError
 
 from kaption.adapters import embedded_s3
 from kaption.adapters.aggregate import answers_ready
@@ -76,7 +79,21 @@ def _service(name: str, module: tuple[str, ...], settings: Settings) -> Service:
     async def ready() -> bool:
         return await answers_ready(url)
 
-    return Service(ChildSpec(name, (sys.executable, "-m", *module), env, _log(settings, name), ready), url)
+    async def needs() -> bool:
+        with contextlib.suppress(KafkaError):
+            return await answers(settings) and (name != FILES or await embedded_s3.answers(settings))
+        return False
+
+    spec = ChildSpec(
+        name,
+        (sys.executable, "-m", *module),
+        env,
+        _log(settings, name),
+        ready,
+        hang_seconds=settings.hang_seconds,
+        needs=needs,
+    )
+    return Service(spec, url)
 
 
 def _log(settings: Settings, name: str) -> Path:

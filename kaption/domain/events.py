@@ -1,13 +1,27 @@
 """What goes through the stages: an event as it was read, the records it makes, and the dead letter of one refused."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import accumulate
+from typing import Final as Const
 
 from kaption_schemas.headers import JSON, Headers, event_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import Gap, StreamRefused
-from kaption_schemas.topics import Type
+from kaption_schemas.topics import DLQ, MIB, Type
 
 SOURCE = "/kaption/streams"
+#: First header of a record that stands for a batch that could not be read; its value is the first offset that is missing.
+#: No record of a client can have it: a lone surrogate is in no UTF-8.
+UNDECODABLE: Const = "\udcffundecodable"
+#: What a dead letter keeps of key, headers and value together; our own headers and the batch around it take the rest.
+MOST_LETTER: Const = DLQ.max_bytes - MIB // 16
+MOST_KEY: Const = 16 << 10
+MOST_HEADERS: Const = 256 << 10
+#: The two lengths that stand before each header.
+_HEADER_OVERHEAD: Const = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +122,11 @@ def mark_for(event: Event, reason: Reason) -> Event:
     return replace(event, kind=Type.GAP, body=body.model_dump_json().encode(), content_type=JSON, mute=())
 
 
+def is_undecodable(headers: Iterable[tuple[str, bytes | None]]) -> bool:
+    """Whether a record stands for a batch that could not be read."""
+    return any(name == UNDECODABLE for name, _ in headers)
+
+
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A refused record as it goes to the dead-letter topic."""
@@ -118,14 +137,12 @@ class DeadLetter:
 
 
 def dead_letter(origin: Origin, refusal: Refusal, now_ms: int, attempts: int = 1) -> DeadLetter:
-    """The record with what is known of its refusal in ``errors.*`` headers; it was refused at ``now_ms``."""
-    return DeadLetter(origin.key, origin.value, dead_letter_headers(origin, refusal, now_ms, attempts))
+    """The record with what is known of its refusal in ``errors.*`` headers; it was refused at ``now_ms``.
 
-
-def dead_letter_headers(
-    origin: Origin, refusal: Refusal, now_ms: int, attempts: int = 1
-) -> list[tuple[str, bytes | None]]:
-    """The original headers with what is known of the refusal added (CONVENTIONS)."""
+    Key, headers and value are as they came, unless the record is more than the topic takes: a compressed one may be. Then
+    the value is cut, and so are a key and headers that are huge themselves, and ``errors.body_bytes`` and
+    ``errors.body_sha256`` tell what it was, ``errors.key_bytes`` and ``errors.headers_left_out`` what else is missing.
+    """
     added = {
         "errors.topic": origin.topic,
         "errors.partition": str(origin.partition),
@@ -134,6 +151,38 @@ def dead_letter_headers(
         "errors.reason": str(refusal.reason),
         "errors.message": f"{refusal.reason.meaning} {refusal.detail}".strip(),
         "errors.attempt": str(attempts),
-        "errors.time": str(now_ms),
+        "errors.time": datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="milliseconds"),
     }
-    return [*origin.headers, *((name, value.encode()) for name, value in added.items())]
+    key, value, headers = origin.key, origin.value, list(origin.headers)
+    for name, first in origin.headers:
+        if name == UNDECODABLE:
+            headers = []
+            added |= {"errors.offset": (first or b"").decode(), "errors.last_offset": str(origin.offset)}
+    if _size(key, value, headers) > MOST_LETTER:
+        if len(key or b"") > MOST_KEY:
+            added["errors.key_bytes"] = str(len(key or b""))
+            key = (key or b"")[:MOST_KEY]
+        kept = _first(headers, MOST_HEADERS)
+        if len(kept) < len(headers):
+            added["errors.headers_left_out"] = str(len(headers) - len(kept))
+        headers = kept
+        room = MOST_LETTER - _size(key, None, headers)
+        if value is not None and len(value) > room:
+            added |= {"errors.body_bytes": str(len(value)), "errors.body_sha256": sha256(value).hexdigest()}
+            value = value[:room]
+    return DeadLetter(key, value, [*headers, *((name, text.encode()) for name, text in added.items())])
+
+
+def _size(key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> int:
+    return len(key or b"") + len(value or b"") + sum(map(_header_size, headers))
+
+
+def _header_size(header: tuple[str, bytes | None]) -> int:
+    name, value = header
+    return len(name.encode()) + len(value or b"") + _HEADER_OVERHEAD
+
+
+def _first(headers: list[tuple[str, bytes | None]], most: int) -> list[tuple[str, bytes | None]]:
+    """As many of the first headers as ``most`` bytes hold."""
+    sizes = accumulate(map(_header_size, headers))
+    return [header for header, size in zip(headers, sizes, strict=True) if size <= most]

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from kaption.domain.events import Event, Origin, RefusedError
 from kaption.domain.validate import parse_body, validate
-from kaption_schemas.headers import JSON, TRACE, text_headers
+from kaption_schemas.headers import JSON, text_headers, trace_context
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MediaObject, StreamRefused
 from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN, Type
@@ -154,8 +154,7 @@ def _notified(
         return RefusedObject(Reason.INVALID_BODY)
     if not _fits(media):
         return RefusedObject(Reason.INVALID_BODY)
-    head = text_headers(origin.headers)
-    trace: dict[str, str] = {name: head[name] for name in TRACE if name in head}
+    trace = trace_context(text_headers(origin.headers))
     if not within(media, place):  # nobody waits for a run that was derived for another's object
         return RefusedObject(Reason.OUTSIDE_PREFIX)
     return ObjectRun(origin.tenant, stream, run, media, origin.timestamp_ms, trace)

@@ -5,7 +5,7 @@ with its original bytes; what is added says where it was read. The redacted topi
 """
 
 from kaption.domain.events import Event, Origin
-from kaption_schemas.headers import TRACE, text_headers
+from kaption_schemas.headers import text_headers, trace_context
 from kaption_schemas.topics import Type
 
 _ORIGIN = "ce_origin"
@@ -43,5 +43,5 @@ def event_of(record: Origin) -> Event:
     return Event(
         Type(head["ce_type"]), tenant, stream, head["ce_run"], record.value or b"", head["content-type"],
         int(head[_RECEIVED]), int(head.get("ce_sequence", -1)), int(head.get("ce_firstsample", 0)), (),
-        {name: head[name] for name in TRACE if name in head},
+        trace_context(head),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from kaption.domain.events import Event, Origin, Refusal, RefusedError, mark_for
 from kaption.domain.masking import visible
 from kaption.domain.open_suffix import RECOGNISED
-from kaption.domain.pcm import CONTAINERS, FrameFormat, parse_format, silence, to_s16
+from kaption.domain.pcm import FrameFormat, parse_format, silence, to_s16
 from kaption.domain.redaction import TextRedactor, mask
 from kaption.domain.validate import check_length, parse_body, readable, validate
 from kaption_schemas.headers import pcm_type
@@ -20,7 +20,7 @@ from kaption_schemas.topics import Type
 #: Decodes a self-contained frame to PCM s16le of the stated format, for the tenant named. Raises ``RefusedError`` (``UNDECODABLE``).
 DecodeFrame = Callable[[bytes, FrameFormat, str], bytes]
 
-_CONTAINERS = tuple(kind.encode() for kind in CONTAINERS)
+_RAW = b"audio/pcm"
 EVENT_TYPES = (Type.STARTED, Type.FRAME, Type.ENDED)
 
 
@@ -34,10 +34,10 @@ class Tools:
     entities: frozenset[str] = RECOGNISED
 
 
-def needs_decoding(origin: Origin) -> bool:
-    """Whether the record claims to be a frame in a container, whose bytes a decoder has to read."""
+def is_quick(origin: Origin) -> bool:
+    """Whether the record claims to be a frame of raw samples, which takes no time worth a thread, whatever its bytes are."""
     content = next((value or b"" for name, value in origin.headers if name == "content-type"), b"")
-    return content.lstrip().lower().startswith(_CONTAINERS)
+    return content.lstrip().lower().startswith(_RAW)
 
 
 def redact(event: Event, tools: Tools) -> list[Event]:

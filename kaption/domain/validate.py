@@ -10,9 +10,9 @@ from pydantic import BaseModel, ValidationError
 
 from kaption.domain.events import Event, Origin, RefusedError
 from kaption.domain.pcm import WIDTH, parse_format
-from kaption_schemas.headers import JSON, SCHEMA_PREFIX, SPEC_VERSION, TRACE, data_schema
+from kaption_schemas.headers import JSON, SCHEMA_PREFIX, SPEC_VERSION, data_schema, trace_context
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import StreamEnded, StreamStarted
+from kaption_schemas.records import MAX_METADATA, StreamEnded, StreamStarted
 from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN, Type
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -25,9 +25,14 @@ MAX_FRAME = 512 << 10
 MAX_NUMBER = 10**12
 MAX_MUTES = 64
 MAX_VOCABULARY_BYTES = 4 << 10
+MAX_METADATA_NAME = 128
+MAX_METADATA_VALUE = 1 << 10
+MAX_METADATA_BYTES = 8 << 10
 MAX_SKEW_MS = 24 * 3600 * 1000
 SHORTEST_MS, LONGEST_MS = 20, 1000
 _REQUIRED = ("ce_specversion", "ce_id", "ce_source", "ce_type")
+#: A JSON string, or what begins as one: it matches wherever it is tried, so that a search takes one way through.
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _MUTE = re.compile(r"([0-9]{1,13})-([0-9]{1,13})")
 
 
@@ -49,7 +54,7 @@ def validate(origin: Origin, types: tuple[Type, ...]) -> Event:
         raise RefusedError(Reason.BAD_RUN)
     event = Event(
         kind, origin.tenant, stream, run, origin.value or b"", head.get("content-type", JSON), origin.timestamp_ms,
-        trace={name: head[name] for name in TRACE if name in head},
+        trace=trace_context(head),
     )  # fmt: skip
     if kind is Type.FRAME:
         return _frame(event, head)
@@ -178,6 +183,7 @@ def parse_body(model: type[Body], body: bytes) -> Body:
     options = value.get("options")
     if isinstance(options, dict):
         _vocabulary(options.get("vocabulary"))
+        _metadata(options.get("metadata"))
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
@@ -187,9 +193,9 @@ def parse_body(model: type[Body], body: bytes) -> Body:
 
 
 def _depth(body: bytes) -> int:
-    """An upper bound of how deep the JSON nests, without parsing it."""
+    """An upper bound of how deep the JSON nests, without parsing it; brackets within strings are none."""
     depth = deepest = 0
-    for byte in body:
+    for byte in _STRING.sub(b"", body):
         if byte in b"[{":
             depth += 1
             deepest = max(deepest, depth)
@@ -198,10 +204,27 @@ def _depth(body: bytes) -> int:
     return deepest
 
 
+def _metadata(entries: object) -> None:
+    """Refuse more than is worth looking through for what a policy names. What is no text is refused by the model."""
+    if not isinstance(entries, dict):
+        return
+    sizes = [(_bytes(name), _bytes(value)) for name, value in entries.items() if isinstance(value, str)]
+    if (
+        len(entries) > MAX_METADATA
+        or any(name > MAX_METADATA_NAME or value > MAX_METADATA_VALUE for name, value in sizes)
+        or sum(name + value for name, value in sizes) > MAX_METADATA_BYTES
+    ):
+        raise RefusedError(Reason.BAD_METADATA)
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
 def _vocabulary(terms: object) -> None:
     if not isinstance(terms, list):
         return
     texts = [term for term in terms if isinstance(term, str)]
     printable = all(unicodedata.category(c)[0] != "C" for text in texts for c in text)
-    if not printable or sum(len(text.encode()) for text in texts) > MAX_VOCABULARY_BYTES or len(texts) > 200:
+    if not printable or sum(map(_bytes, texts)) > MAX_VOCABULARY_BYTES or len(texts) > 200:
         raise RefusedError(Reason.BAD_VOCABULARY)

@@ -5,6 +5,7 @@
 
 import re
 from typing import Any
+from typing import Final as Const
 
 from pydantic import BaseModel
 
@@ -195,16 +196,30 @@ def _headers(kind: Type) -> Schema:
     return {"type": "object", "properties": fields, "required": required}
 
 
+#: Headers of a dead letter that only some have.
+_LETTER_EXTRAS: Const = {
+    "last_offset": "The letter is a batch that could not be read: records errors.offset to this one of the topic.",
+    "body_bytes": "The value was larger than the topic takes: its whole size. The letter has its first part.",
+    "body_sha256": "Beside errors.body_bytes: SHA-256 of the whole value, in hex.",
+    "key_bytes": "The key was larger than 16 KiB: its whole size. The letter has its first part.",
+    "headers_left_out": "How many of the last headers are missing, since they were over 256 KiB in all.",
+}
+
+
 def _dead_letter() -> Schema:
     names = ("topic", "partition", "offset", "stage", "reason", "message", "attempt", "time")
     fields: Schema = {f"errors.{name}": {"type": "string"} for name in names}
+    required = list(fields)
+    fields |= {f"errors.{name}": {"type": "string", "description": what} for name, what in _LETTER_EXTRAS.items()}
     fields["errors.reason"] = {"type": "string", "enum": sorted(reason.value for reason in Reason)}
     return {
         "name": "deadLetter",
         "title": "deadLetter",
-        "summary": "A refused record with its key, value and headers untouched, and why.",
-        "headers": {"type": "object", "properties": fields, "required": list(fields)},
-        "payload": {"description": "The refused record's value, whatever it was."},
+        "summary": "A refused record with its key, value and headers untouched as far as they fit, and why; errors.time is when it was refused (ISO 8601).",
+        "headers": {"type": "object", "properties": fields, "required": required},
+        "payload": {
+            "description": "The refused record's value, whatever it was; its first part where it does not fit."
+        },
         "bindings": {"kafka": {"bindingVersion": "0.5.0"}},
     }
 

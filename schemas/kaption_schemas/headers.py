@@ -3,6 +3,7 @@
 A header list is what aiokafka wants, ``[(name, value bytes)]``; a mapping is what a reader wants.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Final as Const
 
@@ -14,8 +15,10 @@ SPEC_VERSION: Const = "1.0"
 SCHEMA_VERSION: Const = "1"
 SCHEMA_PREFIX: Const = "urn:kaption:schema:"
 JSON: Const = "application/json"
-#: Trace context travels in headers of its own (W3C Trace Context), never as ce_traceparent.
-TRACE: Const = ("traceparent", "tracestate", "baggage")
+#: Trace context travels in a header of its own (W3C Trace Context), never as ce_traceparent. ``tracestate`` and ``baggage`` hold
+#: whatever their writer likes, which no policy looks at, so they go no further than the publisher's topic.
+TRACE: Const = ("traceparent",)
+_TRACEPARENT: Const = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 SEQUENCE_DIGITS: Const = 12
 
 
@@ -54,6 +57,11 @@ def sequence(number: int) -> str:
 def pcm_type(rate: int, channels: int, encoding: str = "s16le") -> str:
     """``content-type`` of raw samples: ``audio/pcm;rate=16000;channels=1;encoding=s16le``."""
     return f"audio/pcm;rate={rate};channels={channels};encoding={encoding}"
+
+
+def trace_context(head: Mapping[str, str]) -> dict[str, str]:
+    """What of ``head`` goes on with a record's audio and transcripts: a ``traceparent`` that is one."""
+    return {name: head[name] for name in TRACE if _TRACEPARENT.fullmatch(head.get(name, ""))}
 
 
 def text_headers(headers: Iterable[tuple[str, bytes | None]]) -> dict[str, str]:

@@ -43,17 +43,33 @@ class Reason(StrEnum):
     BAD_JSON = "bad_json", "The body is not a JSON object in UTF-8, or nests deeper than 16."
     INVALID_BODY = "invalid_body", "A field of the body is missing, unknown or out of its range."
     BAD_VOCABULARY = "bad_vocabulary", "Vocabulary: at most 200 terms of 1-64 printable characters, 4 KiB in all."
+    BAD_METADATA = (
+        "bad_metadata",
+        "Metadata: at most 64 entries, names of up to 128 bytes, values of up to 1 KiB, 8 KiB in all.",
+    )
     CLOCK_SKEW = "clock_skew", "The wall-clock anchor is more than a day away from the broker's clock."
     UNKNOWN_ENTITY = (
         "unknown_entity",
-        "The redaction policy names an entity that no recogniser finds; see docs/security.md.",
+        "The redaction policy names an entity that no recogniser finds; there are CREDIT_CARD, EMAIL_ADDRESS, IBAN_CODE, "
+        "IP_ADDRESS, PHONE_NUMBER, US_ITIN and US_SSN.",
     )
     MISSING_FORMAT = "missing_format", "content-type must state the audio's format."
-    UNSUPPORTED_FORMAT = "unsupported_format", "The encoding, rate or number of channels is not supported."
+    UNSUPPORTED_FORMAT = (
+        "unsupported_format",
+        (
+            "The encoding, rate or number of channels is not supported; frames are audio/pcm;rate=R;channels=C;encoding=E with E "
+            "s16le (what others call linear16), mulaw or alaw, or audio/flac, audio/ogg or audio/wav."
+        ),
+    )
     ODD_BYTES = "odd_bytes", "The body is not a whole number of samples of the declared format."
     FRAME_TOO_SHORT = "frame_too_short", "A frame is shorter than 20 ms."
     FRAME_TOO_LONG = "frame_too_long", "A frame is longer than 1000 ms."
     UNDECODABLE = "undecodable", "The audio could not be decoded as its content-type says."
+    UNDECODABLE_BATCH = (
+        "undecodable_batch",
+        "The batch could not be read: its codec, checksum or content, more than 8 MiB decompressed or 20,000 records.",
+    )
+    TOO_COSTLY = "too_costly", "Judging the record took longer than the seconds that one may take."
     INTERNAL_ERROR = "internal_error", "The service failed on this record each time; that is a fault of Kaption."
     # Judged by the file agent.
     NOT_A_CREATION = "not_a_creation", "The notification is for something other than a new object."

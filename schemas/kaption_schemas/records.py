@@ -23,6 +23,8 @@ Language = Annotated[str, BeforeValidator(code_of), StringConstraints(pattern=r"
 Entity = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")]
 Term = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
+#: Entries of a run's metadata; ``kaption.domain.validate`` bounds their size.
+MAX_METADATA = 64
 #: Rates whose 40 ms are a whole number of samples, so that resampling works on whole blocks.
 
 
@@ -78,7 +80,7 @@ class RunOptions(Inbound):
     channels: Literal["mix", "split"] = "mix"
     redaction: Annotated[tuple[Entity, ...], Field(max_length=32, strict=False)] | None = None
     vocabulary: Annotated[tuple[Term, ...], Field(max_length=200, strict=False)] = ()
-    metadata: Annotated[dict[str, str], Field(max_length=64)] = Field(default_factory=dict)
+    metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA)] = Field(default_factory=dict)
     replaces: Run | None = None
 
 

@@ -11,6 +11,8 @@ from typing import Final as Const
 
 DEFAULT_TENANT: Const = "default"
 TENANT_PATTERN: Const = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
+#: What a tenant can't be called: with such a name before the dot, a grant on the tenant's topics or groups would be one on ours.
+RESERVED_TENANTS: Const = frozenset({"audio", "kaption", "media", "transcripts"})
 #: A name that may be a part of a path: neither ``.`` nor ``..``. Without lookahead, which other readers of a schema may not have.
 STREAM_PATTERN: Const = re.compile(
     r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}|\.[A-Za-z0-9_-][A-Za-z0-9._-]{0,126}|\.\.[A-Za-z0-9._-]{1,126}"

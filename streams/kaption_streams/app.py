@@ -1,6 +1,7 @@
 """The Faust app, made one way for every agent process; and how a record reaches a stage and a result a topic."""
 
 import logging
+import time
 from collections.abc import Awaitable
 from typing import Any
 
@@ -80,6 +81,11 @@ def origin_of(event: EventT[Any], topic: Topic) -> Origin:
         tenant_of(message.topic, topic), message.topic, message.partition, message.offset,
         round(message.timestamp * 1000), message.key, message.value, tuple(pairs),
     )  # fmt: skip
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, for what is told of a refusal."""
+    return round(time.time() * 1000)
 
 
 class Output:

@@ -13,14 +13,14 @@ from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import DEAD_LETTERS, FILE_AUDIO_SECONDS, RECORDS, Telemetry
 from kaption.domain.batch import Normalised, batch_records
-from kaption.domain.events import Origin, Refusal, RefusedError, dead_letter
+from kaption.domain.events import Origin, Refusal, RefusedError, dead_letter, is_undecodable
 from kaption.domain.objects import ObjectRun, RefusedObject, mark_of, place_of, read_objects
 from kaption.domain.redaction import mask
 from kaption.domain.stages import Tools, redact_options
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import RunOptions
 from kaption_schemas.topics import BATCH, DEFAULT_TENANT, DLQ, Type, topic_name
-from kaption_streams.app import Output
+from kaption_streams.app import Output, now_ms
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ class FileStage:
 
     async def wanted(self, origin: Origin) -> list[ObjectRun | RefusedObject]:
         """The objects that a record asks for."""
+        if is_undecodable(origin.headers):
+            return [RefusedObject(Reason.UNDECODABLE_BATCH)]
         place = place_of(origin.tenant, self._settings.media_bucket, self._settings.media_prefix)
         try:
             return await asyncio.to_thread(read_objects, origin, place, self._is_secret)
@@ -67,7 +69,7 @@ class FileStage:
         self._telemetry.record(DEAD_LETTERS, reason=error.reason.value)
         refusal = Refusal(error.reason, _STAGE, mark_of(origin, error.reason, run), self._clear(error.detail))
         log.info("refused", extra={"reason": str(error.reason), "topic": origin.topic, "offset": origin.offset})
-        letter = dead_letter(origin, refusal, origin.timestamp_ms, attempts)
+        letter = dead_letter(origin, refusal, now_ms(), attempts)
         await (await self._output.send(topic_name(DLQ, origin.tenant), letter.key, letter.value, letter.headers))
         if refusal.mark is not None:
             mark = refusal.mark

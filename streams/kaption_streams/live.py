@@ -7,6 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import faust
@@ -16,17 +17,18 @@ from kaption.adapters.frames import FrameDecoder
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import DEAD_LETTERS, RECORDS, STAGE_DURATION, Telemetry
-from kaption.domain.events import Event, Origin, Refusal, dead_letter_headers
+from kaption.domain.events import Event, Origin, Refusal, dead_letter
 from kaption.domain.relay import event_of, is_relayed, original, relayed
-from kaption.domain.stages import Tools, accept, check, chunk, clear, needs_decoding
+from kaption.domain.stages import Tools, accept, check, chunk, clear
 from kaption_schemas.headers import TRACE
+from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import ACCEPTED, DLQ, EVENTS, LIVE, REDACTED, Topic, topic_name
-from kaption_streams.app import Output, input_topic, origin_of
+from kaption_streams.app import Output, input_topic, now_ms, origin_of
+from kaption_streams.judging import ATTEMPTS, judge
 from kaption_streams.progress import Place, Standing
 from kaption_streams.window import Window
 
 log = logging.getLogger(__name__)
-
 
 Deliveries = list[Awaitable[Any]]
 
@@ -105,10 +107,11 @@ class Door:
     async def _refuse(self, origin: Origin, refusal: Refusal, topic: Topic) -> Deliveries:
         """Dead-letter ``origin``, and put what it leaves in its run on ``topic``."""
         self._telemetry.record(DEAD_LETTERS, reason=refusal.reason.value)
-        headers = dead_letter_headers(origin, refusal, origin.timestamp_ms)
         log.info("refused", extra={"reason": str(refusal.reason), "topic": origin.topic, "offset": origin.offset})
-        letter = await self._output.send(topic_name(DLQ, origin.tenant), origin.key, origin.value, headers)
-        return [letter, *await self._forward(topic, [refusal.mark] if refusal.mark else [])]
+        attempts = ATTEMPTS if refusal.reason is Reason.INTERNAL_ERROR else 1
+        letter = dead_letter(origin, refusal, now_ms(), attempts)
+        delivery = await self._output.send(topic_name(DLQ, origin.tenant), letter.key, letter.value, letter.headers)
+        return [delivery, *await self._forward(topic, [refusal.mark] if refusal.mark else [])]
 
     def _fail(self, error: BaseException) -> None:
         if not self.failed.done():
@@ -123,7 +126,7 @@ class FrontDoor(Door):
         self._agent((app, input_topic(app, settings, EVENTS)), EVENTS, "fused", self._accept)
 
     async def _accept(self, origin: Origin) -> Deliveries:
-        result = await _off_loop(origin, accept, self._tools)
+        result = await judge(origin, "fused", partial(accept, tools=self._tools))
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, LIVE)
         return await self._forward(LIVE, result)
@@ -142,32 +145,27 @@ class StagedDoor(Door):
             self._agent((app, input_topic(app, settings, topic)), topic, stage, work)
 
     async def _validate(self, origin: Origin) -> Deliveries:
-        refusal = check(origin)
-        if refusal is not None:
-            return await self._refuse(origin, refusal, ACCEPTED)
+        result = await judge(origin, "validate", lambda record: check(record) or [])
+        if isinstance(result, Refusal):
+            return await self._refuse(origin, result, ACCEPTED)
         key = b"/".join([origin.tenant.encode(), origin.key or b""])
         return [await self._output.send(ACCEPTED.name, key, origin.value, relayed(origin))]
 
     async def _redact(self, record: Origin) -> Deliveries:
-        if not is_relayed(record):
-            return await self._forward(REDACTED, [event_of(record)])
-        origin = original(record)
-        result = await _off_loop(origin, clear, self._tools)
+        relay = is_relayed(record)
+        origin = original(record) if relay else record
+        stage = partial(clear, tools=self._tools) if relay else _events
+        result = await judge(origin, "redact", stage)
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, REDACTED)
         return await self._forward(REDACTED, result)
 
     async def _chunk(self, record: Origin) -> Deliveries:
-        return await self._forward(LIVE, chunk(event_of(record)))
+        result = await judge(record, "chunk", lambda one: chunk(event_of(one)))
+        if isinstance(result, Refusal):
+            return await self._refuse(record, result, LIVE)
+        return await self._forward(LIVE, result)
 
 
-async def _off_loop(
-    origin: Origin, stages: Callable[[Origin, Tools], list[Event] | Refusal], tools: Tools
-) -> list[Event] | Refusal:
-    """Run ``stages``; in a thread where a frame must be decoded, since its bytes may keep the decoder for seconds.
-
-    The next input waits all the same, as its order demands; the process's heartbeats and deliveries do not.
-    """
-    if needs_decoding(origin):
-        return await asyncio.to_thread(stages, origin, tools)
-    return stages(origin, tools)
+def _events(record: Origin) -> list[Event]:
+    return [event_of(record)]

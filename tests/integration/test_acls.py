@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from kaption.adapters import topics
 from kaption.adapters.kafka import security
 from kaption.adapters.settings import Settings
-from kaption_schemas.topics import EVENTS, FINAL, LIVE, topic_name
+from kaption_schemas.topics import EVENTS, FINAL, LIVE, TOPICS, topic_name
 from tests.conftest import MakeSettings
 from tests.support.brokers import ROOT, ApacheNode
 
@@ -157,7 +157,7 @@ async def send_in_a_transaction(settings: Settings, topic: str) -> None:
 async def test_kaption_creates_its_topics_and_writes_in_transactions(as_user: AsUser, group: str) -> None:
     settings = as_user("kaption")
     await topics.create(settings)
-    await topics.ensure(settings)
+    await topics.ensure(settings, *TOPICS)
     await send_in_a_transaction(settings, topic_name(FINAL, "acme"))
     await send(settings, LIVE.name)
     assert await read(settings, LIVE.name, f"{group}.pool") == b"value"

@@ -235,3 +235,17 @@ async def test_an_agent_starts_and_ends_while_the_store_is_away(
         assert agent.stop(10) == 0
     finally:
         agent.kill()
+
+
+async def test_an_agent_ends_in_time_while_the_store_does_not_answer(files: Bench, store: FakeStore) -> None:
+    """Its threads wait for answers far longer."""
+    store.mood = films = Films()
+    for number in range(2):
+        await publish(files, store, "acme", f"film-{number}.wav")
+    async with asyncio.timeout(30):
+        while len(films.begun) < 2:
+            await asyncio.sleep(0.05)
+    assert files.agent.stop(11) in (0, 1)
+    films.let_go()
+    files.agent.spawn()
+    await ready(files.agent)

@@ -98,6 +98,8 @@ async def test_the_doctor_names_each_remedy(
     assert {name: check["ok"] for name, check in checks.items()} == {
         "broker": True,
         "topics": False,
+        "codecs": True,
+        "transport": True,
         "store": False,
         "model": True,
         "backend": None,

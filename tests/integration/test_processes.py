@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,30 @@ async def test_nothing_survives_a_killed_supervisor(tmp_path: Path) -> None:
         parent.kill()
         parent.wait()
     await until(lambda: not alive(child))
+
+
+async def test_what_runs_and_is_not_ready_is_started_again(tmp_path: Path, said: list[str]) -> None:
+    """Once what it needs is there; until then nobody could be ready."""
+    mood, there = tmp_path / "mood", asyncio.Event()
+
+    async def needs() -> bool:
+        return there.is_set()
+
+    supervisor = Supervisor(said.append, backoff=QUICK, watch_seconds=0.1)
+    supervisor.start(replace(spec(tmp_path, "one", "sulk", str(mood)), hang_seconds=1.0, needs=needs))
+    await supervisor.wait_ready()
+    (child,) = supervisor.children
+    first = child.pid
+    mood.touch()
+    await asyncio.sleep(2)  # nothing is to come of it
+    assert (child.pid, said) == (first, [])
+    there.set()
+    await until(lambda: bool(said))
+    assert said[0] == "one runs and was not ready for 1 s; ending it"
+    mood.unlink()
+    await until(lambda: "one is ready again" in said)
+    assert child.pid not in (None, first)
+    await supervisor.stop()
 
 
 async def test_a_program_that_is_not_there_says_so(tmp_path: Path, said: list[str]) -> None:

@@ -1,6 +1,7 @@
 """``fused`` and ``staged`` agents put the same records on the audio topic, and the same dead letters beside it."""
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,9 @@ async def outcome(broker: Broker, settings: Settings, folder: Path) -> list[tupl
                 for r in batch:
                     head = text_headers(r.headers)
                     kept = tuple((n, v) for n, v in head.items() if n not in ("ce_received", "errors.time"))
+                    if refused := head.get("errors.time"):
+                        # When it was refused, and not when it came.
+                        assert abs(datetime.fromisoformat(refused).timestamp() * 1000 - r.timestamp) < 10_000
                     out.append((r.topic, r.key, r.value, kept))
     finally:
         await consumer.stop()

@@ -6,9 +6,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from kaption.adapters import topics
 from kaption.adapters.embedded_kafka import answers
 from kaption.adapters.settings import Settings
-from kaption_schemas.topics import BATCH, DLQ, EVENTS, LIVE, MIB, STATE
+from kaption_schemas.topics import BATCH, DLQ, EVENTS, LIVE, MIB, STATE, TOPICS
 from tests.conftest import MakeSettings
-from tests.support.brokers import Broker, EmbeddedBroker
+from tests.support.brokers import ApacheCluster, Broker, EmbeddedBroker
 
 
 async def make(settings: Settings, name: str, partitions: int, config: dict[str, str]) -> None:
@@ -25,7 +25,7 @@ async def test_the_map_is_created_once_and_fits(every_kafka: Broker, make_settin
     assert len(await topics.check(settings)) == len(topics.wanted(settings))
     assert set(await topics.create(settings)) == set(topics.wanted(settings))
     assert await topics.create(settings) == ()
-    await topics.ensure(settings)
+    await topics.ensure(settings, *TOPICS)
 
 
 async def test_each_difference_names_its_remedy(kafka: Broker, make_settings: MakeSettings) -> None:
@@ -54,3 +54,17 @@ async def test_checking_creates_nothing(fresh_kafka: EmbeddedBroker, make_settin
 
 async def test_a_broker_that_is_away_does_not_answer(port: int) -> None:
     assert not await answers(Settings(kafka=f"127.0.0.1:{port}"))
+
+
+@pytest.mark.long
+async def test_copies_that_acknowledge_nothing_are_told(
+    apache_cluster: ApacheCluster, make_settings: MakeSettings
+) -> None:
+    settings = make_settings(apache_cluster)
+    await make(settings, EVENTS.name, 3, EVENTS.config() | {"min.insync.replicas": "1"})
+    with pytest.raises(topics.TopicsError) as caught:
+        await topics.create(settings)
+    (problem,) = caught.value.problems
+    assert problem.topic == EVENTS.name
+    assert "min.insync.replicas=2" in problem.remedy
+    await topics.ensure(settings, EVENTS, DLQ, LIVE)

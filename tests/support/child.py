@@ -1,11 +1,12 @@
 """A child for the supervisor's tests: ``child.py PORT MODE``; serves /ready as a process of Kaption's does.
 
 Modes: ``well``; ``stubborn`` takes no notice of SIGTERM; ``die`` ends at once with status 3; ``once FILE`` dies unless
-FILE exists, and makes it; ``parent`` starts a child of its own that takes no notice of SIGTERM.
+FILE exists, and makes it; ``sulk FILE`` is not ready while FILE exists; ``parent`` starts a child of its own that takes no notice of SIGTERM.
 """
 
 import asyncio
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,9 @@ async def main(port: int, mode: str) -> None:
     health = Health()
     await health.start(Settings(http_port=port), "child")
     health.ready = True
+    while mode == "sulk" and not stop.is_set():
+        health.ready = not os.path.exists(sys.argv[3])  # noqa: ASYNC240  # a moment of the test
+        await asyncio.sleep(0.05)
     await stop.wait()
     await health.stop()
 

@@ -43,10 +43,10 @@ async def test_one_object_that_the_store_cannot_give_is_given_up_and_its_further
     store, done = Store(well=True), list[int]()
     reader = ChunkReader(store, QUICK)
     with caplog.at_level(logging.WARNING, "kaption_gpu"):
-        assert await reader.read(ref("bad"), "lane", lambda: done.append(1)) == Read(None, MOST_TRIES)
+        assert await reader.read(ref("bad"), "lane", lambda: done.append(1)) == Read(None, MOST_TRIES + 1)
     assert done == [1]
     assert vars(caplog.records[0])["cause"] == "the object store at http://store answered InternalError"
-    assert await reader.read(ref("bad"), "lane", lambda: None) == Read(None, 1)
+    assert await reader.read(ref("bad"), "lane", lambda: None) == Read(None, 2)
     assert await reader.read(ref("good"), "lane", lambda: None) == Read(bytes(10), 1)
     assert await reader.read(ref("gone"), "lane", lambda: None) == Read(None, 1)
 
@@ -61,3 +61,19 @@ async def test_a_store_that_is_away_is_waited_for_however_long_it_takes() -> Non
     store.well = True
     found = await reading
     assert (found.body, found.tries > 3 * MOST_TRIES) == (bytes(10), True)
+
+
+class Returning(Store):
+    """Away for so many reads, and back before it is asked whether it works."""
+
+    def read(self, ref: DataRef) -> bytes:
+        self.well = self.tries >= MOST_TRIES
+        return super().read(ref)
+
+    def works(self) -> bool:
+        return True
+
+
+async def test_a_store_that_comes_back_between_a_read_and_the_probe_loses_nothing() -> None:
+    found = await ChunkReader(Returning(well=False), QUICK).read(ref("good"), "lane", lambda: None)
+    assert found == Read(bytes(10), MOST_TRIES + 1)

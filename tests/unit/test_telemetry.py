@@ -88,7 +88,7 @@ def test_a_publishers_trace_goes_on(subject: Telemetry, spans: InMemorySpanExpor
         subject.span("process", "media.events.v1", parent=PARENT, partition=2, group="g"),
         subject.span("send", "audio.live.v1", count=1),
     ):
-        sent = inject([("ce_id", b"1"), *PARENT])
+        sent = inject([("ce_id", b"1"), PARENT[0]])
     send, process = spans.get_finished_spans()
     assert [send.name, process.name] == ["send audio.live.v1", "process media.events.v1"]
     assert (send.kind, process.kind) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
@@ -104,7 +104,7 @@ def test_a_publishers_trace_goes_on(subject: Telemetry, spans: InMemorySpanExpor
     assert send.context is not None
     assert [name for name, _ in sent].count("traceparent") == 1
     assert dict(sent)["traceparent"] == f"00-{TRACE}-{send.context.span_id:016x}-01".encode()
-    assert dict(sent)["tracestate"] == b"a=b"
+    assert "tracestate" not in dict(sent), "it holds whatever its writer likes"
 
 
 def test_a_batch_links_its_records(subject: Telemetry, spans: InMemorySpanExporter) -> None:

@@ -1,12 +1,14 @@
 """Every code of the validate stage, and that a good event passes; the code is what clients build on."""
 
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from kaption.domain.events import Event, Origin, Refusal, dead_letter_headers
+from kaption.domain.events import Event, Origin, Refusal, dead_letter
+from kaption.domain.open_suffix import RECOGNISED
 from kaption.domain.pcm import FrameFormat, parse_format, to_s16
 from kaption.domain.stages import Tools, accept
 from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence
@@ -53,6 +55,10 @@ def vocabulary(*terms: str) -> Origin:
     return started({"options": {"vocabulary": list(terms)}})
 
 
+def metadata(entries: dict[str, object]) -> Origin:
+    return started({"options": {"metadata": entries}})
+
+
 DEEP = b'{"options":' * 1000 + b"1" + b"}" * 1000
 
 REFUSED = {
@@ -91,6 +97,11 @@ REFUSED = {
     "no last sequence": (origin(Type.ENDED, b"{}"), Reason.INVALID_BODY),
     "vocabulary of 100 kB": (vocabulary(*["x" * 50] * 2000), Reason.BAD_VOCABULARY),
     "control characters": (vocabulary("a\x07b"), Reason.BAD_VOCABULARY),
+    "a long value": (metadata({"a": "x" * 1025}), Reason.BAD_METADATA),
+    "a long name": (metadata({"a" * 129: "x"}), Reason.BAD_METADATA),
+    "much metadata": (metadata({f"{n}": "x" * 1000 for n in range(9)}), Reason.BAD_METADATA),
+    "65 entries": (metadata({f"{n}": "x" for n in range(65)}), Reason.BAD_METADATA),
+    "metadata that is no text": (metadata({"a": ["x"]}), Reason.INVALID_BODY),
     "a clock years off": (started({"wall_time_ms": 1}), Reason.CLOCK_SKEW),
     "a policy nobody can keep": (started({"options": {"redaction": ["SHOE_SIZE"]}}), Reason.UNKNOWN_ENTITY),
     "no format": (frame(content_type=""), Reason.MISSING_FORMAT),
@@ -110,7 +121,7 @@ REFUSED = {
 }
 
 #: Told apart in the decoding child, with real audio: tests/integration/test_frames.py.
-ELSEWHERE = {Reason.UNDECODABLE, Reason.INTERNAL_ERROR}
+ELSEWHERE = {Reason.UNDECODABLE, Reason.UNDECODABLE_BATCH, Reason.TOO_COSTLY, Reason.INTERNAL_ERROR}
 _CODES = list(Reason)
 STAGE = set(_CODES[: _CODES.index(Reason.NOT_A_CREATION)])
 
@@ -133,7 +144,9 @@ def test_a_refused_frame_leaves_a_gap_and_a_dead_letter_that_shows_it_unchanged(
     assert result.mark is not None
     gap = Gap.model_validate_json(result.mark.body)
     assert (gap.first_sequence, gap.first_sample, gap.reason) == (3, 4800, Reason.ODD_BYTES)
-    headers = dead_letter_headers(record, result, NOW)
+    letter = dead_letter(record, result, NOW)
+    headers = letter.headers
+    assert (letter.key, letter.value) == (record.key, record.value)
     assert tuple(headers[: len(record.headers)]) == record.headers
     added = dict(headers[len(record.headers) :])
     assert added["errors.reason"] == b"odd_bytes"
@@ -240,3 +253,39 @@ def test_a_refused_started_whose_run_or_stream_cannot_be_read_leaves_none(record
     result = accept(record, TOOLS)
     assert isinstance(result, Refusal)
     assert result.mark is None
+
+
+def test_only_a_trace_parent_goes_on() -> None:
+    parent = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    others = (("tracestate", b"a=4111 1111 1111 1111"), ("baggage", b"card=4111 1111 1111 1111"))
+    for value, kept in ((parent, {"traceparent": parent.decode()}), (parent[:-1], {}), (b"4111 1111 1111 1111", {})):
+        record = frame()
+        record = replace(record, headers=(*record.headers, ("traceparent", value), *others))
+        (event,) = one(accept(record, TOOLS))
+        assert event.trace == kept
+        assert not {"tracestate", "baggage"} & {name for name, _ in event.headers()}
+
+
+def test_brackets_within_strings_nest_nothing() -> None:
+    """And looking for them takes one way through the body, however its quotes stand."""
+    accepted = accept(metadata({"a": "[" * 500, "b": '\\"[{' * 100}), TOOLS)
+    assert isinstance(accepted, list)
+    deep = b'{"a":"[\\"",' + DEEP[1:]
+    result = accept(replace(started(), value=deep), TOOLS)
+    assert isinstance(result, Refusal)
+    assert result.reason is Reason.BAD_JSON
+    begin = time.perf_counter()
+    for body in (b'\\"' * 32_000, b'"' * 64_000, b'"' + b"\\" * 64_000):
+        assert isinstance(accept(replace(started(), value=body), TOOLS), Refusal)
+    assert time.perf_counter() - begin < 2
+
+
+def test_a_refused_policy_is_told_what_there_is() -> None:
+    assert all(entity in Reason.UNKNOWN_ENTITY.meaning for entity in RECOGNISED)
+
+
+@pytest.mark.parametrize("format", ["audio/l16;rate=16000", "audio/x-mulaw", "audio/pcm;rate=16000;encoding=linear16"])
+def test_a_format_by_another_name_is_told_what_to_send(format: str) -> None:
+    result = accept(frame(content_type=format), TOOLS)
+    assert isinstance(result, Refusal)
+    assert all(word in result.reason.meaning for word in ("audio/pcm", "s16le", "linear16", "mulaw"))

@@ -1,0 +1,74 @@
+"""What a stage makes of one record, whatever the record does to it: a refusal, and never the end of the process."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+from typing import Final as Const
+
+from kaption.domain.events import Event, Origin, Refusal, is_undecodable
+from kaption.domain.stages import is_quick, refusal
+from kaption_schemas.reasons import Reason
+
+log = logging.getLogger(__name__)
+
+#: How often a stage that fails is tried, and how many seconds one may take: a record takes some milliseconds.
+ATTEMPTS: Const = 2
+STAGE_SECONDS: Const = 5.0
+
+
+#: Stages that were given up and still run, each in a thread of its own, and how many of them a process bears.
+_hung: Const[set[Future[Any]]] = set()
+MOST_HUNG: Const = 3
+_threads: Const = ThreadPoolExecutor(MOST_HUNG + 1, "stage")
+
+
+class HungError(Exception):
+    """Too many stages did not end."""
+
+
+async def judge(
+    origin: Origin,
+    stage: str,
+    work: Callable[[Origin], list[Event] | Refusal],
+    seconds: float = STAGE_SECONDS,
+) -> list[Event] | Refusal:
+    """What ``work`` makes of ``origin``; a refusal too where it fails each time, or takes longer than ``seconds``.
+
+    In a thread, unless it is quick: a text may keep a recogniser busy, and a container a decoder. The next input waits all the
+    same, as its order demands; the process's heartbeats and deliveries do not.
+
+    Raises ``OSError`` and ``MemoryError``: the machine's fault and not the record's, so a fresh process tries again. And
+    ``HungError`` once ``MOST_HUNG`` stages have not ended yet, since nothing but the process's end can end them.
+    """
+    if is_undecodable(origin.headers):
+        return Refusal(Reason.UNDECODABLE_BATCH, stage)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            if is_quick(origin):
+                return work(origin)
+            return await _in_thread(work, origin, seconds)
+        except TimeoutError:
+            return refusal(origin, Reason.TOO_COSTLY, stage)
+        except (OSError, MemoryError, HungError):
+            raise
+        except Exception:  # whatever a stranger's record makes of a stage
+            extra = {"stage": stage, "topic": origin.topic, "offset": origin.offset, "attempt": attempt}
+            log.exception("a stage failed on a record", extra=extra)
+    return refusal(origin, Reason.INTERNAL_ERROR, stage)
+
+
+async def _in_thread(
+    work: Callable[[Origin], list[Event] | Refusal], origin: Origin, seconds: float
+) -> list[Event] | Refusal:
+    running = _threads.submit(work, origin)
+    try:
+        return await asyncio.wait_for(asyncio.wrap_future(running), seconds)
+    except TimeoutError:
+        if not running.done():
+            _hung.add(running)
+            running.add_done_callback(_hung.discard)
+        if len(_hung) >= MOST_HUNG:
+            raise HungError from None
+        raise
