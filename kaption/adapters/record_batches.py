@@ -52,6 +52,9 @@ _GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
 _XERIAL: Const = b"\x82SNAPPY\0"
 _XERIAL_BYTES: Const = 16
 _LENGTH: Const = struct.Struct(">i")
+#: Room for what lz4 and zstd hold, at first: bytes, and times the bytes that came.
+_LEAST_ROOM: Const = 1 << 16
+_USUAL_RATIO: Const = 8
 #: Batches whose checksum was wrong once: base offset and what was found. The oldest is forgotten.
 _suspects: Const[dict[tuple[int, int], None]] = {}
 _SUSPECTS: Const = 64
@@ -226,9 +229,16 @@ def decompress(codec: int, data: bytes, most: int = MOST_BYTES) -> bytes:
 
 
 def _into(work: Callable[[bytes, bytearray], int], data: bytes, most: int) -> bytes:
-    out = bytearray(most)
-    size = work(data, out)
-    return bytes(memoryview(out)[:size])
+    """What ``work`` makes of ``data``, in as little room as it needs: clearing all of ``most`` would cost half a millisecond a batch."""
+    room = min(most, max(_LEAST_ROOM, _USUAL_RATIO * len(data)))
+    while True:
+        out = bytearray(room)
+        try:
+            return bytes(memoryview(out)[: work(data, out)])
+        except cramjam.DecompressionError:
+            if room == most:
+                raise
+            room = min(most, 16 * room)
 
 
 def _gunzip(data: bytes, most: int) -> bytes:
