@@ -13,11 +13,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka import security
-from kaption.adapters.s3 import ObjectStore
+from kaption.adapters.s3 import ObjectStore, normalised_key
 from kaption.adapters.settings import Settings
 from kaption.demo import RATE, load_talks, together
 from kaption.domain.batch import Normalised, batch_records
 from kaption.domain.objects import ObjectRun
+from kaption.domain.outputs import RunKey
 from kaption_schemas.headers import text_headers
 from kaption_schemas.records import MediaObject, RunOptions
 from kaption_schemas.topics import BATCH, FINAL, PARTIAL, Type
@@ -98,7 +99,9 @@ def noting(settings: Settings, folder: Path, number: int) -> tuple[Child, Path]:
 async def submit(settings: Settings, stream: str, run: str) -> None:
     """Store the audio and publish what the file agent would."""
     talk = together("film", load_talks() * TIMES)
-    audio = Normalised(settings.work_bucket, f"normalised/{run}", RATE, 1, len(talk.pcm) // 2)
+    audio = Normalised(
+        settings.work_bucket, normalised_key(RunKey("default", stream, run)), RATE, 1, len(talk.pcm) // 2
+    )
     store = ObjectStore(settings)
     store.put(audio.bucket, audio.key, io.BytesIO(talk.pcm))
     store.close()
