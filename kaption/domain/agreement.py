@@ -13,12 +13,16 @@ from difflib import SequenceMatcher
 from typing import Final as Const
 
 from kaption.domain.decoding import SAMPLE_RATE
+from kaption.domain.spoken import SCRIPTS
 
 #: Audio by which two hypotheses must differ for their agreement to count.
 AGREE_SECONDS: Const = 0.6
 #: A word that goes to and fro is stable as most say it, once every hypothesis of so much audio has a word there, and there are so many.
 VOTE_SECONDS: Const = 1.8
 VOTERS: Const = 5
+#: A word, or one letter of a script that puts no spaces between words, with the signs behind it; a space before either.
+_UNIT = re.compile(rf" ?(?:[{SCRIPTS}][^\w\s]*|(?:(?![{SCRIPTS}])\S)+)")
+_SCRIPT = re.compile(f"[{SCRIPTS}]")
 _NOT_WORD = re.compile(r"[^\w]+")
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -35,6 +39,24 @@ def plain(word: str) -> str:
     return _DIGITS.get(bare, bare) or word
 
 
+def words_of(text: str) -> tuple[str, ...]:
+    """What is agreed on one by one: words, and single letters of scripts without spaces. ``joined`` puts them together again."""
+    out: list[str] = []
+    for unit in _UNIT.findall(" ".join(text.split())):
+        spaced = bool(out) and _SCRIPT.search(unit + out[-1])
+        out.append(unit if spaced else unit.strip())
+    return tuple(out)
+
+
+def joined(words: Sequence[str]) -> str:
+    """The text that ``words`` were taken from, with single spaces."""
+    out: list[str] = []
+    for word in words:
+        parted = bool(out) and not _SCRIPT.search(word + out[-1])
+        out.append(f" {word}" if parted else word)
+    return "".join(out)
+
+
 class Agreement:
     """The hypotheses of one segment. ``stable`` only grows; ``tail`` is the rest of the newest hypothesis."""
 
@@ -48,8 +70,8 @@ class Agreement:
         """Take the newest hypothesis of the whole segment, which heard it up to the 16 kHz position ``heard``."""
         # One of the same speech may have come before it, with more of the quiet behind.
         heard = max(heard, self._since[-1][0]) if self._since else heard
-        words = text.split()
-        rest = tuple(words[self._behind_stable(words) :])
+        words = words_of(text)
+        rest = words[self._behind_stable(words) :]
         counting = self._heard_before(heard, AGREE_SECONDS)
         agreed = rest[: _agreed(counting, rest)]
         voters = self._heard_before(heard, VOTE_SECONDS)
@@ -68,7 +90,7 @@ class Agreement:
         old = sum(heard - end >= seconds * SAMPLE_RATE for end, _ in self._since)
         return [said for _, said in self._since[old - 1 :]] if old else []
 
-    def _behind_stable(self, words: list[str]) -> int:
+    def _behind_stable(self, words: Sequence[str]) -> int:
         """Where ``words`` continue behind the stable ones, also where they now say some of those otherwise."""
         done = [plain(word) for word in self.stable]
         now = [plain(word) for word in words]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, takewhile
 from typing import Final as Const
 
-from kaption.domain.agreement import plain
+from kaption.domain.agreement import joined, plain, words_of
 from kaption.domain.decoding import (
     LONGEST_TEXT,
     SAMPLE_RATE,
@@ -59,7 +59,7 @@ class Ahead:
         """``decoded`` with what was settled before it."""
         if self.early or not self.open.settled:
             return decoded
-        return replace(decoded, text=" ".join((*self.open.settled, decoded.text)))
+        return replace(decoded, text=joined((*self.open.settled, *words_of(decoded.text))))
 
     def settle(self, decoded: Decoded) -> None:
         """Settle what agreement made stable, after ``decoded`` was taken."""

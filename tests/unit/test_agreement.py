@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaption.domain.agreement import AGREE_SECONDS, Agreement, plain
+from kaption.domain.agreement import AGREE_SECONDS, Agreement, joined, plain, words_of
 from kaption.domain.decoding import SAMPLE_RATE
 
 STEP = round(AGREE_SECONDS * SAMPLE_RATE)
@@ -78,6 +78,21 @@ def test_what_is_too_old_to_vote_is_forgotten() -> None:
         agreement.update("to" if steps % 2 else "due", steps * STEP // 2)
         agreement.update("", steps * STEP // 2)
     assert len(agreement._since) < 20  # what is kept is what this is about
+
+
+def test_scripts_without_spaces_are_agreed_on_letter_by_letter() -> None:
+    said = "\u4eca\u65e5\u306f\u3001\u3068\u3066\u3082\u5929\u6c17\u304c\u3044\u3044\u306e\u3067"
+    found = after((1, said[:6]), (2, said[:9]), (3, said))
+    assert joined(found.stable) == said[:9]
+    assert joined(found.stable + found.tail) == said
+    thai = "\u0e27\u0e31\u0e19\u0e19\u0e35\u0e49 \u0e2d\u0e32\u0e01\u0e32\u0e28\u0e14\u0e35"
+    assert joined(after((1, thai), (2, thai)).stable) == thai
+
+
+@given(st.text(alphabet="ab1 \u4eca\u3042\u0e01,.\u3001", max_size=30))
+def test_words_are_put_together_as_they_were(text: str) -> None:
+    assert joined(words_of(text)) == " ".join(text.split())
+    assert words_of(joined(words_of(text))) == words_of(text)
 
 
 @given(
