@@ -1,20 +1,31 @@
-"""Masks over the texts and words of finals that are published together, and what of a growing text may be shown."""
+"""Masks over the texts and words of finals that are published together, and what of a growing text may be shown.
 
+A text is never looked at alone: what was said before it, published or waiting, is put in front, all is masked together, and
+the front is cut off again. So a number that pauses part is one number.
+"""
+
+import re
 from dataclasses import dataclass
+from typing import Final as Const
 
+from kaption.domain.addresses import addresses, begins_address, open_sign
 from kaption.domain.decoding import Decoded, DecodedWord
-from kaption.domain.numbers import normalise, runs
+from kaption.domain.numbers import CONTEXT, begins_number, last_run, stand_in
 from kaption.domain.open_suffix import sensitive_from
 from kaption.domain.redaction import Match, TextRedactor, mask, merge
+from kaption.domain.spoken import normalise, scan
 
 #: What stands for an open end that was never completed: nobody knows what it would have become.
 UNFINISHED = "REDACTED"
-_FEWEST_DIGITS = 4
 #: A sentence that ends in "at ten" (10.) need not wait for the next one; three digits may begin a number.
 _FEWEST_HELD = 3
+#: With so many digits a card is taken to be at its end; an IBAN may be longer.
+_WHOLE = 15
+_WHOLE_IBAN = 20
+#: What a text might continue, as long as what was said before it is not known: a number, an address before and behind its "@".
+UNKNOWN: Const = ("5555 5555 5555 5555", "x at", "x@x")
 
-#: Shorter than this, what looks like a card may be the beginning of a longer one.
-_CARD_DIGITS = 15
+_SIGNED = re.compile(r"\S*(?:@|\w[._]\w)\S*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,52 +37,88 @@ class Masked:
     matches: tuple[Match, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What was said before a text: the end of what is published (``mask_together`` gives it), and what waits for its final."""
+
+    published: str = ""
+    waiting: str = ""
+
+
 def visible(
-    text: str, entities: tuple[str, ...], redactor: TextRedactor, settled: int | None = None, *, carried: bool = False
+    text: str,
+    entities: tuple[str, ...],
+    redactor: TextRedactor,
+    settled: int | None = None,
+    before: Before = Before(),  # frozen
 ) -> str:
     """What may be shown of a text that still grows: matches masked, its open end withheld.
 
     ``settled`` is how much of it is agreed on (all when None): behind that, a word that breaks a number may never have
-    been said, so a number of five digits is withheld there whatever follows it. ``carried``: see ``mask_together``.
+    been said, so a number of five digits is withheld there whatever follows it.
     """
     if not entities:
         return text
-    matches = _matches(text, entities, redactor, carried=carried)
-    end = min(
-        redactor.open_suffix(text, entities), sensitive_from(text, entities, len(text) if settled is None else settled)
-    )
+    published = _front(before.published)
+    front = published + _front(before.waiting)
+    whole, at = front + text, len(front)
+    matches = redactor.find(whole, entities)
+    settled = at + (len(text) if settled is None else settled)
+    end = min(redactor.open_suffix(whole, entities), sensitive_from(whole, entities, settled))
     for match in matches:
         if match.start < end < match.end:
             end = match.start
-    inside = tuple(match for match in matches if match.end <= end)
-    return mask(text[:end], inside).text
+    begin = at
+    for match in matches:
+        if len(published) <= match.start < at < match.end:
+            begin = match.end  # its label stands in the segment before
+    inside = [Match(m.entity, max(m.start, begin) - begin, m.end - begin) for m in matches if begin < m.end <= end]
+    return mask(whole[begin:end], tuple(inside)).text.lstrip()
 
 
-def unfinished(text: str, entities: tuple[str, ...], redactor: TextRedactor) -> Match | None:
-    """The end of ``text`` that holds three digits or an @ and could still grow into a match, and is none yet."""
-    if not entities:
-        return None
-    start = redactor.open_suffix(text, entities)
-    for match in redactor.find(text, entities):
-        start = max(start, match.end)
-    rest = text[start:]
-    if "@" not in rest and sum(map(str.isdigit, rest)) < _FEWEST_HELD:
-        return None
-    return Match(UNFINISHED, start + len(rest) - len(rest.lstrip()), len(text))
-
-
-def goes_on(text: str, entities: tuple[str, ...], redactor: TextRedactor) -> bool:
+def goes_on(text: str, entities: tuple[str, ...]) -> bool:
     """Whether what is said behind a pause could make more of the end of ``text``, of a complete match too: the first ten
     digits of a card may be a phone number. A whole card is taken to be at its end.
     """
-    if unfinished(text, entities, redactor):
+    if not entities:
+        return False
+    if "EMAIL_ADDRESS" in entities and begins_address(normalise(text)):
         return True
-    start = redactor.open_suffix(f"{text} ", entities) if entities else len(text)
-    digits = sum(map(str.isdigit, text[start:]))
-    whole = digits >= _CARD_DIGITS and any(
-        match.entity == "CREDIT_CARD" and match.end > start for match in redactor.find(text, entities)
-    )
-    return digits >= _FEWEST_HELD and not whole
+    found = last_run(text) if set(entities) - {"EMAIL_ADDRESS"} else None
+    if found is None:
+        return False
+    run = found[1]
+    return run.sure or _FEWEST_HELD <= run.count < (_WHOLE_IBAN if run.head else _WHOLE)
+
+
+def unfinished(text: str, entities: tuple[str, ...]) -> Match | None:
+    """The end of ``text`` that must not be shown though nothing completes it in time: it may go on however long the pause."""
+    if "EMAIL_ADDRESS" in entities:
+        at = open_sign(normalise(text))
+        if at is not None:
+            return Match(UNFINISHED, at, len(text.rstrip()))
+    found = last_run(text) if set(entities) - {"EMAIL_ADDRESS"} else None
+    if found and begins_number(*found):
+        return Match(UNFINISHED, found[1].start, found[1].end)
+    return None
+
+
+def without_numbers(text: str, entities: tuple[str, ...]) -> str:
+    """``text`` without anything that is, or with what stands before or behind it may be, something to redact.
+
+    It follows from the text alone, so that it is the same whatever was published by when.
+    """
+    if not entities:
+        return text
+    view = normalise(text)
+    spans = [Match("", run.start, run.end) for run in scan(view).runs]
+    spans += [Match("", start, end) for start, end in addresses(view)]
+    spans += [Match("", word.start(), word.end()) for word in _SIGNED.finditer(view)]
+    out, at = [], 0
+    for span in merge(spans):
+        out.append(text[at : span.start])
+        at = span.end
+    return " ".join("".join([*out, text[at:]]).split())
 
 
 def text_of(decoded: Decoded) -> str:
@@ -79,25 +126,40 @@ def text_of(decoded: Decoded) -> str:
     return "".join(word.text for word in decoded.words).strip() or decoded.text
 
 
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """Texts as one, ``front`` characters of it from before, and what is masked of it."""
+
+    text: str
+    front: int
+    matches: tuple[Match, ...]
+
+
 def mask_together(
-    decodes: list[Decoded], entities: tuple[str, ...], redactor: TextRedactor, *, carried: bool = False
+    decodes: list[Decoded],
+    entities: tuple[str, ...],
+    redactor: TextRedactor,
+    published: str = "",
+    *,
+    ended: bool = False,
 ) -> list[Masked]:
     """Redact consecutive segments as one text; of a match across two, the label stands in the first.
 
-    An unfinished end with four digits or an @ is masked too, since nothing will complete it in time. ``carried`` says that
-    the text before ended so: digits at the beginning of this one belong to that number.
+    ``published`` is the end of the text before, as ``published_end`` gives it: a number may go on from there. An end that has too
+    much of a number is masked too, since nothing will complete it in time, unless the run has ``ended``.
     """
-    texts = [text_of(decoded) for decoded in decodes]
-    whole = " ".join(texts)
-    matches = list(_matches(whole, entities, redactor, carried=carried)) if entities else []
-    rest = unfinished(whole, entities, redactor)
-    if rest and ("@" in whole[rest.start :] or sum(map(str.isdigit, whole[rest.start :])) >= _FEWEST_DIGITS):
-        matches = list(merge([*matches, rest]))
-    out, at = [], 0
-    for text, decoded in zip(texts, decodes, strict=True):
+    whole = _whole(decodes, entities, redactor, published, ended=ended)
+    ahead = [
+        Match(match.entity, _first(whole.text, max(match.start, whole.front)), match.end)
+        for match in whole.matches
+        if match.end > whole.front
+    ]
+    out, at = [], whole.front
+    for decoded in decodes:
+        text = text_of(decoded)
         local = [
             (Match(m.entity, max(m.start - at, 0), min(m.end - at, len(text))), m.start >= at)
-            for m in matches
+            for m in ahead
             if m.start < at + len(text) and m.end > at
         ]
         out.append(_mask_one(text, decoded.words, local))
@@ -105,19 +167,57 @@ def mask_together(
     return out
 
 
-def carries(masked: Masked) -> bool:
-    """Whether a text ends in a number that was masked before it was known what it would become."""
-    last = masked.matches[-1] if masked.matches else None
-    return last is not None and last.entity == UNFINISHED and not any(map(str.isalnum, masked.text[last.end :]))
+def published_end(
+    decodes: list[Decoded],
+    entities: tuple[str, ...],
+    redactor: TextRedactor,
+    published: str = "",
+    *,
+    ended: bool = False,
+) -> str:
+    """The end of the text behind ``decodes``, for the next one to be masked with: as it is published, and where that is a mask
+    that could go on, with something alike in place of what was said.
+    """
+    if not entities:
+        return ""
+    whole = _whole(decodes, entities, redactor, published, ended=ended)
+    start = redactor.open_suffix(f"{whole.text} ", entities)
+    out, at = [], 0
+    for match in whole.matches:
+        label = f"[{match.entity}]" if match.end <= start else _alike(whole.text[match.start : match.end], entities)
+        out += [whole.text[at : match.start], label]
+        at = match.end
+    text = "".join([*out, whole.text[at:]])
+    cut = max(0, redactor.open_suffix(f"{text} ", entities) - CONTEXT)
+    return text[text.find(" ", cut) + 1 if cut else 0 :].rstrip()
 
 
-def _matches(text: str, entities: tuple[str, ...], redactor: TextRedactor, *, carried: bool) -> tuple[Match, ...]:
-    """Complete matches, and the digits at the beginning that belong to a number of the text before."""
-    found = redactor.find(text, entities)
-    first = next(iter(runs(normalise(text))), None) if carried else None
-    if first is None or any(map(str.isalnum, text[: first.start])):
-        return found
-    return merge([Match(UNFINISHED, first.start, first.end), *found])
+def _whole(
+    decodes: list[Decoded], entities: tuple[str, ...], redactor: TextRedactor, published: str, *, ended: bool
+) -> _Whole:
+    front = _front(published)
+    text = front + " ".join(map(text_of, decodes))
+    matches = redactor.find(text, entities) if entities else ()
+    rest = unfinished(text, entities) if entities and not ended else None
+    if rest and not any(match.end > rest.start for match in matches):
+        matches = merge([*matches, rest])
+    return _Whole(text, len(front), matches)
+
+
+def _front(text: str) -> str:
+    return f"{text} " if text else ""
+
+
+def _first(text: str, at: int) -> int:
+    while text[at : at + 1] == " ":
+        at += 1
+    return at
+
+
+def _alike(text: str, entities: tuple[str, ...]) -> str:
+    if last_run(text) and open_sign(normalise(text)) is None:
+        return stand_in(text, entities)
+    return "x@" if text.lower().endswith(("@", " at")) else "x@x"
 
 
 def _mask_one(text: str, words: tuple[DecodedWord, ...], local: list[tuple[Match, bool]]) -> Masked:
@@ -138,8 +238,8 @@ def _mask_one(text: str, words: tuple[DecodedWord, ...], local: list[tuple[Match
 def _mask_words(words: tuple[DecodedWord, ...], local: list[tuple[Match, bool]]) -> tuple[DecodedWord, ...]:
     """Words that touch a match become one word, the label; positions are those of the stripped text."""
     out: list[DecodedWord] = []
-    lead = len(words[0].text) - len(words[0].text.lstrip()) if words else 0
-    at = -lead
+    said = "".join(word.text for word in words)
+    at = len(said.lstrip()) - len(said)
     last: Match | None = None
     for word in words:
         start, end = at, at + len(word.text)

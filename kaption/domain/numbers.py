@@ -1,102 +1,125 @@
-"""Numbers as speech recognition writes them: where a text's runs of digits lie, and which hold a card or an IBAN.
+"""Which numbers a policy names: by how many digits they have, and by no check digit.
 
-Pattern recognisers expect "4111 1111 1111 1111"; Whisper also writes "4111, 1111, 1111, 1111" and "4 1 1 1 ...".
-All functions take text that ``normalise`` has gone over, and positions are those of that text.
+Speech recognition mishears digits, and miscounts those that repeat, so a card's check digit is often wrong where a card was said.
+Whoever asks for cards gets every long run of digits masked that is not a quantity; check digits only choose the label.
 """
 
 import re
-import unicodedata
+from bisect import bisect_right
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Final as Const
 
-#: What may stand between two digits of one number, after ``normalise``.
-SEPARATORS = r"[ \-.,()+/\[\]~#:;_*']"
-#: Words between a phone number and its extension; phonenumbers takes them as part of the number.
-_LABELS = ("extension", "extn", "ext", "int", "x")
-_LABEL = "|".join(_LABELS)
-_BEGUN = "|".join(sorted({word[:n] for word in _LABELS for n in range(1, len(word) + 1)}, key=len, reverse=True))
-_LEAD = rf"[+(\[]{SEPARATORS}{{0,8}}"
-# A run reaches as far as one number may, so a match of any recogniser lies within one run, and a run that touches the
-# text's end takes separators and the beginning of a label with it: where it begins does not depend on what follows.
-_RUN = re.compile(
-    rf"(?:{_LEAD})?\d(?:{SEPARATORS}*(?:(?:{_LABEL}){SEPARATORS}*)?\d)*"
-    rf"(?:{SEPARATORS}*(?:(?:{_BEGUN}){SEPARATORS}*)?\Z)?|{_LEAD}\Z",
-    re.IGNORECASE,
+from kaption.domain.quantities import harmless, is_postal
+from kaption.domain.spoken import Run, normalise, scan
+
+#: A run of so many digits is a number of the entity: a card of 13 with one lost, a local phone number, an IBAN of Norway.
+LEAST: Const = {"CREDIT_CARD": 12, "IBAN_CODE": 12, "PHONE_NUMBER": 7, "US_SSN": 9, "US_ITIN": 9}
+#: Behind the letters of an IBAN's country fewer are enough.
+_LEAST_BEHIND_HEAD: Const = 8
+#: Where the text says what it is, one may be lost.
+_LEAST_NAMED: Const = 7
+_CARD: Const = range(13, 20)
+_IBAN: Const = range(15, 35)
+_LONGEST_PHONE: Const = 11
+_NINE: Const = 9
+#: How far before a number the words that say what it is may stand, in characters.
+CONTEXT: Const = 60
+#: An end that could become a number by going on is masked from so many digits on, when nobody can wait any longer.
+_FEWEST_BEGUN: Const = 5
+
+_CARD_PREFIX = re.compile(r"[1-6]|8[12]|9792")
+_SECRET = re.compile(
+    r"\b(?:card|account|iban|phone|telephone|mobile|cell|dial|fax|social|ssn|tax|call|reach|number is)\b", re.IGNORECASE
 )
-_GROUP = re.compile(r"\d+")
-_COLLAPSE = re.compile(r"(?<=[A-Z0-9])[ ,.;:/_\-]{2,}(?=[A-Z0-9])")
-_IBAN_START = re.compile(r"(?<![A-Z0-9])[A-Z]{2}[ \-.,/]{0,3}\d[ \-.,/]{0,3}\d")
-_IBAN_NEXT = re.compile(r"[ \-.,/]{0,3}([A-Z0-9])")
-IBAN_LENGTHS = range(15, 35)
-CARD_LENGTHS = range(13, 20)
-_CARD_PREFIX = re.compile(r"3|4|5[0-5]|6|222[1-9]|22[3-9]|2[3-6]|27[01]|2720")
+_SOCIAL = re.compile(r"\b(?:social|ssn|ssns|itin|tax)\b", re.IGNORECASE)
+_POST = re.compile(r"\b(?:zip|postal|post ?codes?)\b", re.IGNORECASE)
+_UUID = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![0-9A-Za-z])")
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """Characters ``[start, end)`` of a text."""
+class Number:
+    """Characters ``[start, end)`` of a text that are a number of the policy, and the entity that it most likely is."""
 
     start: int
     end: int
+    entity: str
 
 
-@lru_cache(maxsize=4096)
-def _plain(char: str) -> str:
-    digit = unicodedata.decimal(char, None)
-    if digit is not None:
-        return str(digit)
-    category = unicodedata.category(char)
-    if char.isspace() or category == "Zs":
-        return " "
-    # Invisible characters within a number, and the hyphens that phonenumbers takes as such (U+30FC and U+2212 too).
-    if category in {"Pd", "Cf"} or char in "\u2212\u30fc":
-        return "-"
-    folded = unicodedata.normalize("NFKC", char)
-    return folded if len(folded) == 1 else char
+def numbers(view: str, entities: Collection[str]) -> tuple[Number, ...]:
+    """The numbers in ``view`` (normalised text) that a policy of ``entities`` names, in order."""
+    if LEAST.keys().isdisjoint(entities):
+        return ()
+    ids = [found.span() for found in _UUID.finditer(view)]
+    return tuple(
+        Number(run.start, run.end, entity_of(view, run, entities))
+        for run in scan(view).runs
+        if is_number(view, run, entities) and not _within(run.start, ids)
+    )
 
 
-def normalise(text: str) -> str:
-    """The text, character by character, with other scripts' digits, spaces, hyphens and wide forms as ASCII has them."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(map(_plain, text))
+def _within(at: int, spans: list[tuple[int, int]]) -> bool:
+    index = bisect_right(spans, (at, at)) - 1
+    return any(start <= at < end for start, end in spans[max(0, index) : index + 2])
 
 
-def runs(text: str) -> tuple[Span, ...]:
-    """The maximal stretches that may be one number each, in order; one that touches the end may still grow."""
-    return tuple(Span(*found.span()) for found in _RUN.finditer(text))
+def is_number(view: str, run: Run, entities: Collection[str]) -> bool:
+    """Whether a run has the digits of one of ``entities``, and is neither a quantity nor part of a name."""
+    count = run.count
+    if count < _least(view, run, entities):
+        return False
+    if run.name:
+        return len(run.digits) in _CARD and luhn(run.digits)
+    before = _before(view, run)
+    if is_postal(view, run) and _POST.search(before):
+        return False
+    return not harmless(view, run, lists=not (run.sure or _SECRET.search(before)))
 
 
-def count_digits(text: str) -> int:
-    """How many digits a text has."""
-    return sum(char.isdigit() for char in text)
+def _least(view: str, run: Run, entities: Collection[str]) -> int:
+    least = min((LEAST[entity] for entity in entities if entity in LEAST), default=len(view) + 1)
+    if run.sure and "IBAN_CODE" in entities:
+        least = min(least, _LEAST_BEHIND_HEAD)
+    if least > _LEAST_NAMED and not {"US_SSN", "US_ITIN"}.isdisjoint(entities) and _SOCIAL.search(_before(view, run)):
+        least = _LEAST_NAMED
+    return least
 
 
-def groups(text: str) -> tuple[str, ...]:
-    """The stretches of digits that separators part."""
-    return tuple(_GROUP.findall(text))
+def _before(view: str, run: Run) -> str:
+    return view[max(0, run.start - CONTEXT) : run.start]
 
 
-def spoken_as_one(parts: tuple[str, ...]) -> bool:
-    """Whether groups of digits look like one number rather than a list of small ones: "20, 25, 30, 35, 40" is a list."""
-    return all(len(part) == 1 for part in parts) or any(len(part) >= 3 for part in parts)
+def begins_number(view: str, run: Run) -> bool:
+    """Whether a run that is no number yet has too much of one to be shown where it may go on.
 
-
-def collapse(text: str) -> tuple[str, tuple[int, ...]]:
-    """``text`` with ", " and the like between numbers as one space, and each character's position in ``text``.
-
-    The positions have one more entry than the new text, for its end.
+    Four digits are too few to tell, an amount is one, and a post code is said to be one.
     """
-    out: list[str] = []
-    where: list[int] = []
-    at = 0
-    for found in _COLLAPSE.finditer(text):
-        out += [text[at : found.start()], " "]
-        where += [*range(at, found.start()), found.start()]
-        at = found.end()
-    out.append(text[at:])
-    where += range(at, len(text) + 1)
-    return "".join(out), tuple(where)
+    if run.count < _FEWEST_BEGUN or harmless(view, run, lists=False):
+        return False
+    return run.count > _NINE or not _POST.search(_before(view, run))
+
+
+def entity_of(view: str, run: Run, entities: Collection[str]) -> str:
+    """What a number most likely is, of ``entities``: by its check digits where they are right, else by its length."""
+    digits = run.digits
+    count = len(digits)
+    likely = []
+    if run.head and (run.sure or iban_valid(_compact(run))):
+        likely.append("IBAN_CODE")
+    if count in _CARD and luhn(digits) and _CARD_PREFIX.match(digits) and view[run.start] != "+":
+        likely.append("CREDIT_CARD")
+    if count == _NINE and (
+        [len(group.digits) for group in run.groups] == [3, 2, 4] or _SOCIAL.search(_before(view, run))
+    ):
+        likely += ["US_ITIN", "US_SSN"] if digits[0] == "9" else ["US_SSN", "US_ITIN"]
+    if count <= _LONGEST_PHONE or run.extension or view[run.start] == "+" or digits.startswith("0"):
+        likely.append("PHONE_NUMBER")
+    likely += ["CREDIT_CARD", "IBAN_CODE", "PHONE_NUMBER", "US_SSN", "US_ITIN"]
+    return next(entity for entity in likely if entity in entities)
+
+
+def _compact(run: Run) -> str:
+    return run.head + "".join(group.digits for group in run.groups)
 
 
 def luhn(digits: str) -> bool:
@@ -108,57 +131,23 @@ def luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-def _cards_in(text: str, run: Span) -> list[Span]:
-    parts = [Span(*found.span()) for found in _GROUP.finditer(text, run.start, run.end)]
-    out: list[Span] = []
-    first = 0
-    while first < len(parts):
-        digits, best = "", -1
-        for last in range(first, len(parts)):
-            digits += text[parts[last].start : parts[last].end]
-            if len(digits) >= CARD_LENGTHS.stop:
-                break
-            whole = first == 0 and last == len(parts) - 1
-            grouped = whole or spoken_as_one(tuple(text[part.start : part.end] for part in parts[first : last + 1]))
-            if len(digits) in CARD_LENGTHS and grouped and _CARD_PREFIX.match(digits) and luhn(digits):
-                best = last
-        if best >= 0:
-            out.append(Span(parts[first].start, parts[best].end))
-            first = best
-        first += 1
-    return out
-
-
-def cards(text: str, within: tuple[Span, ...]) -> tuple[Span, ...]:
-    """Card numbers in any grouping within ``runs``: a known prefix, 13-19 digits in whole groups, the check digit right.
-
-    Within a longer run the groups must look like one number, since some stretch of a list of small ones passes Luhn.
-    """
-    return tuple(card for run in within for card in _cards_in(text, run) if not _in_word(text, card))
-
-
-def _in_word(text: str, span: Span) -> bool:
-    before, after = text[span.start - 1 : span.start], text[span.end : span.end + 1]
-    return before.isalpha() or after.isalpha()
-
-
 def iban_valid(compact: str) -> bool:
-    """Whether letters and digits without separators have an IBAN's check digits (ISO 13616, modulo 97)."""
+    """Whether letters and digits without separators have an IBAN's length and check digits (ISO 13616, modulo 97)."""
+    if len(compact) not in _IBAN or not compact.isascii() or not compact.isalnum():
+        return False
     return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1
 
 
-def ibans(text: str) -> tuple[Span, ...]:
-    """IBANs in any grouping: a country, two digits, and up to 34 letters and digits in all with the right check digits."""
-    out: list[Span] = []
-    for start in _IBAN_START.finditer(text):
-        if out and start.start() < out[-1].end:
-            continue
-        compact = "".join(filter(str.isalnum, start.group()))
-        at = start.end()
-        while len(compact) < IBAN_LENGTHS.stop - 1 and (found := _IBAN_NEXT.match(text, at)):
-            compact, at = compact + found.group(1), found.end()
-            whole = not text[at : at + 1].isalnum()
-            if len(compact) in IBAN_LENGTHS and whole and iban_valid(compact):
-                out.append(Span(start.start(), at))
-                break
-    return tuple(out)
+def stand_in(text: str, entities: Collection[str]) -> str:
+    """Digits that stand for those of a masked ``text``: what goes on with them is a number of ``entities`` too."""
+    found = last_run(text)
+    least = max((LEAST[entity] for entity in entities if entity in LEAST), default=_LEAST_NAMED)
+    count, head = (found[1].count, found[1].head) if found else (0, "")
+    return head + "5" * max(count, least)
+
+
+def last_run(text: str) -> tuple[str, Run] | None:
+    """The normalised text, whose words are complete, and its last run, if that may go on behind the text's end."""
+    view = f"{normalise(text)} "
+    runs = scan(view).runs
+    return (view, runs[-1]) if runs and runs[-1].open else None

@@ -1,14 +1,25 @@
 """What may be published of one channel's texts: finals in order and redacted, partials with their open end withheld.
 
 A final whose text ends in something that could go on behind the pause (half a card number) is held until the next one is
-decoded, and both are redacted together; so the boundaries stay where the samples put them. Past the hold-back limit such
-an end is masked (promise 6).
+decoded, and both are redacted together; so the boundaries stay where the samples put them. Past the hold-back limit what is
+too much of a number to be shown is masked, and whatever goes on with it later, however long the pause (promise 6, ADR 21).
 """
 
 from dataclasses import dataclass
 
+from kaption.domain.agreement import joined
 from kaption.domain.decoding import SAMPLE_RATE, Decoded, ModelInfo
-from kaption.domain.masking import Masked, carries, goes_on, mask_together, text_of, visible
+from kaption.domain.masking import (
+    UNKNOWN,
+    Before,
+    Masked,
+    goes_on,
+    mask_together,
+    published_end,
+    text_of,
+    visible,
+    without_numbers,
+)
 from kaption.domain.outputs import RunKey
 from kaption.domain.redaction import TextRedactor
 from kaption.domain.resample import to_source
@@ -37,14 +48,18 @@ class RunFacts:
 
 
 class Publication:
-    """One channel's way from decoded segments to records. ``done`` is the checkpoint behind the last final."""
+    """One channel's way from decoded segments to records. ``done`` is the checkpoint behind the last final.
+
+    ``last_text`` is what may prompt the next window, ``last_end`` where it ends; ``before`` the end of the published text, as the
+    next one is masked with.
+    """
 
     def __init__(self, facts: RunFacts, redactor: TextRedactor, done: Checkpoint) -> None:
         self.facts = facts
         self.done = done
         self.last_text = ""
         self.last_end = 0
-        self.carried = False
+        self.before = ""
         self._redactor = redactor
 
     def advance(self, track: Track, *, closing: bool) -> list[FinalTranscript]:
@@ -52,12 +67,13 @@ class Publication:
         out: list[FinalTranscript] = []
         while group := self._decided(track, closing=closing):
             decodes = [segment.decoded or _SILENT for segment in group]
-            masked = mask_together(decodes, self.facts.entities, self._redactor, carried=self.carried)
+            ended = closing and self._ends_with(track, group)
+            how = (decodes, self.facts.entities, self._redactor, self.before)
+            masked, self.before = mask_together(*how, ended=ended), published_end(*how, ended=ended)
             out += [self._final(s, d, m) for s, d, m in zip(group, decodes, masked, strict=True)]
             track.publish(len(group))
             self.done = group[-1].checkpoint
-            self.last_text, self.last_end = masked[-1].text, group[-1].end
-            self.carried = carries(masked[-1])
+            self.last_text, self.last_end = self._prompting(decodes[-1]), group[-1].end
         if not track.segments:
             self.done = track.checkpoint
         return out
@@ -66,9 +82,9 @@ class Publication:
         """The open segment's next revision, of a decode up to 16 kHz position ``heard``; None when it shows nothing new."""
         state, key = track.open, self.facts.key
         state.agreement.update(decoded.text, heard)
-        agreed = " ".join(state.agreement.stable)
-        stable = self._visible(agreed)
-        text = self._visible(" ".join(state.agreement.stable + state.agreement.tail), len(agreed))
+        agreed = joined(state.agreement.stable)
+        said = joined(state.agreement.stable + state.agreement.tail)
+        stable, text = self._visible(track, agreed), self._visible(track, said, len(agreed))
         if not stable.startswith(state.stable):
             stable = state.stable  # what was stable stays as it was shown
         if not text.startswith(stable):
@@ -83,9 +99,9 @@ class Publication:
         )  # fmt: skip
 
     def prompt(self, track: Track, index: int) -> str:
-        """Text right before segment ``index``, with nothing in it that policy redacts; empty when it is long ago.
+        """Text right before segment ``index``, without what a policy could name; empty when it is long ago.
 
-        The open segment's is the same before and after it is closed, if those before it are decoded.
+        It is the same whether the final before is out, held or not closed yet, if those before are decoded.
         """
         text, end = self.last_text, self.last_end
         start = track.range_start if track.speech_start is None else to_source(track.speech_start, self.facts.rate)
@@ -94,7 +110,7 @@ class Publication:
                 start = segment.speech
                 break
             if segment.decoded:
-                text, end = self._visible(text_of(segment.decoded)), segment.end
+                text, end = self._prompting(segment.decoded), segment.end
         return text[-_PROMPT_CHARACTERS:] if start - end < self.facts.prompt_seconds * self.facts.rate else ""
 
     def _decided(self, track: Track, *, closing: bool) -> list[Segment]:
@@ -120,12 +136,40 @@ class Publication:
         start = track.speech_start
         return track.position > limit + track.lead and (start is None or start > limit)
 
-    def _unfinished(self, group: list[Segment]) -> bool:
-        text = " ".join(text_of(s.decoded) for s in group if s.decoded)
-        return goes_on(text, self.facts.entities, self._redactor)
+    def _ends_with(self, track: Track, group: list[Segment]) -> bool:
+        """Whether the run, all of which is known, is over before anybody stopped waiting behind ``group``: nothing can follow.
 
-    def _visible(self, text: str, settled: int | None = None) -> str:
-        return visible(text, self.facts.entities, self._redactor, settled, carried=self.carried).rstrip()
+        Not where somebody would have: then its text hangs on when it was decoded.
+        """
+        spoken = [segment for segment in group if len(segment.audio)]
+        if group[-1] is not track.segments[-1] or not spoken or spoken[-1].last:
+            return False
+        return len(group) < HOLD_SEGMENTS and not self._silent_since(track, spoken[-1].end)
+
+    def _unfinished(self, group: list[Segment]) -> bool:
+        text = " ".join([self.before, *(text_of(s.decoded) for s in group if s.decoded)]).strip()
+        return goes_on(text, self.facts.entities)
+
+    def _visible(self, track: Track, text: str, settled: int | None = None) -> str:
+        """What may be shown of the open segment's ``text``, in front of which all that waits is taken to stand."""
+        entities = self.facts.entities
+        if not entities:
+            return text
+        waiting: list[str] = []
+        known = True
+        for segment in track.segments:
+            if segment.decoded is None and len(segment.audio):
+                waiting, known = [], False
+            elif segment.decoded:
+                waiting.append(text_of(segment.decoded))
+        fronts = [self.before] if known else ["", *UNKNOWN]
+        said = [Before(front, " ".join(waiting)) for front in fronts]
+        shown = {visible(text, entities, self._redactor, settled, before).rstrip() for before in said}
+        # What is not decoded yet decides what this text's beginning is.
+        return shown.pop() if len(shown) == 1 else ""
+
+    def _prompting(self, decoded: Decoded) -> str:
+        return without_numbers(text_of(decoded), self.facts.entities)
 
     def _final(self, segment: Segment, decoded: Decoded, masked: Masked) -> FinalTranscript:
         key, rate, model = self.facts.key, self.facts.rate, self.facts.model

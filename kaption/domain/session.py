@@ -19,7 +19,7 @@ from kaption.domain.place import Place, began_ms
 from kaption.domain.publication import Publication, RunFacts
 from kaption.domain.resample import to_source
 from kaption.domain.run import Ports, Progress, SessionConfig, Wanted
-from kaption.domain.snapshots import RunState, load_track, save_track
+from kaption.domain.snapshots import RunState, load_track, save_track, text_before
 from kaption.domain.track import Checkpoint, Early, Segment, Track
 from kaption.domain.windows import Windows, undecoded
 from kaption_schemas.reasons import Reason
@@ -476,7 +476,7 @@ class Session:
             track = load_track(state, self.rate, ports.detector, config.rules_of(self.latency))
             publication = Publication(self._facts(channel), ports.redactor, track.checkpoint)
             publication.last_text, publication.last_end = state.prompt, state.prompt_end
-            publication.carried = state.carried
+            publication.before = text_before(state)
             self.tracks.append(track)
             self.publications.append(publication)
         if not self.closed and saved.model not in ("", ports.model.digest):

@@ -6,6 +6,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
+from kaption.domain.masking import UNKNOWN
 from kaption.domain.outputs import Latency
 from kaption.domain.publication import Publication
 from kaption.domain.resample import Pcm
@@ -21,7 +22,10 @@ class SnapshotError(Exception):
 
 
 class TrackState(BaseModel):
-    """One channel at a cut: 16 kHz ``position``; ``tail`` are the source samples that resampling needs from before."""
+    """One channel at a cut: 16 kHz ``position``; ``tail`` are the source samples that resampling needs from before.
+
+    ``before`` is the end of the published text, as the next one is masked with; ``carried`` is what earlier versions kept of it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -35,6 +39,7 @@ class TrackState(BaseModel):
     prompt: str
     prompt_end: int
     carried: bool = False
+    before: str = ""
 
 
 def _known_options(value: object) -> object:
@@ -98,7 +103,8 @@ def save_track(track: Track, publication: Publication) -> TrackState:
         tail=base64.b64encode(done.tail.astype("<i2").tobytes()).decode(), tail_start=done.tail_start,
         range_start=waiting.start if waiting else track.range_start,
         segment=waiting.index if waiting else track.next_index,
-        prompt=publication.last_text, prompt_end=publication.last_end, carried=publication.carried,
+        prompt=publication.last_text, prompt_end=publication.last_end, carried=publication.before[-1:].isdigit(),
+        before=publication.before,
     )  # fmt: skip
 
 
@@ -110,3 +116,8 @@ def load_track(state: TrackState, rate: int, make_detector: MakeDetector, rules:
     track.preload(tail, state.tail_start)
     track.checkpoint = Checkpoint(state.position, tail, state.tail_start, state.sample, state.sequence)
     return track
+
+
+def text_before(state: TrackState) -> str:
+    """What the channel's next text is masked with; of an earlier version's snapshot, a number where one was open."""
+    return state.before or (UNKNOWN[0] if state.carried else "")

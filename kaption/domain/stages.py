@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from kaption.domain.events import Event, Origin, Refusal, RefusedError, mark_for
-from kaption.domain.masking import visible
+from kaption.domain.masking import unfinished
 from kaption.domain.open_suffix import RECOGNISED
 from kaption.domain.pcm import FrameFormat, parse_format, silence, to_s16
 from kaption.domain.redaction import TextRedactor, mask
@@ -70,7 +70,7 @@ def redact_options(options: RunOptions, tools: Tools) -> RunOptions:
         return mask(text, tools.redactor.find(text, policy)).text if policy else text
 
     kept = tuple(
-        term for term in options.vocabulary if clear(term) == term and visible(f"{term} ", policy, tools.redactor)
+        term for term in options.vocabulary if clear(term) == term and not (policy and unfinished(term, policy))
     )
     metadata: dict[str, str] = {}
     for name, value in options.metadata.items():

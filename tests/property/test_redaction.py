@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.domain.decoding import Decoded, DecodedWord
 from kaption.domain.masking import mask_together, visible
-from kaption.domain.numbers import luhn, normalise
+from kaption.domain.numbers import luhn
 from kaption.domain.open_suffix import RECOGNISED, open_suffix
+from kaption.domain.spoken import normalise
 
 POLICY = ("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "PHONE_NUMBER", "US_SSN")
 EVERY = tuple(sorted(RECOGNISED))
@@ -152,7 +153,7 @@ def _decoded(words: list[str]) -> Decoded:
 
 _PIECES = st.sampled_from(
     ["4111", "1111", "4", "16", "202", "555", "0123", "DE89", "3704", "GB29", "NWBK", "a", "I", "US", "the", "ext", "x", "john",
-     "john@", "@", "example.com", "mail.de", "fe80", "::1", "192.168", ".1", "219", "09", "9990", "+44", "20", "7946", "\u0664\u0661",
+     "john@", "@", "example.com", "mail.de", "fe80", "::1", "192.168", ".1", "219", "09", "9990", "+44", "one", "twenty", "double", "hundred", "oh", "um", "and", "at", "dot", "com", "underscore", "D", "E", "de", "20", "7946", "\u0664\u0661",
      "(", ")", "$", "%", "\u00e9", "\u3053", "social security", "4111 1111 1111 1111", "37828224631", "0005", "202-555-0123"]
 )  # fmt: skip
 _GLUE = st.sampled_from([" ", " ", " ", "", "-", ", ", ". ", ".", "/", "\u00a0", "\u200b", "  ", " - ", ":", "\n", ";"])

@@ -1,11 +1,22 @@
 """Finals that are published together: one match over a pause is one label, and an end that may go on is held."""
 
+from kaption.adapters.presidio import PresidioRedactor
 from kaption.domain.decoding import Decoded, DecodedWord
-from kaption.domain.masking import carries, goes_on, mask_together, unfinished, visible
+from kaption.domain.masking import (
+    Before,
+    goes_on,
+    mask_together,
+    published_end,
+    unfinished,
+    visible,
+    without_numbers,
+)
 from tests.support.voices import DigitRedactor
 
 POLICY = ("NUMBER",)
 REDACTOR = DigitRedactor()
+REAL = ("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "PHONE_NUMBER", "US_SSN")
+PRESIDIO = PresidioRedactor()
 
 
 def decoded(text: str) -> Decoded:
@@ -28,16 +39,36 @@ def test_words_within_a_match_become_one_with_their_times() -> None:
     assert [only.text[m.start : m.end] for m in only.matches] == ["[NUMBER]"]
 
 
-def test_what_stays_unfinished_is_masked_from_four_digits_on() -> None:
-    assert mask_together([decoded("it is 1234")], POLICY, REDACTOR)[0].text == "it is [REDACTED]"
-    assert mask_together([decoded("we close at 5")], POLICY, REDACTOR)[0].text == "we close at 5"
-    assert mask_together([decoded("it is 1234")], (), REDACTOR)[0].text == "it is 1234"
+def test_what_stays_unfinished_is_masked_where_it_has_too_much_of_a_number() -> None:
+    for text, masked in {
+        "it is 41115": "it is [REDACTED]",
+        "it is 202 555": "it is [REDACTED]",
+        "it is forty one eleven one": "it is [REDACTED]",
+        "write to john.doe@": "write to [REDACTED]",
+        "write to john dot doe at": "write to [REDACTED]",
+        "it is 4111": "it is 4111",
+        "in 1984": "in 1984",
+        "it cost 12,500": "it cost 12,500",
+        "the zip code is 0 0 4 7 1": "the zip code is 0 0 4 7 1",
+        "in nineteen eighty four": "in nineteen eighty four",
+        "we had dinner at home": "we had dinner at home",
+    }.items():
+        assert mask_together([decoded(text)], REAL, PRESIDIO)[0].text == masked
+        assert mask_together([decoded(text)], REAL, PRESIDIO, ended=True)[0].text == text, "nothing follows"
+        assert mask_together([decoded(text)], (), PRESIDIO)[0].text == text
 
 
 def test_only_an_end_that_may_begin_a_number_is_held() -> None:
-    assert unfinished("it is 123", POLICY, REDACTOR) is not None
-    assert unfinished("before 10", POLICY, REDACTOR) is None
-    assert unfinished("it is 123456", POLICY, REDACTOR) is None
+    assert goes_on("it is 123", POLICY)
+    assert goes_on("it is one two three", REAL)
+    assert goes_on("my iban is DE89", REAL)
+    assert goes_on("write to john.smith", REAL)
+    assert goes_on("write to john dot smith", REAL)
+    assert goes_on("smith at example", REAL)
+    assert not goes_on("before 10", POLICY)
+    assert not goes_on("my card is 4111 1111 1111 1111", REAL)
+    assert not goes_on("we met at home and left", REAL)
+    assert unfinished("it is 123456 so we", POLICY) is None
 
 
 def test_a_growing_text_shows_no_end_that_may_go_on() -> None:
@@ -51,16 +82,69 @@ def test_a_number_in_what_is_not_agreed_on_is_withheld_though_a_word_follows() -
 
 
 def test_a_complete_match_may_still_go_on() -> None:
-    assert goes_on("it is 123456", POLICY, REDACTOR)
-    assert not goes_on("it is 123456 and", POLICY, REDACTOR)
+    assert goes_on("it is 123456", POLICY)
+    assert not goes_on("it is 123456 people", POLICY)
 
 
-def test_digits_behind_a_number_that_was_masked_unfinished_belong_to_it() -> None:
-    (first,) = mask_together([decoded("it is 1234")], POLICY, REDACTOR)
-    assert carries(first)
-    (second,) = mask_together([decoded("56, thank you 12")], POLICY, REDACTOR, carried=True)
-    assert second.text == "[REDACTED], thank you 12"
-    assert not carries(second)
-    assert visible("56 thank you", POLICY, REDACTOR, carried=True) == "[REDACTED] thank you"
-    (plain,) = mask_together([decoded("and 56")], POLICY, REDACTOR, carried=True)
-    assert plain.text == "and 56"
+def test_what_goes_on_behind_what_is_published_is_masked() -> None:
+    end = published_end([decoded("my card is 4111 1111")], REAL, PRESIDIO)
+    assert "4" not in end
+    assert "1" not in end
+    (next_,) = mask_together([decoded("um 11 okay thank you 12")], REAL, PRESIDIO, end)
+    assert next_.text == "[CREDIT_CARD] okay thank you 12"
+    assert [w.text for w in next_.words] == [" [CREDIT_CARD]", " okay", " thank", " you", " 12"]
+    assert visible("um 11 okay thank", REAL, PRESIDIO, before=Before(end)) == "[CREDIT_CARD] okay "
+    (plain,) = mask_together(
+        [decoded("and 56 of them")], REAL, PRESIDIO, published_end([decoded("so")], REAL, PRESIDIO)
+    )
+    assert plain.text == "and 56 of them"
+
+
+def test_four_digits_are_shown_and_what_makes_a_number_of_them_is_not() -> None:
+    end = published_end([decoded("my card is 4111")], REAL, PRESIDIO)
+    assert end.endswith("4111"), "that is out already"
+    (next_,) = mask_together([decoded("1111 1111 1111 okay")], REAL, PRESIDIO, end)
+    assert next_.text == "[CREDIT_CARD] okay"
+    (people,) = mask_together([decoded("12 people came")], REAL, PRESIDIO, end)
+    assert people.text == "12 people came"
+
+
+def test_a_number_that_goes_on_and_on_stays_masked() -> None:
+    end = ""
+    for said in ("card 4111 11", "11", "um", "11 11", "", "11", "1 okay"):
+        (masked,) = mask_together([decoded(said)], REAL, PRESIDIO, end)
+        end = published_end([decoded(said)], REAL, PRESIDIO, end)
+        assert not any(map(str.isdigit, masked.text))
+        assert "1" not in end
+        assert len(end) < 200
+    assert masked.text == "[CREDIT_CARD] okay"
+
+
+def test_a_domain_behind_a_masked_name_is_masked() -> None:
+    end = published_end([decoded("write to john.doe@")], REAL, PRESIDIO)
+    assert "john" not in end
+    assert mask_together([decoded("gmail.com please")], REAL, PRESIDIO, end)[0].text == "[EMAIL_ADDRESS] please"
+
+
+def test_a_partial_is_masked_with_what_waits_before_it() -> None:
+    waits = Before(waiting="my card is 4111 1111")
+    assert visible("1111 1111 and the rest", REAL, PRESIDIO, before=waits) == "and the "
+    assert visible("1111 1111", REAL, PRESIDIO, before=waits) == ""
+    assert visible("people came in then we", REAL, PRESIDIO, before=waits) == "people came in then "
+    assert visible("gmail.com please write", REAL, PRESIDIO, before=Before(waiting="to john.doe@")) == "please "
+
+
+def test_words_are_masked_where_the_text_is_also_behind_a_blank_first_word() -> None:
+    for blank in ("", " "):
+        words = tuple(
+            DecodedWord(text, 0.0, 1.0, 0.5) for text in (blank, " card", " 411111111111", " 1", " 1", " okay")
+        )
+        (masked,) = mask_together([Decoded("", "en", -0.1, 0.0, 1.0, words)], REAL, PRESIDIO)
+        assert masked.text == "card [CREDIT_CARD] okay"
+        assert not any(char.isdigit() for word in masked.words for char in word.text)
+
+
+def test_a_prompt_has_nothing_that_may_be_part_of_a_number_or_an_address() -> None:
+    text = "my card is 4111 and john.smith wrote to x@y.de at ten"
+    assert without_numbers(text, REAL) == "my card is and wrote to at"
+    assert without_numbers(text, ()) == text

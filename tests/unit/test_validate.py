@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from kaption.adapters.presidio import PresidioRedactor
 from kaption.domain.events import Event, Origin, Refusal, dead_letter
 from kaption.domain.open_suffix import RECOGNISED
 from kaption.domain.pcm import FrameFormat, parse_format, to_s16
@@ -171,6 +172,15 @@ def test_what_a_policy_names_is_removed_from_metadata_and_vocabulary() -> None:
     assert body.options.metadata == {"caller": "id [NUMBER]"}
     assert body.options.vocabulary == ("Kaption", "room 12")
     assert body.options.redaction == ("NUMBER",)
+
+
+def test_a_vocabulary_keeps_what_is_no_number_of_a_policy() -> None:
+    tools = replace(TOOLS, redactor=PresidioRedactor(), entities=RECOGNISED)
+    terms = ["Kaption", "John Smith", "room 4071", "4111 1111", "john@", "x@y.de"]
+    options = {"vocabulary": terms, "redaction": ["CREDIT_CARD", "EMAIL_ADDRESS"]}
+    (event,) = one(accept(started({"options": options}), tools))
+    body = StreamStarted.model_validate_json(event.body)
+    assert body.options.vocabulary == ("Kaption", "John Smith", "room 4071")
 
 
 def test_the_reason_of_an_end_is_no_way_around_a_policy() -> None:
