@@ -14,6 +14,8 @@ from kaption.domain.spoken import SCRIPTS, STARTS, is_number_word
 _TOKEN = re.compile(rf"@|(?:[!#$%&'*+\-/=?^_`{{|}}~.]|(?![{SCRIPTS}])\w)+")
 _SIGN = re.compile(r"@|\bat\b", re.IGNORECASE)
 _STRIPPED = ".,!?'-/"
+#: Behind a domain an apostrophe ends it: "gmail.com's".
+_ENDED = re.compile(r"(?<=\w)'.*")
 #: "john.smith", and not "U.S." or "2.5".
 _DOTTED = re.compile(r"\w\w[._]\w*[^\W\d]\w")
 _JOINERS_WORDS = "dot point period underscore dash hyphen minus plus punkt punto"
@@ -54,6 +56,11 @@ class _Token:
     @property
     def bare(self) -> str:
         return self.text.strip(_STRIPPED).lower()
+
+    @property
+    def host(self) -> str:
+        """What of it belongs to a domain."""
+        return _ENDED.sub("", self.text).rstrip(_STRIPPED)
 
     @property
     def at(self) -> bool:
@@ -172,7 +179,7 @@ def _address(view: str, tokens: list[_Token], index: int) -> tuple[int, int] | N
     if sign.text == "@" and glued_left:
         # Whatever the domain is: nobody writes so but in an address.
         if right is not None and right.text != "@" and (glued_right or _near(view, sign, right)):
-            end = max(end, right.start + len(right.text.rstrip(_STRIPPED)), sign.end)
+            end = max(end, right.start + len(right.host), sign.end)
         return (_name_start(view, tokens, index - 1), end) if end else None
     if not end or not named:
         return None
@@ -246,7 +253,7 @@ class _Domain:
 
     def _label(self, token: _Token, before: _Token | None) -> bool | None:
         """Behind a spoken dot any label is an ending, behind one that a space follows or stands before only a known one."""
-        bare, grows = token.bare, token.end == len(self.view)
+        bare, grows = token.host.strip(_STRIPPED).lower(), token.end == len(self.view)
         if token.joins or not bare:
             return grows or bare in _BEGINNINGS
         known, begun = bare.split(".")[0] in _ENDINGS, grows and bare in _ENDING_BEGINNINGS
@@ -260,7 +267,7 @@ class _Domain:
         return None
 
     def _ends_in(self, token: _Token) -> None:
-        self.end = token.start + len(token.text.rstrip(_STRIPPED))
+        self.end = token.start + len(token.host)
         self.dotted = token.text.endswith(".")
 
 
