@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final as Const
 
-from kaption.domain.quantities import harmless, is_postal
+from kaption.domain.quantities import counts_from_one, harmless, is_postal
 from kaption.domain.spoken import Run, normalise, scan
 
 #: A run of so many digits is a number of the entity: a card of 13 with one lost, a local phone number, an IBAN of Norway.
@@ -92,11 +92,15 @@ def _before(view: str, run: Run) -> str:
 def begins_number(view: str, run: Run) -> bool:
     """Whether a run that is no number yet has too much of one to be shown where it may go on.
 
-    Four digits are too few to tell, an amount is one, and a post code is said to be one.
+    Four digits are too few to tell, an amount is one, and a post code is said to be one. Who counts from one on counts; other
+    digits that rise or fall may be a number's first: "nine eight seven six five", and then "four one".
     """
     if run.count < _FEWEST_BEGUN or harmless(view, run, lists=False):
         return False
-    return run.count > _NINE or not _POST.search(_before(view, run))
+    before = _before(view, run)
+    if counts_from_one(view, run) and not _SECRET.search(before):
+        return False
+    return run.count > _NINE or not _POST.search(before)
 
 
 def entity_of(view: str, run: Run, entities: Collection[str]) -> str:

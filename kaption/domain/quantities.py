@@ -68,7 +68,7 @@ class _Item:
 
 
 def harmless(view: str, run: Run, *, lists: bool = True) -> bool:
-    """Whether all of ``run`` is quantities. ``lists``: small numbers in a list are such, where nothing says otherwise."""
+    """Whether all of ``run`` is quantities. ``lists``: small numbers in a list or in a count are, where nothing says otherwise."""
     found = _items(view, run)
     if found is None:
         return False
@@ -79,11 +79,9 @@ def harmless(view: str, run: Run, *, lists: bool = True) -> bool:
     listed = all(map(_LIST.fullmatch, gaps))
     if not kinds & _VAGUE:
         return len(items) == 1 or listed or kinds <= _SURE
-    if _counts(items) or (
-        listed and [item.kind for item in items] == [_Kind.SMALL, _Kind.YEAR] and items[0].value <= _DAYS
-    ):
+    if listed and [item.kind for item in items] == [_Kind.SMALL, _Kind.YEAR] and items[0].value <= _DAYS:
         return True
-    return lists and listed and _list(items, gaps)
+    return lists and (_counts(items) or (listed and _list(items, gaps)))
 
 
 def _long(items: list[_Item], gaps: list[str], *, lists: bool) -> bool:
@@ -94,7 +92,7 @@ def _long(items: list[_Item], gaps: list[str], *, lists: bool) -> bool:
     listed = all(map(_LIST.fullmatch, gaps))
     if listed and (kinds <= {_Kind.AMOUNT, _Kind.ROUND, _Kind.YEAR} or (kinds == {_Kind.TIME} and _sorted(items, 3))):
         return True
-    return _counts(items) or (lists and listed and _sorted(items))
+    return lists and (_counts(items) or (listed and _sorted(items)))
 
 
 def _list(items: list[_Item], gaps: list[str]) -> bool:
@@ -121,6 +119,12 @@ def _counts(items: list[_Item]) -> bool:
         longest, last = max(longest, length), step
     beside = _BESIDE if longest >= _COUNT_FROM + _BESIDE else 0
     return longest >= _COUNT_FROM and len(items) - longest <= beside
+
+
+def counts_from_one(view: str, run: Run) -> bool:
+    """Whether somebody counts there from one on, and says nothing else: such digits tell nothing."""
+    found = _items(view, run)
+    return found is not None and [item.value for item in found[0]] == list(range(1, len(found[0]) + 1))
 
 
 def _items(view: str, run: Run) -> tuple[list[_Item], list[str]] | None:

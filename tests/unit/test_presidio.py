@@ -135,6 +135,16 @@ def test_nine_digits_are_a_social_security_number_and_one_may_be_lost_where_the_
     assert redacted("social security 21909999 then", ("US_SSN",)) == "social security [US_SSN] then"
 
 
+def test_who_counts_gives_no_number_but_where_the_text_says_so() -> None:
+    assert redacted("we go 9 8 7 6 5 4 3 2 now") == "we go 9 8 7 6 5 4 3 2 now"
+    assert redacted("my phone is 9 8 7 6 5 4 3 2 now") == "my phone is [PHONE_NUMBER] now"
+
+
+@pytest.mark.parametrize("name", ["jane@", "jane at ", "jane dot doe at "])
+def test_an_apostrophe_ends_a_domain(name: str) -> None:
+    assert redacted(f"it is {name}example.com's turn") == "it is [EMAIL_ADDRESS]'s turn"
+
+
 def test_a_run_is_masked_whole() -> None:
     assert redacted("4111 1111 1111 1111 2 times") == "[CREDIT_CARD] times"
 

@@ -68,6 +68,7 @@ def test_past_the_limit_neither_half_is_shown() -> None:
         ["my card is forty one", "eleven", "eleven eleven", "double one triple one", "one one one one please"],
         ["call me on 202", "555 0123 okay"],
         ["call me on 202 555", "0123 okay"],
+        ["it was 9", "8 7 6 5", "4 1 8 2 3 okay"],
         ["my iban is DE", "89 3704 0044 0532 0130 00 okay"],
         ["my iban is DE89", "3704 0044 0532 0130 00 okay"],
         ["iban DE89 370", "400", "440", "532", "0130 00 okay"],
