@@ -45,7 +45,7 @@ def hostile() -> list[Record]:
         (key, value, []),
         (key, value, [*headers, *((f"x{n}", b"") for n in range(10_000))]),
         (key, value, [*headers, ("x", b"\xff\xfe")]),
-        (key, b'{"a":' * 1000 + b"1" + b"}" * 1000, event_headers(Type.STARTED, id="x", source="/t", run=OTHER)),
+        (key, b'{"a":' * 1000 + b"1" + b"}" * 1000, event_headers(Type.STARTED, id="x", source="/t", run=BAD)),
         like(specversion=b"9"),
         like(type=b"kaption.audio.film"),
         like(run=b"../../etc"),
