@@ -1,7 +1,7 @@
 """``Publisher`` and ``Transcripts`` against a broker: what is on the wire, and what comes back."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -221,9 +221,6 @@ async def test_tenants_do_not_see_each_other(settings: Settings) -> None:
             assert await take(transcripts, 1) == [final(0, "theirs", tenant="acme")]
 
 
-SEGMENTS = 500
-
-
 async def handle(settings: Settings, handled: list[tuple[str, int]]) -> None:
     """Read as a member of the group until cancelled, with turns that take a moment."""
     async with Transcripts(group="archive", from_beginning=True, partials=False, settings=settings) as transcripts:
@@ -242,19 +239,25 @@ async def test_a_group_whose_members_come_and_go_handles_every_final_once(
     await create_topics(settings)
     stays: list[tuple[str, int]] = []
     goes: list[tuple[str, int]] = []
-    async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer, asyncio.timeout(60):
-        for segment in range(SEGMENTS):
-            for partition in range(settings.partitions):
-                await put(producer, final(segment, stream=f"s{partition}"), partition)
+    segments = 0
+    async with AIOKafkaProducer(bootstrap_servers=settings.kafka) as producer, asyncio.timeout(100):
+
+        async def publish_until(enough: Callable[[], bool]) -> None:
+            """However long a member takes to join, there is something left for it."""
+            nonlocal segments
+            while not enough():
+                for partition in range(settings.partitions):
+                    await put(producer, final(segments, stream=f"s{partition}"), partition)
+                segments += 1
+                await asyncio.sleep(0.01)
+
         first = asyncio.create_task(handle(settings, stays))
-        while len(stays) < 50:
-            await asyncio.sleep(0.02)
+        await publish_until(lambda: len(stays) >= 50)
         second = asyncio.create_task(handle(settings, goes))
-        while len(goes) < 20:
-            await asyncio.sleep(0.02)
+        await publish_until(lambda: len(goes) >= 20)
         second.cancel()
-        while len({*stays, *goes}) < SEGMENTS * settings.partitions:
+        while len({*stays, *goes}) < segments * settings.partitions:
             await asyncio.sleep(0.02)
         first.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
-    assert sorted(stays + goes) == sorted((f"s{n}", k) for n in range(settings.partitions) for k in range(SEGMENTS))
+    assert sorted(stays + goes) == sorted((f"s{n}", k) for n in range(settings.partitions) for k in range(segments))
