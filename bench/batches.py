@@ -15,8 +15,8 @@ from itertools import cycle, islice
 
 from bench import figures as kept
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import FLOOR_SECONDS, SAMPLE_RATE, Backend, DecodeOptions, Kind, Window
-from kaption_gpu.backends import make_backend
+from kaption.domain.decoding.port import FLOOR_SECONDS, SAMPLE_RATE, Backend, DecodeOptions, Kind, Window
+from kaption_gpu.engine.backends import make_backend
 from tests.support.asterisk import NO_SPEECH, Prompt, prompts
 from tests.support.wer import wer
 

@@ -22,8 +22,8 @@ from bench import figures as kept
 from bench.live import RATE, files, started
 from bench.processes import end_as_by_hand
 from bench.speech import Spoken, joined
+from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
-from kaption_gpu.weights import find_weights
 from tests.support.brokers import kafka_home
 from tests.support.wer import wer
 

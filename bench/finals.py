@@ -17,13 +17,13 @@ from bench.live import FRAME, RATE
 from bench.simulate import NoRedaction
 from bench.speech import Spoken, joined
 from kaption.adapters.settings import Settings
-from kaption.demo import load_talks
-from kaption.domain.decoding import SAMPLE_RATE, VAD_FRAME, Backend
-from kaption.domain.outputs import AudioRecord, Latency, Output, RunKey
-from kaption.domain.run import Ports, SessionConfig
-from kaption.domain.session import Session
-from kaption_gpu.backends import make_backend
-from kaption_gpu.vad import SileroDetector
+from kaption.cli.demo.scoring import load_talks
+from kaption.domain.decoding.port import SAMPLE_RATE, VAD_FRAME, Backend
+from kaption.domain.records import AudioRecord, Latency, Output, RunKey
+from kaption.domain.run.config import Ports, SessionConfig
+from kaption.domain.run.session import Session
+from kaption_gpu.engine.backends import make_backend
+from kaption_gpu.engine.vad import SileroDetector
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript
 from kaption_schemas.topics import Type

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from bench import figures as kept
 from bench.processes import end_as_by_hand
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
 from kaption_schemas.headers import text_headers
 from kaption_schemas.topics import EVENTS, LIVE

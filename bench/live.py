@@ -32,11 +32,11 @@ from bench import figures as kept
 from bench.processes import Others, end_as_by_hand, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
 from bench.words import Showing, erased, flicker, latencies, percentile
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
-from kaption.domain.agreement import plain
-from kaption.publisher import Publisher
-from kaption.transcripts import parse
+from kaption.client.publisher import Publisher
+from kaption.client.transcripts import parse
+from kaption.domain.run.agreement import plain
 from kaption_schemas.headers import event_headers
 from kaption_schemas.records import FinalTranscript, PartialTranscript, RunOptions, StreamCompleted, StreamStarted
 from kaption_schemas.topics import EVENTS, FINAL, PARTIAL, Type

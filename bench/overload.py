@@ -19,7 +19,7 @@ from bench.processes import end_as_by_hand
 from bench.speech import joined
 from bench.talk import Talk, crowd, gauge
 from bench.words import percentile
-from kaption.domain.overload import Step
+from kaption.domain.pool.overload import Step
 from tests.support.brokers import kafka_home
 from tests.support.up import Up
 

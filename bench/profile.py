@@ -60,7 +60,7 @@ def subject(frames: Sequence[str]) -> str:
         if match is None:
             continue
         file, function = match["file"], match["function"].rpartition(".")[2]
-        if "kaption_gpu/backends" in file and function in _NATIVE:
+        if "kaption_gpu/engine/backends" in file and function in _NATIVE:
             return function
         package = file.split("/")[0]
         if package in {"kaption", "kaption_gpu", "kaption_streams", "kaption_schemas"}:

@@ -23,11 +23,11 @@ from faster_whisper import WhisperModel
 from bench import figures as kept
 from bench.finals import finals
 from bench.speech import Spoken
+from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import SAMPLE_RATE, Audio, Backend, DecodeOptions, Kind, Window
-from kaption.domain.run import SessionConfig
-from kaption_gpu.backends import make_backend
-from kaption_gpu.weights import find_weights
+from kaption.domain.decoding.port import SAMPLE_RATE, Audio, Backend, DecodeOptions, Kind, Window
+from kaption.domain.run.config import SessionConfig
+from kaption_gpu.engine.backends import make_backend
 from tests.support.asterisk import NO_SPEECH, Prompt, prompts
 from tests.support.wer import normalise
 

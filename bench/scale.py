@@ -32,18 +32,18 @@ from bench.processes import end_as_by_hand
 from bench.speech import joined
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import SAMPLE_RATE, Costs, Kind
-from kaption.domain.outputs import Latency
-from kaption.domain.plan import Batch, Planner
-from kaption.domain.run import Ports
+from kaption.domain.decoding.port import SAMPLE_RATE, Costs, Kind
+from kaption.domain.pool.plan import Batch, Planner
+from kaption.domain.records import Latency
+from kaption.domain.run.config import Ports
 from kaption_gpu import batches
 from kaption_gpu.__main__ import RealSessions, session_config
-from kaption_gpu.backends import make_backend
-from kaption_gpu.executor import Execution, Executors, load
-from kaption_gpu.lane_data import SavedLane, Source
-from kaption_gpu.memory import LaneMemory
-from kaption_gpu.records import parse
-from kaption_gpu.vad import SileroDetector
+from kaption_gpu.engine.backends import make_backend
+from kaption_gpu.engine.executor import Execution, Executors, load
+from kaption_gpu.engine.vad import SileroDetector
+from kaption_gpu.lanes.data import SavedLane, Source
+from kaption_gpu.lanes.memory import LaneMemory
+from kaption_gpu.lanes.records import parse
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.records import AudioFormat, RunOptions, StreamStarted
 from kaption_schemas.topics import Type

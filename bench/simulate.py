@@ -19,14 +19,14 @@ from bench.live import FRAME, RATE, Watched, changed, final_latencies, showings
 from bench.speech import Heard, joined, offline
 from bench.words import latencies, percentile
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import SAMPLE_RATE, Backend, Decoded, Kind, ModelInfo, Window
-from kaption.domain.outputs import AudioRecord, Latency, Output, RunKey
-from kaption.domain.plan import Batch, Candidate, Planner
-from kaption.domain.redaction import Match
-from kaption.domain.run import Ports, SessionConfig
-from kaption.domain.session import Session
-from kaption_gpu.backends import make_backend
-from kaption_gpu.vad import SileroDetector
+from kaption.domain.decoding.port import SAMPLE_RATE, Backend, Decoded, Kind, ModelInfo, Window
+from kaption.domain.pool.plan import Batch, Candidate, Planner
+from kaption.domain.records import AudioRecord, Latency, Output, RunKey
+from kaption.domain.redaction.matches import Match
+from kaption.domain.run.config import Ports, SessionConfig
+from kaption.domain.run.session import Session
+from kaption_gpu.engine.backends import make_backend
+from kaption_gpu.engine.vad import SileroDetector
 from kaption_schemas.records import FinalTranscript, PartialTranscript
 from kaption_schemas.topics import Type
 

@@ -16,7 +16,7 @@ from ulid import ULID
 from bench.live import FRAME, OPTIONS, RATE, Watched, watch
 from bench.processes import usages
 from bench.speech import Spoken
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka.clients import security
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamStarted

@@ -6,7 +6,7 @@ from difflib import SequenceMatcher
 from itertools import pairwise
 
 from bench.speech import Heard
-from kaption.domain.agreement import plain
+from kaption.domain.run.agreement import plain
 
 #: Seconds by which a record's end may lie before the end of a word that it shows.
 SLACK = 0.3

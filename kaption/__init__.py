@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kaption.domain.reader import RunFailedError
-    from kaption.publisher import Publisher
-    from kaption.transcripts import Transcripts
+    from kaption.client.publisher import Publisher
+    from kaption.client.transcripts import Transcripts
+    from kaption.domain.reading.reader import RunFailedError
 
 __all__ = ["Publisher", "RunFailedError", "Transcripts"]
 

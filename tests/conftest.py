@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from kaption.adapters.ports import free_port
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
 from tests.support.brokers import NO_APACHE, ApacheCluster, ApacheNode, Broker, EmbeddedBroker, kafka_home
 from tests.support.store import EmbeddedStore

@@ -14,11 +14,11 @@ import soundfile
 import soxr
 from faster_whisper.feature_extractor import FeatureExtractor
 
+from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import SAMPLE_RATE
-from kaption_gpu.backends.openvino_encoder import EncoderWeights, Graph, OpenVinoEncoder, read_encoder
-from kaption_gpu.backends.runtime import Mel
-from kaption_gpu.weights import find_weights
+from kaption.domain.decoding.port import SAMPLE_RATE
+from kaption_gpu.engine.backends.openvino_encoder import EncoderWeights, Graph, OpenVinoEncoder, read_encoder
+from kaption_gpu.engine.backends.runtime import Mel
 
 ROOT = Path(__file__).resolve().parents[1]
 ALIASES = ("tiny.en", "base")
@@ -75,7 +75,7 @@ def main() -> None:
         left = ", ".join(f"{name} {alone[name]:.3f}" for name in ranges if name not in kept)
         print(f"{alias}: {len(kept)} layers, error {error(weights, kept, few):.3f}; left out: {left or 'none'}")
         out[found.digest] = kept
-    target = ROOT / "gpu_service" / "kaption_gpu" / "backends" / "ranges.json"
+    target = ROOT / "gpu_service" / "kaption_gpu" / "engine" / "backends" / "ranges.json"
     target.write_text(json.dumps(out, indent=1) + "\n")
 
 

@@ -22,9 +22,9 @@ from bench.peers.streams import PEERS, Peer, Stream
 from bench.processes import Others, end_as_by_hand, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
 from bench.words import Showing, erased, flicker, latencies, percentile
-from kaption.adapters.ports import free_port
+from kaption.adapters.models.weights import find_weights
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
-from kaption_gpu.weights import find_weights
 from tests.support.processes import Child
 from tests.support.wer import wer
 

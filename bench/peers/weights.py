@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kaption_gpu.backends.ct2_file import layers, read_arrays, whisper_state
+from kaption_gpu.engine.backends.ct2_file import layers, read_arrays, whisper_state
 
 FOLDER = Path(".cache/peers/weights")
 # Runs in the peer's environment, which has PyTorch; says which heads the peer's own table aligns words by.

@@ -8,25 +8,25 @@ from collections.abc import Callable
 from functools import partial
 
 from kaption.adapters import logs
-from kaption.adapters.confinement import hide
-from kaption.adapters.ending import end, end_soon
-from kaption.adapters.health import Health
+from kaption.adapters.kafka.topics import TopicsError, ensure
 from kaption.adapters.presidio import PresidioRedactor
-from kaption.adapters.s3 import ObjectStore
+from kaption.adapters.processes.confinement import hide
+from kaption.adapters.processes.ending import end, end_soon
+from kaption.adapters.processes.health import Health
 from kaption.adapters.settings import Settings, service_settings
+from kaption.adapters.store.s3 import ObjectStore
 from kaption.adapters.telemetry import Telemetry
-from kaption.adapters.topics import TopicsError, ensure
-from kaption.domain.decoding import Backend
-from kaption.domain.outputs import Latency, RunKey
-from kaption.domain.run import Ports, SessionConfig
-from kaption.domain.session import Session
-from kaption.domain.snapshots import SnapshotError
-from kaption_gpu.backends import make_backend
-from kaption_gpu.executor import load
-from kaption_gpu.objects import StoreObjects
-from kaption_gpu.ports import SnapshotUnreadableError
+from kaption.domain.decoding.port import Backend
+from kaption.domain.records import Latency, RunKey
+from kaption.domain.run.config import Ports, SessionConfig
+from kaption.domain.run.session import Session
+from kaption.domain.run.snapshots import SnapshotError
+from kaption_gpu.engine.backends import make_backend
+from kaption_gpu.engine.executor import load
+from kaption_gpu.engine.vad import SileroDetector
+from kaption_gpu.lanes.objects import StoreObjects
+from kaption_gpu.lanes.ports import SnapshotUnreadableError
 from kaption_gpu.statistics import PoolMetrics, PoolTracing
-from kaption_gpu.vad import SileroDetector
 from kaption_gpu.worker import Worker, WorkerParts
 from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE
 
@@ -38,7 +38,7 @@ log = logging.getLogger("kaption_gpu")
 
 
 class RealSessions:
-    """``kaption_gpu.ports.Sessions`` of the domain's sessions."""
+    """``kaption_gpu.lanes.ports.Sessions`` of the domain's sessions."""
 
     def __init__(self, config: SessionConfig, ports: Ports) -> None:
         self._config = config

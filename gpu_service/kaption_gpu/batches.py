@@ -1,6 +1,6 @@
 """What sessions want decoded, as the planner takes it; a batch's windows and the sessions that they are of: begun, given their results, or put back when nothing came of it.
 
-Which windows are tried again (alone) and which are given up is decided by the sessions (``kaption.domain.windows``).
+Which windows are tried again (alone) and which are given up is decided by the sessions (``kaption.domain.run.windows``).
 """
 
 import logging
@@ -10,11 +10,11 @@ from typing import Any
 from typing import Final as Const
 
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Decoded, Window
-from kaption.domain.outputs import RunKey
-from kaption.domain.plan import Batch, Candidate
-from kaption_gpu.executor import Cause
-from kaption_gpu.memory import LaneMemory
+from kaption.domain.decoding.port import Decoded, Window
+from kaption.domain.pool.plan import Batch, Candidate
+from kaption.domain.records import RunKey
+from kaption_gpu.engine.executor import Cause
+from kaption_gpu.lanes.memory import LaneMemory
 
 log = logging.getLogger(__name__)
 

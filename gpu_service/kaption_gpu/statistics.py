@@ -9,20 +9,20 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters import telemetry as names
 from kaption.adapters.telemetry import Telemetry, inject
-from kaption.domain.decoding import SAMPLE_RATE, ModelInfo
-from kaption.domain.overload import Step
+from kaption.domain.decoding.port import SAMPLE_RATE, ModelInfo
+from kaption.domain.pool.overload import Step
 from kaption_gpu.batches import BatchStats, Recovered
-from kaption_gpu.executor import Cause
-from kaption_gpu.lane import LaneStats
-from kaption_gpu.lane_data import Draft, Shown, Source
-from kaption_gpu.records import Message
-from kaption_gpu.transactions import PartialsStats
+from kaption_gpu.engine.executor import Cause
+from kaption_gpu.lanes.data import Draft, Shown, Source
+from kaption_gpu.lanes.lane import LaneStats
+from kaption_gpu.lanes.records import Message
+from kaption_gpu.lanes.transactions import PartialsStats
 from kaption_gpu.worker import Sinks
 from kaption_schemas.headers import TRACE, Headers
 
 
 class PoolTracing:
-    """``kaption_gpu.transactions.Tracing`` by OpenTelemetry: a publisher's trace goes on to its finals."""
+    """``kaption_gpu.lanes.transactions.Tracing`` by OpenTelemetry: a publisher's trace goes on to its finals."""
 
     def __init__(self, telemetry: Telemetry, group: str) -> None:
         self._telemetry = telemetry

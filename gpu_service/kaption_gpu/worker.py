@@ -20,25 +20,25 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
 
-from kaption.adapters.fetching import log_end
-from kaption.adapters.kafka import security
-from kaption.adapters.members import client_id, keep_removing
+from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.fetching import log_end
+from kaption.adapters.kafka.members import client_id, keep_removing
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Backend, Costs, Kind
-from kaption.domain.outputs import Latency
-from kaption.domain.overload import Overload, Signs, Step, below_share
-from kaption.domain.plan import DEFAULT_COSTS, Batch, Candidate, Planner, overdue_seconds
+from kaption.domain.decoding.port import Backend, Costs, Kind
+from kaption.domain.pool.overload import Overload, Signs, Step, below_share
+from kaption.domain.pool.plan import DEFAULT_COSTS, Batch, Candidate, Planner, overdue_seconds
+from kaption.domain.records import Latency
 from kaption_gpu import batches
 from kaption_gpu.batches import BatchStats, Recovered
-from kaption_gpu.chunk_reading import ChunkReader
-from kaption_gpu.executor import Cause, Execution, Executors, ReplacedError
-from kaption_gpu.lane import Lane, LaneParts, LaneStats
-from kaption_gpu.lane_data import Draft, Shown, Source
-from kaption_gpu.opening import source_of
-from kaption_gpu.ports import Objects, Sessions
-from kaption_gpu.reach import Reach
-from kaption_gpu.reading import Reader
-from kaption_gpu.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
+from kaption_gpu.engine.executor import Cause, Execution, Executors, ReplacedError
+from kaption_gpu.lanes.chunk_reading import ChunkReader
+from kaption_gpu.lanes.data import Draft, Shown, Source
+from kaption_gpu.lanes.lane import Lane, LaneParts, LaneStats
+from kaption_gpu.lanes.opening import source_of
+from kaption_gpu.lanes.polling import Reader
+from kaption_gpu.lanes.ports import Objects, Sessions
+from kaption_gpu.lanes.reach import Reach
+from kaption_gpu.lanes.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
 from kaption_gpu.watchdog import StuckError, Watchdog
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import BATCH, LIVE, MIB
@@ -225,7 +225,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self._lane_tasks[tp] = self._spawn(lane.run())
 
     def _refusal(self, tenant: str, here: int, *, new: bool) -> Reason | None:
-        """See ``kaption_gpu.ports.Admission``. A lane's last owner, too, had no more of a tenant's runs in it than a worker may have."""
+        """See ``kaption_gpu.lanes.ports.Admission``. A lane's last owner, too, had no more of a tenant's runs in it than a worker may have."""
         most = self._parts.settings.tenant_runs
         if not new:
             return Reason.TOO_MANY_RUNS if here > most else None

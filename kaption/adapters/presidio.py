@@ -8,11 +8,11 @@ import logging
 
 from presidio_analyzer.predefined_recognizers import IpRecognizer
 
-from kaption.domain.addresses import addresses
-from kaption.domain.numbers import numbers
-from kaption.domain.open_suffix import RECOGNISED, open_suffix
-from kaption.domain.redaction import Match, merge
-from kaption.domain.spoken import normalise
+from kaption.domain.redaction.addresses import addresses
+from kaption.domain.redaction.matches import Match, merge
+from kaption.domain.redaction.numbers import numbers
+from kaption.domain.redaction.open_suffix import RECOGNISED, open_suffix
+from kaption.domain.redaction.spoken import normalise
 
 #: Below it are Presidio's patterns that match what may be anything, such as "::".
 THRESHOLD = 0.4

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from kaption.domain.open_suffix import RECOGNISED
+from kaption.domain.redaction.open_suffix import RECOGNISED
 from kaption_schemas.topics import DEFAULT_TENANT, RESERVED_TENANTS, TENANT_PATTERN
 
 #: Exit status of a process whose settings are not right (EX_CONFIG of sysexits.h).

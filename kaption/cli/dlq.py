@@ -13,9 +13,9 @@ import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.topics import partition_count
 from kaption.adapters.settings import Settings
-from kaption.adapters.topics import partition_count
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import broker
 from kaption_schemas.headers import text_headers

@@ -14,12 +14,13 @@ import click
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
 from aiokafka.errors import KafkaError
 
-from kaption.adapters import embedded_s3, topics
-from kaption.adapters.confinement import filters
-from kaption.adapters.embedded_kafka import answers
-from kaption.adapters.encoder_choice import known_choices
-from kaption.adapters.record_batches import decompress
+from kaption.adapters.kafka import topics
+from kaption.adapters.kafka.embedded import answers
+from kaption.adapters.kafka.record_batches import decompress
+from kaption.adapters.models.encoder_choice import known_choices
+from kaption.adapters.processes.confinement import filters
 from kaption.adapters.settings import Settings
+from kaption.adapters.store import embedded as embedded_s3
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import away, quiet, refused
 

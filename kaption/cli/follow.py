@@ -13,11 +13,11 @@ from kaption.cli import screen
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import broker
 from kaption.cli.signals import run_until_signal
-from kaption.domain import captions
-from kaption.domain.captions import Cue
-from kaption.domain.reader import RunFailedError, Transcript
-from kaption.domain.voices import TimeOrder
-from kaption.transcripts import Transcripts
+from kaption.client.transcripts import Transcripts
+from kaption.domain.reading import captions
+from kaption.domain.reading.captions import Cue
+from kaption.domain.reading.reader import RunFailedError, Transcript
+from kaption.domain.reading.voices import TimeOrder
 from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
 from kaption_schemas.topics import DEFAULT_TENANT, RUN_PATTERN, STREAM_PATTERN, TENANT_PATTERN
 

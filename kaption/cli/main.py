@@ -13,7 +13,7 @@ from kaption.cli.exits import Exit
 #: Name -> module (which has the click command as ``command``) and the line that help shows.
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("kaption.cli.up", "Run the whole pipeline on this machine."),
-    "demo": ("kaption.cli.demo", "Play speech through the pipeline and watch the captions grow."),
+    "demo": ("kaption.cli.demo.command", "Play speech through the pipeline and watch the captions grow."),
     "publish": ("kaption.cli.publish", "Publish audio as a live stream or as an object."),
     "follow": ("kaption.cli.follow", "Read captions as they come."),
     "topics": ("kaption.cli.topics", "Create or check the topics on the broker."),

@@ -8,8 +8,8 @@ from typing import Self
 from aiokafka.errors import KafkaError
 
 from kaption.adapters.settings import Settings
-from kaption.domain.reader import RunFailedError, failed
-from kaption.transcripts import Transcripts
+from kaption.client.transcripts import Transcripts
+from kaption.domain.reading.reader import RunFailedError, failed
 from kaption_schemas.records import StreamCompleted
 
 

@@ -12,12 +12,12 @@ from typing import Literal
 
 from aiokafka.errors import KafkaError
 
-from kaption.adapters import embedded_s3
-from kaption.adapters.aggregate import answers_ready
-from kaption.adapters.embedded_kafka import BrokerCommand, answers, apache, embedded
-from kaption.adapters.ports import LOOPBACK, free_port
-from kaption.adapters.processes import ChildSpec
+from kaption.adapters.kafka.embedded import BrokerCommand, answers, apache, embedded
+from kaption.adapters.processes.aggregate import answers_ready
+from kaption.adapters.processes.supervisor import ChildSpec
+from kaption.adapters.processes.tcp_ports import LOOPBACK, free_port
 from kaption.adapters.settings import Settings, child_environment, harmless_environment
+from kaption.adapters.store import embedded as embedded_s3
 
 BROKER = "kafka"
 STORE = "s3"

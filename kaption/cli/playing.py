@@ -11,13 +11,13 @@ import click
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from kaption.adapters.audio_files import AudioFile, Format, Piece
+from kaption.adapters.media.local import AudioFile, Format, Piece
 from kaption.adapters.settings import Settings
-from kaption.adapters.upload import upload
+from kaption.adapters.store.upload import upload
 from kaption.cli.outcome import Outcomes
 from kaption.cli.screen import clock, segments
 from kaption.cli.stdin import Stdin
-from kaption.publisher import Publisher
+from kaption.client.publisher import Publisher
 from kaption_schemas.records import RunOptions, StreamCompleted
 
 #: A hole is waited for in steps of so many seconds, so that a refusal is heard of meanwhile.

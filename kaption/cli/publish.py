@@ -10,18 +10,18 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from kaption.adapters.audio_files import AudioFileError, Format, is_media
+from kaption.adapters.media.local import AudioFileError, Format, is_media
 from kaption.adapters.settings import Settings
-from kaption.adapters.upload import UploadError
+from kaption.adapters.store.upload import UploadError
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.outcome import Outcomes
 from kaption.cli.playing import Job, Publication, Report
 from kaption.cli.reach import broker
 from kaption.cli.signals import run_until_signal
 from kaption.cli.stdin import Stdin
-from kaption.domain.open_suffix import RECOGNISED
-from kaption.domain.reader import RunFailedError
-from kaption.publisher import Publisher, PublishError
+from kaption.client.publisher import Publisher, PublishError
+from kaption.domain.reading.reader import RunFailedError
+from kaption.domain.redaction.open_suffix import RECOGNISED
 from kaption_schemas.audio import RATES
 from kaption_schemas.languages import language as code_of_language
 from kaption_schemas.records import RunOptions

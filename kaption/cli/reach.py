@@ -11,9 +11,9 @@ from aiokafka.errors import (
     TopicAuthorizationFailedError,
 )
 
-from kaption.adapters.embedded_kafka import answers
+from kaption.adapters.kafka.embedded import answers
+from kaption.adapters.kafka.topics import TopicsError
 from kaption.adapters.settings import Settings
-from kaption.adapters.topics import TopicsError
 from kaption.cli.exits import Exit, Failed
 
 _FORBIDDEN = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)

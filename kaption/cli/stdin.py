@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final as Const
 
-from kaption.adapters.audio_files import AudioFileError, Format, Piece
-from kaption.publisher import FRAME_MS
+from kaption.adapters.media.local import AudioFileError, Format, Piece
+from kaption.client.publisher import FRAME_MS
 from kaption_schemas.audio import MAX_CHANNELS, RATES
 
 _HEAD_BYTES: Const = 12

@@ -5,7 +5,7 @@ import json
 
 import click
 
-from kaption.adapters import topics
+from kaption.adapters.kafka import topics
 from kaption.adapters.settings import Settings
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import broker

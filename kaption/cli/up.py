@@ -14,13 +14,15 @@ from typing import TextIO
 
 import click
 
-from kaption.adapters import embedded_s3, logs, topics
-from kaption.adapters.aggregate import Aggregate, Status
-from kaption.adapters.confinement import hide
-from kaption.adapters.embedded_kafka import TRYING_OUT, BrokerError
-from kaption.adapters.ports import LOOPBACK, free_port
-from kaption.adapters.processes import ChildFailedError, ChildSpec, Supervisor
+from kaption.adapters import logs
+from kaption.adapters.kafka import topics
+from kaption.adapters.kafka.embedded import TRYING_OUT, BrokerError
+from kaption.adapters.processes.aggregate import Aggregate, Status
+from kaption.adapters.processes.confinement import hide
+from kaption.adapters.processes.supervisor import ChildFailedError, ChildSpec, Supervisor
+from kaption.adapters.processes.tcp_ports import LOOPBACK, free_port
 from kaption.adapters.settings import Settings
+from kaption.adapters.store import embedded as embedded_s3
 from kaption.adapters.telemetry import RESTARTS, Telemetry
 from kaption.cli import pipeline, watch
 from kaption.cli.exits import Exit, Failed, load_settings

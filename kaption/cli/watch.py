@@ -12,10 +12,10 @@ from typing import Final as Const
 
 from aiokafka.errors import KafkaError
 
-from kaption.adapters import embedded_s3
-from kaption.adapters.aggregate import Status
-from kaption.adapters.embedded_kafka import answers
+from kaption.adapters.kafka.embedded import answers
+from kaption.adapters.processes.aggregate import Status
 from kaption.adapters.settings import Settings
+from kaption.adapters.store import embedded as embedded_s3
 
 _LOW_FREE_BYTES: Const = 128 << 20
 _SECONDS: Const = 5.0

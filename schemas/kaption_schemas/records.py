@@ -23,7 +23,7 @@ Language = Annotated[str, BeforeValidator(code_of), StringConstraints(pattern=r"
 Entity = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")]
 Term = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
-#: Entries of a run's metadata; ``kaption.domain.validate`` bounds their size.
+#: Entries of a run's metadata; ``kaption.domain.intake.validate`` bounds their size.
 MAX_METADATA = 64
 #: Rates whose 40 ms are a whole number of samples, so that resampling works on whole blocks.
 

@@ -10,15 +10,15 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from kaption.adapters.confinement import filters, hide
-from kaption.adapters.ending import end, end_soon
-from kaption.adapters.health import Health
+from kaption.adapters.kafka.members import remove_dead
+from kaption.adapters.kafka.topics import TopicsError, ensure
 from kaption.adapters.logs import configure
-from kaption.adapters.members import remove_dead
-from kaption.adapters.s3 import StoreError
+from kaption.adapters.processes.confinement import filters, hide
+from kaption.adapters.processes.ending import end, end_soon
+from kaption.adapters.processes.health import Health
 from kaption.adapters.settings import Settings, service_settings
+from kaption.adapters.store.s3 import StoreError
 from kaption.adapters.telemetry import Telemetry
-from kaption.adapters.topics import TopicsError, ensure
 from kaption_schemas.topics import ACCEPTED, BATCH, DLQ, EVENTS, LIVE, OBJECTS, REDACTED
 from kaption_streams.app import make_app
 from kaption_streams.files import FileDoor

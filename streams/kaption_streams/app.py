@@ -9,10 +9,10 @@ import aiokafka
 import faust
 from faust.types import EventT
 
-from kaption.adapters.kafka import security
-from kaption.adapters.members import client_id
+from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.members import client_id
 from kaption.adapters.settings import Settings
-from kaption.domain.events import Origin
+from kaption.domain.intake.events import Origin
 from kaption_schemas.topics import MIB, Topic, tenant_of, topic_name
 
 log = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ from typing import Final as Const
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import DEAD_LETTERS, FILE_AUDIO_SECONDS, RECORDS, Telemetry
-from kaption.domain.batch import Normalised, batch_records
-from kaption.domain.events import Origin, Refusal, RefusedError, dead_letter, is_undecodable
-from kaption.domain.objects import ObjectRun, RefusedObject, mark_of, place_of, read_objects
-from kaption.domain.redaction import mask
-from kaption.domain.stages import Tools, redact_options
+from kaption.domain.intake.bucket_events import ObjectRun, RefusedObject, mark_of, place_of, read_objects
+from kaption.domain.intake.events import Origin, Refusal, RefusedError, dead_letter, is_undecodable
+from kaption.domain.intake.file_chunks import Normalised, batch_records
+from kaption.domain.intake.stages import Tools, redact_options
+from kaption.domain.redaction.matches import mask
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import RunOptions
 from kaption_schemas.topics import BATCH, DEFAULT_TENANT, DLQ, Type, topic_name

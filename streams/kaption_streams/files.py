@@ -18,13 +18,13 @@ import faust
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from kaption.adapters.media import ChildError, MediaDecoder
-from kaption.adapters.s3 import LocalError, ObjectStore, StoreError
+from kaption.adapters.media.files import ChildError, MediaDecoder
 from kaption.adapters.settings import Settings
+from kaption.adapters.store.s3 import LocalError, ObjectStore, StoreError
 from kaption.adapters.telemetry import FILE_WORK_SECONDS, Telemetry
-from kaption.domain.events import RefusedError
-from kaption.domain.objects import ObjectRun, RefusedObject
-from kaption.domain.turns import Turns
+from kaption.domain.intake.bucket_events import ObjectRun, RefusedObject
+from kaption.domain.intake.events import RefusedError
+from kaption.domain.intake.turns import Turns
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import OBJECTS, topic_name
 from kaption_streams.app import Output, input_topic, origin_of

@@ -11,9 +11,9 @@ import wave
 from collections.abc import Callable
 from typing import Final as Const
 
-from kaption.adapters.media import ChildError, MediaDecoder
-from kaption.adapters.s3 import ObjectStore
-from kaption.domain.events import RefusedError
+from kaption.adapters.media.files import ChildError, MediaDecoder
+from kaption.adapters.store.s3 import ObjectStore
+from kaption.domain.intake.events import RefusedError
 
 log = logging.getLogger(__name__)
 

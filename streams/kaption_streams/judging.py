@@ -7,8 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from typing import Final as Const
 
-from kaption.domain.events import Event, Origin, Refusal, is_undecodable
-from kaption.domain.stages import is_quick, refusal
+from kaption.domain.intake.events import Event, Origin, Refusal, is_undecodable
+from kaption.domain.intake.stages import is_quick, refusal
 from kaption_schemas.reasons import Reason
 
 log = logging.getLogger(__name__)

@@ -13,20 +13,20 @@ from typing import Any
 import faust
 from faust.types import TP
 
-from kaption.adapters.frames import FrameDecoder
+from kaption.adapters.media.frames import FrameDecoder
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import DEAD_LETTERS, RECORDS, STAGE_DURATION, Telemetry
-from kaption.domain.events import Event, Origin, Refusal, dead_letter
-from kaption.domain.relay import event_of, is_relayed, original, relayed
-from kaption.domain.stages import Tools, accept, check, chunk, clear
+from kaption.domain.intake.events import Event, Origin, Refusal, dead_letter
+from kaption.domain.intake.relay import event_of, is_relayed, original, relayed
+from kaption.domain.intake.stages import Tools, accept, check, chunk, clear
 from kaption_schemas.headers import TRACE
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import ACCEPTED, DLQ, EVENTS, LIVE, REDACTED, Topic, topic_name
+from kaption_streams.acks import Window
 from kaption_streams.app import Output, input_topic, now_ms, origin_of
 from kaption_streams.judging import ATTEMPTS, judge
 from kaption_streams.progress import Place, Standing
-from kaption_streams.window import Window
 
 log = logging.getLogger(__name__)
 

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import BinaryIO, cast
 from typing import Final as Const
 
-from kaption.adapters.media import Decoding, MediaDecoder
-from kaption.adapters.s3 import LocalError, ObjectStore, Stat, normalised_key
+from kaption.adapters.media.files import Decoding, MediaDecoder
 from kaption.adapters.settings import Settings
-from kaption.domain.batch import Normalised, muted_samples
-from kaption.domain.events import RefusedError
-from kaption.domain.objects import ObjectRun
-from kaption.domain.outputs import RunKey
-from kaption.domain.pcm import silence
+from kaption.adapters.store.s3 import LocalError, ObjectStore, Stat, normalised_key
+from kaption.domain.intake.bucket_events import ObjectRun
+from kaption.domain.intake.events import RefusedError
+from kaption.domain.intake.file_chunks import Normalised, muted_samples
+from kaption.domain.intake.formats import silence
+from kaption.domain.records import RunKey
 from kaption_schemas.reasons import Reason
 
 _BLOCK_SAMPLES = 1 << 16

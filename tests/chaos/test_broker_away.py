@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kaption.adapters.settings import Settings, child_environment
-from kaption.domain.run import SessionConfig
+from kaption.domain.run.config import SessionConfig
 from kaption_schemas.headers import pcm_type, sequence, text_headers
 from kaption_schemas.records import FinalTranscript
 from kaption_schemas.topics import FINAL, LIVE, Type

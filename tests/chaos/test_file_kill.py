@@ -12,13 +12,13 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.kafka import security
-from kaption.adapters.s3 import ObjectStore, normalised_key
+from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
-from kaption.demo import RATE, load_talks, together
-from kaption.domain.batch import Normalised, batch_records
-from kaption.domain.objects import ObjectRun
-from kaption.domain.outputs import RunKey
+from kaption.adapters.store.s3 import ObjectStore, normalised_key
+from kaption.cli.demo.scoring import RATE, load_talks, together
+from kaption.domain.intake.bucket_events import ObjectRun
+from kaption.domain.intake.file_chunks import Normalised, batch_records
+from kaption.domain.records import RunKey
 from kaption_schemas.headers import text_headers
 from kaption_schemas.records import MediaObject, RunOptions
 from kaption_schemas.topics import BATCH, FINAL, PARTIAL, Type

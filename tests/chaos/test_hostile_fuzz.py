@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
 from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence
 from kaption_schemas.topics import EVENTS, LIVE, MIB, Type, topic_name

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from ulid import ULID
 
-from kaption.adapters.s3 import ObjectStore
 from kaption.adapters.settings import Settings
-from kaption.publisher import Publisher
+from kaption.adapters.store.s3 import ObjectStore
+from kaption.client.publisher import Publisher
 from kaption_schemas.records import RunOptions
 from kaption_schemas.topics import Type
 from tests.support.brokers import Broker

@@ -8,9 +8,9 @@ from typing import get_args
 import pytest
 
 from kaption.adapters.settings import Settings
-from kaption.domain.open_suffix import RECOGNISED
-from kaption.domain.pcm import WIDTH
-from kaption.domain.validate import LONGEST_MS, MAX_FRAME, SHORTEST_MS
+from kaption.domain.intake.formats import WIDTH
+from kaption.domain.intake.validate import LONGEST_MS, MAX_FRAME, SHORTEST_MS
+from kaption.domain.redaction.open_suffix import RECOGNISED
 from kaption_schemas.audio import RATES
 from kaption_schemas.records import AudioFormat, RunOptions
 from tests.support.brokers import ROOT
@@ -21,12 +21,13 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 FILE = re.compile(r"`([\w./-]+\.(?:py|yaml|sh|md|flac))`")
 #: Where a page may mean a file that it names by its last part.
 FOLDERS = (
-    ".",
-    "kaption/domain",
-    "kaption/adapters",
-    "kaption/cli",
-    "gpu_service/kaption_gpu",
-    "streams/kaption_streams",
+    ROOT,
+    *(
+        path
+        for package in ("kaption", "gpu_service", "streams", "schemas")
+        for path in (ROOT / package, *(ROOT / package).rglob("*/"))
+        if path.name != "__pycache__"
+    ),
 )
 
 
@@ -48,7 +49,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_files_that_are_named_exist(page: Path) -> None:
-    near = [page.parent, *page.parent.glob("kaption_*"), *(ROOT / folder for folder in FOLDERS)]
+    near = [page.parent, *FOLDERS]
     for name in FILE.findall(page.read_text()):
         assert any((folder / name).exists() for folder in near), name
 

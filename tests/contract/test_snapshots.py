@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kaption.domain.decoding import Decoded, Window
-from kaption.domain.outputs import AudioRecord, Latency
-from kaption.domain.session import Session
+from kaption.domain.decoding.port import Decoded, Window
+from kaption.domain.records import AudioRecord, Latency
+from kaption.domain.run.session import Session
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import AudioFormat, Gap, RunOptions, StreamCompleted, StreamStarted
 from kaption_schemas.topics import Type

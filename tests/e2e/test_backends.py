@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from ctranslate2 import StorageView
 
+from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import (
+from kaption.domain.decoding.port import (
     SAMPLE_RATE,
     Audio,
     Backend,
@@ -23,11 +24,10 @@ from kaption.domain.decoding import (
     Window,
     window_length,
 )
-from kaption_gpu.backends import make_backend
-from kaption_gpu.backends.faster_whisper import CTranslate2Runtime, end_token, load_model
-from kaption_gpu.backends.runtime import Hypothesis
-from kaption_gpu.backends.whisper import WhisperBackend
-from kaption_gpu.weights import find_weights
+from kaption_gpu.engine.backends import make_backend
+from kaption_gpu.engine.backends.faster_whisper import CTranslate2Runtime, end_token, load_model
+from kaption_gpu.engine.backends.runtime import Hypothesis
+from kaption_gpu.engine.backends.whisper import WhisperBackend
 from tests.support.asterisk import Prompt, prompt, require_prompts
 from tests.support.single_words import errors, rows
 from tests.support.wer import normalise, wer
@@ -233,7 +233,7 @@ def _in_any_company(backend: Backend, windows: list[Window]) -> list[Decoded]:
 @OPEN_FILE
 def test_in_batches_of_one_shape_company_changes_nothing(data_folder: str) -> None:
     """As a GPU has them: filled up with copies, several at once, words too; the texts are those of items decoded alone."""
-    from kaption_gpu.backends import openai_whisper  # noqa: PLC0415  # an extra
+    from kaption_gpu.engine.backends import openai_whisper  # noqa: PLC0415  # an extra
 
     settings = Settings(backend="openai-whisper", data=Path(data_folder))
     options = replace(GREEDY, word_times=True)

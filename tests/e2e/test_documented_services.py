@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kaption.adapters.aggregate import answers_ready
-from kaption.adapters.ports import free_port
+from kaption.adapters.processes.aggregate import answers_ready
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import child_environment
 from tests.conftest import MakeSettings
 from tests.support.brokers import ROOT, EmbeddedBroker

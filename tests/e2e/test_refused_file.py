@@ -8,7 +8,7 @@ from aiokafka import AIOKafkaProducer
 from ulid import ULID
 
 from kaption import Transcripts
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
 from kaption_schemas.headers import event_headers
 from kaption_schemas.reasons import Reason

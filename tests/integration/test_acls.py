@@ -22,8 +22,8 @@ from confluent_kafka.admin import (
 )
 from pydantic import SecretStr
 
-from kaption.adapters import topics
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka import topics
+from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
 from kaption_schemas.topics import EVENTS, FINAL, LIVE, TOPICS, topic_name
 from tests.conftest import MakeSettings

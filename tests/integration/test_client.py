@@ -10,8 +10,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 
 from kaption import Publisher, Transcripts
 from kaption.adapters.settings import Settings
-from kaption.domain.reader import Transcript
-from kaption.publisher import PublishError
+from kaption.client.publisher import PublishError
+from kaption.domain.reading.reader import Transcript
 from kaption_schemas.headers import text_headers
 from kaption_schemas.records import FinalTranscript, MediaObject, RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import EVENTS, OBJECTS, topic_name

@@ -16,10 +16,10 @@ from typing import BinaryIO, cast
 
 import pytest
 
-from kaption.adapters import confinement
-from kaption.adapters.media import Decoding, MediaDecoder
+from kaption.adapters.media.files import Decoding, MediaDecoder
+from kaption.adapters.processes import confinement
 from kaption.adapters.settings import Settings
-from kaption.domain.events import RefusedError
+from kaption.domain.intake.events import RefusedError
 from kaption_schemas.reasons import Reason
 from tests.support import hostile
 from tests.support.media import encode, tone
@@ -60,7 +60,7 @@ def test_what_a_child_gives_up() -> None:
     """Each of them would hold alone, where another does not: a kernel without filters, a service that is no root."""
     script = """
 import os, sys
-from kaption.adapters.confinement import confine
+from kaption.adapters.processes.confinement import confine
 confined, says = os.pipe()
 parent, child = os.getpid(), os.fork()
 if child == 0:
@@ -100,7 +100,7 @@ os._exit(0)
 
 
 def test_no_process_of_the_same_user_reads_what_is_hidden() -> None:
-    hidden = "from kaption.adapters.confinement import hide; hide(); "
+    hidden = "from kaption.adapters.processes.confinement import hide; hide(); "
     for prefix, fate in ((hidden, "PermissionError"), ("", "done")):
         script = f"{prefix}import os, sys; {_AS_ANOTHER}; print(flush=True); sys.stdin.read()"
         pipe = subprocess.PIPE

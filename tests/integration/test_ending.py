@@ -10,9 +10,9 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from kaption.adapters.kafka import security
-from kaption.adapters.ports import free_port
-from kaption.adapters.processes import Backoff, Supervisor
+from kaption.adapters.kafka.clients import security
+from kaption.adapters.processes.supervisor import Backoff, Supervisor
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
 from kaption.cli.pipeline import services
 from kaption_schemas.topics import EVENTS, LIVE

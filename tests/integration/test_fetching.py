@@ -5,8 +5,8 @@ import time
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from kaption.adapters import topics
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka import topics
+from kaption.adapters.kafka.clients import security
 from kaption_schemas.topics import EVENTS
 from tests.conftest import MakeSettings
 from tests.support.brokers import Broker

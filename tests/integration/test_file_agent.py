@@ -17,11 +17,11 @@ from aiokafka.structs import ConsumerRecord
 from minio.sse import SseCustomerKey
 from ulid import ULID
 
-from kaption.adapters import topics
-from kaption.adapters.kafka import security
-from kaption.adapters.ports import free_port
-from kaption.adapters.s3 import ObjectStore
+from kaption.adapters.kafka import topics
+from kaption.adapters.kafka.clients import security
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings, child_environment
+from kaption.adapters.store.s3 import ObjectStore
 from kaption_schemas.headers import event_headers, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, StreamEnded, StreamRefused, StreamStarted

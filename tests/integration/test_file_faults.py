@@ -11,8 +11,8 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters import topics
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka import topics
+from kaption.adapters.kafka.clients import security
 from kaption_schemas.headers import text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import BATCH, DLQ, OBJECTS, Type, topic_name

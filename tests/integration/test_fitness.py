@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kaption.adapters.media import ChildError, MediaDecoder
-from kaption.adapters.s3 import ObjectStore, StoreError
+from kaption.adapters.media.files import ChildError, MediaDecoder
 from kaption.adapters.settings import Settings
+from kaption.adapters.store.s3 import ObjectStore, StoreError
 from kaption_streams.fitness import Fitness, pause
 from tests.support.fake_store import FakeStore
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from kaption.adapters.frames import FrameDecoder
-from kaption.domain.events import RefusedError
-from kaption.domain.pcm import FrameFormat
+from kaption.adapters.media.frames import FrameDecoder
+from kaption.domain.intake.events import RefusedError
+from kaption.domain.intake.formats import FrameFormat
 from tests.support import hostile
 
 TENANT = "acme"

@@ -14,7 +14,7 @@ from aiokafka.errors import NoError
 from aiokafka.structs import ConsumerRecord
 from confluent_kafka import Producer
 
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
 from kaption_schemas.headers import event_headers, text_headers
 from kaption_schemas.topics import DLQ, EVENTS, LIVE, MIB, Type, topic_name

@@ -12,13 +12,13 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from kaption.adapters.kafka import security
-from kaption.adapters.s3 import normalised_key
+from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
-from kaption.domain.outputs import Latency, RunKey
-from kaption_gpu.lane_data import Source
-from kaption_gpu.records import TOPIC_OF
-from kaption_gpu.transactions import LaneWriter, TransactionFailedError
+from kaption.adapters.store.s3 import normalised_key
+from kaption.domain.records import Latency, RunKey
+from kaption_gpu.lanes.data import Source
+from kaption_gpu.lanes.records import TOPIC_OF
+from kaption_gpu.lanes.transactions import LaneWriter, TransactionFailedError
 from kaption_gpu.worker import Sinks, Worker, WorkerParts
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.records import DataRef, StreamProgress, StreamStarted

@@ -10,14 +10,14 @@ from itertools import groupby
 import pytest
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.s3 import normalised_key
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Decoded, Kind, Window
-from kaption.domain.outputs import Latency, RunKey
-from kaption.domain.overload import LATE_SECONDS, PARTIAL_SECONDS, Step
+from kaption.adapters.store.s3 import normalised_key
+from kaption.domain.decoding.port import Decoded, Kind, Window
+from kaption.domain.pool.overload import LATE_SECONDS, PARTIAL_SECONDS, Step
+from kaption.domain.records import Latency, RunKey
 from kaption_gpu.batches import Recovered
-from kaption_gpu.executor import Cause
-from kaption_gpu.memory import GONE_SECONDS
+from kaption_gpu.engine.executor import Cause
+from kaption_gpu.lanes.memory import GONE_SECONDS
 from kaption_gpu.watchdog import StuckError
 from kaption_gpu.worker import Sinks, Worker, WorkerParts
 from kaption_schemas.headers import pcm_type, sequence, text_headers

@@ -20,11 +20,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from kaption.adapters.containers import find
-from kaption.adapters.media import ChildError, Decoding, MediaDecoder, MediaFormat
+from kaption.adapters.media.containers import find
+from kaption.adapters.media.files import ChildError, Decoding, MediaDecoder, MediaFormat
+from kaption.adapters.media.sound import nearest_rate
 from kaption.adapters.settings import Settings
-from kaption.adapters.sound import nearest_rate
-from kaption.domain.events import RefusedError
+from kaption.domain.intake.events import RefusedError
 from kaption_schemas.reasons import Reason
 from tests.support.media import chunk, encode, film, riff, tone, video
 
@@ -359,7 +359,7 @@ def test_one_that_is_closed_starts_nothing(decoder: MediaDecoder, minutes: Binar
 def test_nothing_outlives_a_service_that_is_killed(minutes: BinaryIO) -> None:
     script = """
 import os, sys
-from kaption.adapters.media import MediaDecoder
+from kaption.adapters.media.files import MediaDecoder
 from kaption.adapters.settings import Settings
 decoder = MediaDecoder(Settings())
 with decoder.decode(os.fdopen(int(sys.argv[1]), "rb"), mix=True):

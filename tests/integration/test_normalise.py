@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from kaption.adapters.media import MediaDecoder
-from kaption.adapters.s3 import LocalError, ObjectStore
+from kaption.adapters.media.files import MediaDecoder
 from kaption.adapters.settings import Settings
-from kaption.domain.events import RefusedError
-from kaption.domain.objects import ObjectRun
+from kaption.adapters.store.s3 import LocalError, ObjectStore
+from kaption.domain.intake.bucket_events import ObjectRun
+from kaption.domain.intake.events import RefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MediaObject, RunOptions
 from kaption_streams.normalise import Normaliser, NoRoomError

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from kaption.adapters import topics
-from kaption.adapters.embedded_kafka import answers
-from kaption.adapters.ports import free_port
+from kaption.adapters.kafka import topics
+from kaption.adapters.kafka.embedded import answers
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
 from kaption_schemas.topics import DLQ
 from tests.conftest import MakeSettings

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 from kaption.adapters.settings import Settings
-from kaption_gpu.records import Message
-from kaption_gpu.transactions import PARTIALS_QUEUE, PartialsStats, PartialsWriter
+from kaption_gpu.lanes.records import Message
+from kaption_gpu.lanes.transactions import PARTIALS_QUEUE, PartialsStats, PartialsWriter
 from kaption_schemas.topics import MIB, PARTIAL
 from tests.support.brokers import Broker
 from tests.support.topics import create_topics

@@ -6,8 +6,8 @@ from datetime import datetime
 from aiokafka.errors import NoError
 
 from kaption.adapters.settings import Settings
-from kaption.domain.events import is_undecodable
-from kaption.transcripts import Transcripts
+from kaption.client.transcripts import Transcripts
+from kaption.domain.intake.events import is_undecodable
 from kaption_schemas.headers import text_headers
 from kaption_schemas.records import FinalTranscript, StreamCompleted
 from kaption_schemas.topics import DLQ, FINAL, LIVE, MIB

@@ -6,12 +6,12 @@ from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
-from kaption.domain.outputs import Latency
-from kaption_gpu.lane_data import Source
-from kaption_gpu.reading import Reader
-from kaption_gpu.transactions import NO_TRACING
+from kaption.domain.records import Latency
+from kaption_gpu.lanes.data import Source
+from kaption_gpu.lanes.polling import Reader
+from kaption_gpu.lanes.transactions import NO_TRACING
 from kaption_schemas.topics import LIVE, MIB
 from tests.support.brokers import Broker
 from tests.support.topics import create_topics

@@ -15,11 +15,11 @@ from minio.commonconfig import ENABLED
 from minio.sse import SseCustomerKey
 from minio.versioningconfig import VersioningConfig
 
-from kaption.adapters.embedded_s3 import answers, create_buckets, missing_buckets
-from kaption.adapters.s3 import ObjectStore, StoreError, StoreRefusedError, normalised_key
 from kaption.adapters.settings import Settings
-from kaption.domain.events import RefusedError
-from kaption.domain.outputs import RunKey
+from kaption.adapters.store.embedded import answers, create_buckets, missing_buckets
+from kaption.adapters.store.s3 import ObjectStore, StoreError, StoreRefusedError, normalised_key
+from kaption.domain.intake.events import RefusedError
+from kaption.domain.records import RunKey
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, MediaObject
 from tests.support.store import EmbeddedStore

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from kaption.adapters.container_parts import parts
-from kaption.adapters.containers import MediaError, find
-from kaption.adapters.sound import Sound
+from kaption.adapters.media.container_parts import parts
+from kaption.adapters.media.containers import MediaError, find
+from kaption.adapters.media.sound import Sound
 from kaption_schemas.reasons import Reason
 from tests.support.media import chunk, encode, film, riff, tag, tone
 

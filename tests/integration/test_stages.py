@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
 from kaption_schemas.headers import event_headers, text_headers
 from kaption_schemas.topics import DLQ, LIVE, Type

@@ -8,9 +8,9 @@ from typing import cast
 import pytest
 from pydantic import SecretStr
 
-from kaption.adapters.embedded_s3 import missing_buckets
-from kaption.adapters.s3 import ObjectStore, StoreError
-from kaption_gpu.objects import StoreObjects
+from kaption.adapters.store.embedded import missing_buckets
+from kaption.adapters.store.s3 import ObjectStore, StoreError
+from kaption_gpu.lanes.objects import StoreObjects
 from tests.conftest import MakeSettings
 from tests.support.store import EmbeddedStore
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from kaption.adapters.s3 import LocalError, ObjectStore, StoreError
 from kaption.adapters.settings import Settings
-from kaption.adapters.upload import UploadError, upload
-from kaption.domain.events import RefusedError
+from kaption.adapters.store.s3 import LocalError, ObjectStore, StoreError
+from kaption.adapters.store.upload import UploadError, upload
+from kaption.domain.intake.events import RefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MediaObject
 from tests.support.fake_store import FakeStore

@@ -3,8 +3,8 @@
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from kaption.adapters import topics
-from kaption.adapters.embedded_kafka import answers
+from kaption.adapters.kafka import topics
+from kaption.adapters.kafka.embedded import answers
 from kaption.adapters.settings import Settings
 from kaption_schemas.topics import BATCH, DLQ, EVENTS, LIVE, MIB, STATE, TOPICS
 from tests.conftest import MakeSettings

@@ -10,14 +10,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import MessageSizeTooLargeError
 
-from kaption.adapters.kafka import security
-from kaption.adapters.ports import free_port
+from kaption.adapters.kafka.clients import security
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
-from kaption.domain.outputs import Latency
-from kaption_gpu.lane_data import Draft, DraftStats, Source
-from kaption_gpu.reach import GRACE_SECONDS, Reach
-from kaption_gpu.records import Message
-from kaption_gpu.transactions import LaneWriter, TransactionFailedError
+from kaption.domain.records import Latency
+from kaption_gpu.lanes.data import Draft, DraftStats, Source
+from kaption_gpu.lanes.reach import GRACE_SECONDS, Reach
+from kaption_gpu.lanes.records import Message
+from kaption_gpu.lanes.transactions import LaneWriter, TransactionFailedError
 from kaption_schemas.topics import FINAL, topic_name
 from tests.support.brokers import ApacheNode
 from tests.support.proxy import END_TXN, PRODUCE, HoldingProxy

@@ -16,7 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from kaption.adapters.ports import free_port
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.cli.main import unsupported
 from tests.support.brokers import ApacheNode
 from tests.support.processes import Child

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from itertools import repeat
 from pathlib import Path
 
-from kaption.adapters.ports import free_port
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings, child_environment
-from kaption.domain.run import SessionConfig
+from kaption.domain.run.config import SessionConfig
 from kaption_schemas.headers import pcm_type, sequence, text_headers
 from kaption_schemas.records import FinalTranscript
 from kaption_schemas.topics import DLQ, FINAL, LIVE, Type

@@ -7,11 +7,11 @@ from aiokafka.structs import ConsumerRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaption.domain.decoding import Kind
-from kaption.domain.outputs import Latency
-from kaption.domain.run import Wanted
-from kaption_gpu.lane_data import SavedLane, Source
-from kaption_gpu.memory import GONE_SECONDS, LaneMemory
+from kaption.domain.decoding.port import Kind
+from kaption.domain.records import Latency
+from kaption.domain.run.config import Wanted
+from kaption_gpu.lanes.data import SavedLane, Source
+from kaption_gpu.lanes.memory import GONE_SECONDS, LaneMemory
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import Type
 from tests.support.counting_session import REFUSED, CountingSessions

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaption.domain.ledger import Ledger
+from kaption.domain.run.ledger import Ledger
 
 
 @given(st.permutations(range(12)), st.lists(st.integers(0, 14), max_size=5))

@@ -8,11 +8,11 @@ import numpy.typing as npt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaption.domain.mixing import Mixer
-from kaption.domain.outputs import Latency
-from kaption.domain.run import SessionConfig
-from kaption.domain.segmenter import SegmentRules
-from kaption.domain.session import Session
+from kaption.domain.records import Latency
+from kaption.domain.run.config import SessionConfig
+from kaption.domain.run.mixing import Mixer
+from kaption.domain.run.segmenter import SegmentRules
+from kaption.domain.run.session import Session
 from kaption_schemas.audio import RATES
 from kaption_schemas.records import FinalTranscript
 from tests.support.runs import PORTS, babble, decode_all, finals, play, records, session

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaption.domain.decoding import Costs, Kind
-from kaption.domain.outputs import Latency
-from kaption.domain.plan import FILES_BESIDE_LIVE, LONGEST_BATCH, Batch, Candidate, Planner
+from kaption.domain.decoding.port import Costs, Kind
+from kaption.domain.pool.plan import FILES_BESIDE_LIVE, LONGEST_BATCH, Batch, Candidate, Planner
+from kaption.domain.records import Latency
 
 candidates = st.lists(
     st.builds(

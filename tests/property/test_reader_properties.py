@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaption.domain.reader import Reader, Transcript
+from kaption.domain.reading.reader import Reader, Transcript
 from kaption_schemas.records import FinalTranscript, PartialTranscript
 from tests.support.transcripts import final, partial
 

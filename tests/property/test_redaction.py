@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kaption.adapters.presidio import PresidioRedactor
-from kaption.domain.decoding import Decoded, DecodedWord
-from kaption.domain.masking import mask_together, visible
-from kaption.domain.numbers import luhn
-from kaption.domain.open_suffix import RECOGNISED, open_suffix
-from kaption.domain.spoken import normalise
+from kaption.domain.decoding.port import Decoded, DecodedWord
+from kaption.domain.redaction.masking import mask_together, visible
+from kaption.domain.redaction.numbers import luhn
+from kaption.domain.redaction.open_suffix import RECOGNISED, open_suffix
+from kaption.domain.redaction.spoken import normalise
 
 POLICY = ("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "PHONE_NUMBER", "US_SSN")
 EVERY = tuple(sorted(RECOGNISED))

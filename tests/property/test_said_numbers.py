@@ -10,9 +10,9 @@ from itertools import pairwise
 import pytest
 
 from kaption.adapters.presidio import PresidioRedactor
-from kaption.domain.decoding import Decoded
-from kaption.domain.masking import mask_together
-from kaption.domain.spoken import normalise, scan
+from kaption.domain.decoding.port import Decoded
+from kaption.domain.redaction.masking import mask_together
+from kaption.domain.redaction.spoken import normalise, scan
 from kaption_schemas.records import FinalTranscript, PartialTranscript
 from tests.support.saying import say
 from tests.support.sensitive import Secret, harmless, secret

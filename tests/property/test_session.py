@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaption.domain.decoding import Decoded, Kind, Window
-from kaption.domain.outputs import AudioRecord, Latency, Output
-from kaption.domain.run import SessionConfig
-from kaption.domain.segmenter import SegmentRules
-from kaption.domain.session import Session
-from kaption.domain.windows import FILE_AHEAD_SECONDS, MOST_FAILURES
+from kaption.domain.decoding.port import Decoded, Kind, Window
+from kaption.domain.records import AudioRecord, Latency, Output
+from kaption.domain.run.config import SessionConfig
+from kaption.domain.run.segmenter import SegmentRules
+from kaption.domain.run.session import Session
+from kaption.domain.run.windows import FILE_AHEAD_SECONDS, MOST_FAILURES
 from kaption_schemas.audio import MAX_CHANNELS
 from kaption_schemas.records import (
     AudioFormat,

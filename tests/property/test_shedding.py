@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kaption.domain.decoding import SAMPLE_RATE, Costs, Kind
-from kaption.domain.outputs import Latency
-from kaption.domain.overload import Overload, Signs, Step
-from kaption.domain.plan import Candidate, Planner
+from kaption.domain.decoding.port import SAMPLE_RATE, Costs, Kind
+from kaption.domain.pool.overload import Overload, Signs, Step
+from kaption.domain.pool.plan import Candidate, Planner
+from kaption.domain.records import Latency
 
 FINAL_SECONDS, PARTIAL_SECONDS = 4.0, 0.4
 #: "Batches were calibrated" in the log of some starts of tiny.en on two cores of an Intel Xeon with AMX, 26 November 2026.

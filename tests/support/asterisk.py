@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import soxr
 
-from kaption.domain.decoding import SAMPLE_RATE, Audio
+from kaption.domain.decoding.port import SAMPLE_RATE, Audio
 
 #: The sounds, and the texts that are spoken in them.
 PACKAGES = ("asterisk-core-sounds-en-wav", "asterisk-core-sounds-en")

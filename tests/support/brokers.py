@@ -14,8 +14,8 @@ from typing import Protocol
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
-from kaption.adapters.embedded_kafka import embedded
-from kaption.adapters.ports import free_port
+from kaption.adapters.kafka.embedded import embedded
+from kaption.adapters.processes.tcp_ports import free_port
 from tests.support.processes import Child
 
 ROOT = Path(__file__).resolve().parents[2]

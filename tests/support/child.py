@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kaption.adapters.health import Health
+from kaption.adapters.processes.health import Health
 from kaption.adapters.settings import Settings
 
 

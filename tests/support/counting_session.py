@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kaption.adapters.s3 import normalised_key
-from kaption.domain.decoding import Costs, Decoded, DecodeOptions, Kind, ModelInfo, Window, window_length
-from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output, RunKey
-from kaption.domain.windows import MOST_FAILURES
-from kaption_gpu.ports import ObjectUnavailableError, SnapshotUnreadableError, StoreAwayError
+from kaption.adapters.store.s3 import normalised_key
+from kaption.domain.decoding.port import Costs, Decoded, DecodeOptions, Kind, ModelInfo, Window, window_length
+from kaption.domain.records import AudioRecord, DeadLetter, Latency, Output, RunKey
+from kaption.domain.run.windows import MOST_FAILURES
+from kaption_gpu.lanes.ports import ObjectUnavailableError, SnapshotUnreadableError, StoreAwayError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, FinalTranscript, Gap, Model, PartialTranscript, RunOptions, StreamCompleted
 from kaption_schemas.topics import Type
@@ -35,7 +35,7 @@ class CountingWanted:
 
 
 class CountingSession:
-    """Fits ``kaption_gpu.ports.LaneSession``."""
+    """Fits ``kaption_gpu.lanes.ports.LaneSession``."""
 
     def __init__(self, key: RunKey, latency: Latency) -> None:
         self.key = key

@@ -9,9 +9,9 @@ import sys
 import threading
 
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Backend, Costs, Decoded, Kind, Window
+from kaption.domain.decoding.port import Backend, Costs, Decoded, Kind, Window
 from kaption_gpu.__main__ import serve
-from kaption_gpu.backends import make_backend
+from kaption_gpu.engine.backends import make_backend
 
 HELD = "two batches are in flight"
 

@@ -1,4 +1,4 @@
-"""Forks children as ``media_forks`` and ``frame_child`` do, whose decoder was taken over: ``python -I hostile.py WHAT [ARGUMENT...]``."""
+"""Forks children as ``file_forks`` and ``frame_child`` do, whose decoder was taken over: ``python -I hostile.py WHAT [ARGUMENT...]``."""
 
 import contextlib
 import ctypes
@@ -14,8 +14,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
-from kaption.adapters.forks import main
-from kaption.adapters.media_job import FRAME_ANSWERED, Job
+from kaption.adapters.media.forks import main
+from kaption.adapters.media.job import FRAME_ANSWERED, Job
 
 AGENT = os.getppid()
 FORKS = os.getpid()

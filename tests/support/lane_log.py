@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from aiokafka.structs import ConsumerRecord
 
-from kaption.domain.outputs import Latency, RunKey
-from kaption_gpu.lane_data import Draft, Saved, SavedLane, Source
-from kaption_gpu.letters import Told
-from kaption_gpu.memory import LaneMemory
-from kaption_gpu.ports import Sessions
-from kaption_gpu.records import RefusedError, parse, read_marks
+from kaption.domain.records import Latency, RunKey
+from kaption_gpu.lanes.data import Draft, Saved, SavedLane, Source
+from kaption_gpu.lanes.letters import Told
+from kaption_gpu.lanes.memory import LaneMemory
+from kaption_gpu.lanes.ports import Sessions
+from kaption_gpu.lanes.records import RefusedError, parse, read_marks
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamEnded, StreamStarted

@@ -11,10 +11,10 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.kafka import security
+from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Backend
-from kaption_gpu.ports import Sessions
+from kaption.domain.decoding.port import Backend
+from kaption_gpu.lanes.ports import Sessions
 from kaption_gpu.worker import Sinks, Worker, WorkerParts
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.records import StreamEnded, StreamStarted

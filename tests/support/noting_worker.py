@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import SAMPLE_RATE, Backend, Costs, Decoded, Window
+from kaption.domain.decoding.port import SAMPLE_RATE, Backend, Costs, Decoded, Window
 from kaption_gpu.__main__ import serve
-from kaption_gpu.backends import make_backend
+from kaption_gpu.engine.backends import make_backend
 from kaption_schemas.audio import MAX_CHANNELS
 
 

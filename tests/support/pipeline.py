@@ -14,8 +14,8 @@ import numpy.typing as npt
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.kafka import security
-from kaption.adapters.ports import free_port
+from kaption.adapters.kafka.clients import security
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
 from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.topics import DLQ, EVENTS, FINAL, Type, topic_name

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import soundfile
 from aiokafka import AIOKafkaProducer
 
-from kaption.adapters.kafka import security
-from kaption.adapters.ports import free_port
+from kaption.adapters.kafka.clients import security
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings, child_environment
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.records import AudioFormat, RunOptions, StreamEnded, StreamStarted

@@ -8,7 +8,7 @@ import signal
 
 from kaption.adapters import logs
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Costs, Decoded, Window
+from kaption.domain.decoding.port import Costs, Decoded, Window
 from kaption_gpu.__main__ import RealSessions, session_config
 from kaption_gpu.worker import Worker, WorkerParts
 from tests.support.counting_session import MemoryObjects

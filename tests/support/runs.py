@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import numpy.typing as npt
 
-from kaption.domain.decoding import Decoded, Kind, Window
-from kaption.domain.outputs import AudioRecord, Latency, Output, RunKey
-from kaption.domain.run import Ports, SessionConfig
-from kaption.domain.session import Session
+from kaption.domain.decoding.port import Decoded, Kind, Window
+from kaption.domain.records import AudioRecord, Latency, Output, RunKey
+from kaption.domain.run.config import Ports, SessionConfig
+from kaption.domain.run.session import Session
 from kaption_schemas.records import FinalTranscript, StreamEnded
 from kaption_schemas.topics import Type
 from tests.support.voices import MODEL, DigitRedactor, EnergyDetector, spell

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from itertools import repeat
 
-from kaption.domain.decoding import SAMPLE_RATE, Decoded, DecodedWord, Kind, Window
-from kaption.domain.outputs import Latency, Output
-from kaption.domain.redaction import TextRedactor
-from kaption.domain.run import Ports, SessionConfig
-from kaption.domain.session import Session
+from kaption.domain.decoding.port import SAMPLE_RATE, Decoded, DecodedWord, Kind, Window
+from kaption.domain.records import Latency, Output
+from kaption.domain.redaction.matches import TextRedactor
+from kaption.domain.run.config import Ports, SessionConfig
+from kaption.domain.run.session import Session
 from tests.support.runs import KEY, babble, play, records
 from tests.support.voices import MODEL, EnergyDetector
 

@@ -3,7 +3,7 @@
 import random
 from dataclasses import dataclass
 
-from kaption.domain.numbers import luhn
+from kaption.domain.redaction.numbers import luhn
 
 _ONES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 _TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]

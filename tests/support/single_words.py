@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
-from kaption.domain.decoding import SAMPLE_RATE, Audio, DecodedWord
+from kaption.domain.decoding.port import SAMPLE_RATE, Audio, DecodedWord
 from tests.support.asterisk import require_prompts
 from tests.support.wer import normalise
 

@@ -4,9 +4,9 @@ import asyncio
 import time
 from pathlib import Path
 
-from kaption.adapters.embedded_s3 import answers, create_buckets, embedded
-from kaption.adapters.ports import free_port
+from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
+from kaption.adapters.store.embedded import answers, create_buckets, embedded
 from tests.support.processes import Child
 
 START_SECONDS = 60

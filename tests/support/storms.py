@@ -7,12 +7,12 @@ from itertools import chain, repeat
 
 from aiokafka.structs import ConsumerRecord
 
-from kaption.domain.decoding import Decoded, Window
-from kaption.domain.outputs import Latency, RunKey
-from kaption.domain.run import SessionConfig
-from kaption.domain.segmenter import SegmentRules
+from kaption.domain.decoding.port import Decoded, Window
+from kaption.domain.records import Latency, RunKey
+from kaption.domain.run.config import SessionConfig
+from kaption.domain.run.segmenter import SegmentRules
 from kaption_gpu.__main__ import RealSessions
-from kaption_gpu.records import parse
+from kaption_gpu.lanes.records import parse
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import AudioFormat, Gap, RunOptions, StreamEnded, StreamRefused, StreamStarted

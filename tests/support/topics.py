@@ -5,7 +5,7 @@ import asyncio
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from kaption.adapters import topics
+from kaption.adapters.kafka import topics
 from kaption.adapters.settings import Settings
 
 SECONDS = 30

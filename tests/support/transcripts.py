@@ -4,7 +4,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from kaption.domain.reader import Transcript
+from kaption.domain.reading.reader import Transcript
 from kaption_schemas.headers import event_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import (

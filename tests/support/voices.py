@@ -4,8 +4,8 @@ import re
 
 import numpy as np
 
-from kaption.domain.decoding import VAD_FRAME, Audio, Decoded, DecodedWord, ModelInfo, Window
-from kaption.domain.redaction import Match
+from kaption.domain.decoding.port import VAD_FRAME, Audio, Decoded, DecodedWord, ModelInfo, Window
+from kaption.domain.redaction.matches import Match
 
 MODEL = ModelInfo("fake", "0" * 64, "fake", frozenset({"en"}), frozenset({"transcribe"}))
 

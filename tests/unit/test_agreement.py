@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaption.domain.agreement import AGREE_SECONDS, Agreement, joined, plain, words_of
-from kaption.domain.decoding import SAMPLE_RATE
+from kaption.domain.decoding.port import SAMPLE_RATE
+from kaption.domain.run.agreement import AGREE_SECONDS, Agreement, joined, plain, words_of
 
 STEP = round(AGREE_SECONDS * SAMPLE_RATE)
 

@@ -2,10 +2,10 @@
 
 from itertools import repeat
 
-from kaption.domain.decoding import Kind
-from kaption.domain.outputs import Latency
-from kaption.domain.run import SessionConfig
-from kaption.domain.windows import LIVE_AHEAD
+from kaption.domain.decoding.port import Kind
+from kaption.domain.records import Latency
+from kaption.domain.run.config import SessionConfig
+from kaption.domain.run.windows import LIVE_AHEAD
 from kaption_schemas.records import FinalTranscript
 from tests.support.runs import babble, decode_all, records, session
 from tests.support.voices import spell

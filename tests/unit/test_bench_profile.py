@@ -10,19 +10,19 @@ from bench.processes import ended_seconds
 from bench.profile import Bar, attribute, draw, read_samples, subject
 
 RAW = """\
-thread (11): MainThread;<module> (kaption_gpu/__main__.py);run (asyncio/runners.py);feed (kaption/domain/session.py:59) 30
+thread (11): MainThread;<module> (kaption_gpu/__main__.py);run (asyncio/runners.py);feed (kaption/domain/run/session.py:59) 30
 thread (11): MainThread;<module> (kaption_gpu/__main__.py);_select (asyncio/selectors.py:9);send (aiokafka/conn.py:4) 10
 thread (11): MainThread;<module> (kaption_gpu/__main__.py);run_forever (asyncio/base_events.py:3);EpollSelector.select (selectors.py:468) 900
-thread (12): executor;work (kaption_gpu/executor.py);CTranslate2Runtime.generate (kaption_gpu/backends/faster_whisper.py:59) 60
-thread (12): executor;work (kaption_gpu/executor.py);PairedRuntime.encode (kaption_gpu/backends/pairs.py:50) 20
+thread (12): executor;work (kaption_gpu/engine/executor.py);CTranslate2Runtime.generate (kaption_gpu/engine/backends/faster_whisper.py:59) 60
+thread (12): executor;work (kaption_gpu/engine/executor.py);PairedRuntime.encode (kaption_gpu/engine/backends/pairs.py:50) 20
 """
 
 
 @pytest.mark.parametrize(
     ("frames", "what"),
     [
-        (["a (kaption/domain/plan.py:3)", "choice (random.py:4)"], "kaption/domain/plan"),
-        (["a (kaption/publisher.py)", "send (aiokafka/conn.py:3)", "write (asyncio/streams.py:7)"], "aiokafka"),
+        (["a (kaption/domain/pool/plan.py:3)", "choice (random.py:4)"], "kaption/domain/pool/plan"),
+        (["a (kaption/client/publisher.py)", "send (aiokafka/conn.py:3)", "write (asyncio/streams.py:7)"], "aiokafka"),
         (["start (mode/threads.py:1)"], "faust"),
         (["run (asyncio/runners.py:1)"], "asyncio"),
     ],
@@ -33,7 +33,7 @@ def test_a_stack_is_about_the_innermost_package(frames: list[str], what: str) ->
 
 def test_threads_without_python_get_what_executors_wait_for() -> None:
     parts = attribute({11: 0.4, 12: 0.0, 13: 0.8}, read_samples(RAW.splitlines()))
-    assert parts["kaption/domain/session"] == pytest.approx(0.3)
+    assert parts["kaption/domain/run/session"] == pytest.approx(0.3)
     assert parts["aiokafka"] == pytest.approx(0.1)
     assert parts["generate"] == pytest.approx(0.6)
     assert parts["encode"] == pytest.approx(0.2)

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from kaption.domain.captions import VOICES_LAYOUT, VTT_HEADER, Cue, Layout, cues, srt, txt, vtt
-from kaption.domain.voices import TimeOrder
+from kaption.domain.reading.captions import VOICES_LAYOUT, VTT_HEADER, Cue, Layout, cues, srt, txt, vtt
+from kaption.domain.reading.voices import TimeOrder
 from kaption_schemas.records import FinalTranscript, Word
 from tests.support.transcripts import RUN, final
 

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from kaption_gpu.chunk_reading import MOST_TRIES, ChunkReader, Read
-from kaption_gpu.ports import ObjectUnavailableError, StoreAwayError
+from kaption_gpu.lanes.chunk_reading import MOST_TRIES, ChunkReader, Read
+from kaption_gpu.lanes.ports import ObjectUnavailableError, StoreAwayError
 from kaption_schemas.records import DataRef
 from tests.support.counting_session import MemoryObjects
 

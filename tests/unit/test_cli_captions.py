@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from kaption import demo
-from kaption.adapters.audio_files import AudioFile, AudioFileError, is_media
+from kaption.adapters.media.local import AudioFile, AudioFileError, is_media
+from kaption.cli.demo import scoring as demo
 from kaption.cli.follow import command as follow
 from kaption.cli.publish import command as publish
 from kaption.cli.screen import Screen, line

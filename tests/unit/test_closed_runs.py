@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from kaption.domain.outputs import Latency
-from kaption_gpu.closed_runs import keep_ms
+from kaption.domain.records import Latency
+from kaption_gpu.lanes.closed_runs import keep_ms
 from kaption_schemas.topics import Type
 from tests.support.lane_log import Committed, decode, record, take
 

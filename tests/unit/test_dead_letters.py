@@ -5,7 +5,7 @@ from hashlib import sha256
 
 import pytest
 
-from kaption.domain.events import MOST_LETTER, UNDECODABLE, Origin, Refusal, dead_letter
+from kaption.domain.intake.events import MOST_LETTER, UNDECODABLE, Origin, Refusal, dead_letter
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import DLQ, MIB
 

@@ -5,10 +5,10 @@ from itertools import repeat
 
 import pytest
 
-from kaption.domain.decoding import Decoded, Kind
-from kaption.domain.outputs import AudioRecord, Output
-from kaption.domain.run import SessionConfig, Wanted
-from kaption.domain.session import Session
+from kaption.domain.decoding.port import Decoded, Kind
+from kaption.domain.records import AudioRecord, Output
+from kaption.domain.run.config import SessionConfig, Wanted
+from kaption.domain.run.session import Session
 from kaption_schemas.audio import MAX_CHANNELS
 from kaption_schemas.records import FinalTranscript, PartialTranscript
 from tests.support.runs import babble, decode_all, records, session

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from kaption.domain.decoding import Costs, Decoded, DecodeOptions, Kind, ModelInfo, Window
-from kaption_gpu.executor import SPARE, Cause, Execution, Executors, ReplacedError
+from kaption.domain.decoding.port import Costs, Decoded, DecodeOptions, Kind, ModelInfo, Window
+from kaption_gpu.engine.executor import SPARE, Cause, Execution, Executors, ReplacedError
 
 LIMIT = 0.05
 
@@ -188,7 +188,7 @@ async def test_who_no_longer_waits_is_told_nothing() -> None:
 STUCK = """
 import asyncio, threading
 import tests.unit.test_executors as this
-from kaption_gpu.executor import Executors
+from kaption_gpu.engine.executor import Executors
 
 async def main():
     executors = Executors(this.Scripted(threading.Event().wait, this.fine, threading.Event().wait), 2, 10)

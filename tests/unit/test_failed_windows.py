@@ -7,13 +7,13 @@ from itertools import pairwise, repeat
 import numpy as np
 import pytest
 
-from kaption.domain.decoding import Kind, Window
-from kaption.domain.outputs import AudioRecord, Latency, Output
-from kaption.domain.run import SessionConfig
-from kaption.domain.segmenter import SegmentRules
-from kaption.domain.session import Session
-from kaption.domain.windows import MOST_FAILURES
-from kaption_gpu.records import durable_message
+from kaption.domain.decoding.port import Kind, Window
+from kaption.domain.records import AudioRecord, Latency, Output
+from kaption.domain.run.config import SessionConfig
+from kaption.domain.run.segmenter import SegmentRules
+from kaption.domain.run.session import Session
+from kaption.domain.run.windows import MOST_FAILURES
+from kaption_gpu.lanes.records import durable_message
 from kaption_schemas.headers import text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import AudioFormat, FinalTranscript, Gap, RunOptions, StreamCompleted, StreamStarted

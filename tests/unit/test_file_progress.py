@@ -1,8 +1,8 @@
 """What is told of a file's progress: seldom, of what is committed, and for all its channels."""
 
-from kaption.domain.outputs import AudioRecord, RunKey
-from kaption_gpu.progress import TELL_MS, FileProgress
-from kaption_gpu.records import Incoming
+from kaption.domain.records import AudioRecord, RunKey
+from kaption_gpu.lanes.file_progress import TELL_MS, FileProgress
+from kaption_gpu.lanes.records import Incoming
 from kaption_schemas.records import FinalTranscript, StreamProgress
 from kaption_schemas.topics import Type
 from tests.support.transcripts import RUN, final

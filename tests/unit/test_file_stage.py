@@ -10,9 +10,9 @@ import pytest
 
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import Telemetry
-from kaption.domain.batch import Normalised
-from kaption.domain.events import Origin, RefusedError
-from kaption.domain.objects import ObjectRun, RefusedObject
+from kaption.domain.intake.bucket_events import ObjectRun, RefusedObject
+from kaption.domain.intake.events import Origin, RefusedError
+from kaption.domain.intake.file_chunks import Normalised
 from kaption_schemas.headers import event_headers, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamRefused

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kaption.domain.guards import (
+from kaption.domain.decoding.guards import (
     Guard,
     Loop,
     Quality,

@@ -3,7 +3,7 @@
 import aiohttp
 import pytest
 
-from kaption.adapters.health import Health
+from kaption.adapters.processes.health import Health
 from kaption.adapters.settings import Settings
 
 

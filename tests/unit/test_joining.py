@@ -4,9 +4,9 @@ from itertools import repeat
 
 import pytest
 
-from kaption.domain.decoding import VAD_FRAME
-from kaption.domain.outputs import Latency
-from kaption.domain.segmenter import Cut, Joiner, SegmentRules
+from kaption.domain.decoding.port import VAD_FRAME
+from kaption.domain.records import Latency
+from kaption.domain.run.segmenter import Cut, Joiner, SegmentRules
 from kaption_schemas.records import FinalTranscript
 from tests.support.runs import babble, play, records, session
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from kaption.domain.events import UNDECODABLE, Event, Origin, Refusal
+from kaption.domain.intake.events import UNDECODABLE, Event, Origin, Refusal
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import Gap

@@ -4,11 +4,11 @@ import weakref
 
 from aiokafka.structs import ConsumerRecord
 
-from kaption.domain.outputs import Latency
+from kaption.domain.records import Latency
 from kaption_gpu.__main__ import RealSessions
-from kaption_gpu.lane_data import SavedLane, Source
-from kaption_gpu.memory import LaneMemory
-from kaption_gpu.records import parse
+from kaption_gpu.lanes.data import SavedLane, Source
+from kaption_gpu.lanes.memory import LaneMemory
+from kaption_gpu.lanes.records import parse
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.topics import LIVE, Type
 from tests.support.runs import CONFIG, PORTS

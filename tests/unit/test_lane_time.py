@@ -10,17 +10,17 @@ import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.fetching import LogEnd
+from kaption.adapters.kafka.fetching import LogEnd
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import Kind
-from kaption.domain.outputs import Latency
-from kaption.domain.run import SessionConfig
+from kaption.domain.decoding.port import Kind
+from kaption.domain.records import Latency
+from kaption.domain.run.config import SessionConfig
 from kaption_gpu.__main__ import RealSessions
-from kaption_gpu.chunk_reading import ChunkReader
-from kaption_gpu.clock import BrokerClock
-from kaption_gpu.lane import Lane, LaneParts, State
-from kaption_gpu.lane_data import SavedLane, Source
-from kaption_gpu.memory import LaneMemory
+from kaption_gpu.lanes.chunk_reading import ChunkReader
+from kaption_gpu.lanes.clock import BrokerClock
+from kaption_gpu.lanes.data import SavedLane, Source
+from kaption_gpu.lanes.lane import Lane, LaneParts, State
+from kaption_gpu.lanes.memory import LaneMemory
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.topics import LIVE, Type
 from tests.support.counting_session import MemoryObjects

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from aiokafka.structs import ConsumerRecord
 
-from kaption.domain.outputs import Latency
+from kaption.domain.records import Latency
 from kaption_gpu.__main__ import RealSessions
-from kaption_gpu.letters import MOST_WAITING, Letters, Told
-from kaption_gpu.memory import LaneMemory
-from kaption_gpu.records import lane_message, parse
+from kaption_gpu.lanes.letters import MOST_WAITING, Letters, Told
+from kaption_gpu.lanes.memory import LaneMemory
+from kaption_gpu.lanes.records import lane_message, parse
 from kaption_schemas.headers import text_headers
 from kaption_schemas.topics import MIB, Type
 from tests.support.counting_session import REFUSED

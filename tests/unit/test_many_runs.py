@@ -3,11 +3,11 @@
 from collections import Counter
 from typing import Any
 
-from kaption.domain.outputs import AudioRecord, Latency, Output, RunKey
-from kaption.domain.run import SessionConfig
-from kaption.domain.session import Session
-from kaption_gpu.lane_data import SavedLane, Source
-from kaption_gpu.memory import LaneMemory
+from kaption.domain.records import AudioRecord, Latency, Output, RunKey
+from kaption.domain.run.config import SessionConfig
+from kaption.domain.run.session import Session
+from kaption_gpu.lanes.data import SavedLane, Source
+from kaption_gpu.lanes.memory import LaneMemory
 from kaption_schemas.headers import text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamCompleted, StreamStarted

@@ -1,8 +1,8 @@
 """Finals that are published together: one match over a pause is one label, and an end that may go on is held."""
 
 from kaption.adapters.presidio import PresidioRedactor
-from kaption.domain.decoding import Decoded, DecodedWord
-from kaption.domain.masking import (
+from kaption.domain.decoding.port import Decoded, DecodedWord
+from kaption.domain.redaction.masking import (
     Before,
     goes_on,
     mask_together,

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from kaption.adapters.members import client_id, is_dead
+from kaption.adapters.kafka.members import client_id, is_dead
 
 
 def test_this_process_is_alive_and_strangers_are_not_judged() -> None:

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from itertools import repeat
 
-from kaption.domain.outputs import DeadLetter
-from kaption.domain.run import Ports
-from kaption.domain.session import Session
+from kaption.domain.records import DeadLetter
+from kaption.domain.run.config import Ports
+from kaption.domain.run.session import Session
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, StreamCompleted
 from tests.support.runs import CONFIG, PORTS, START_MS, babble, play, records, session

@@ -6,9 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaption.domain.batch import Normalised, batch_records, muted_samples
-from kaption.domain.events import Origin, RefusedError
-from kaption.domain.objects import (
+from kaption.domain.intake.bucket_events import (
     ObjectRun,
     Place,
     RefusedObject,
@@ -19,6 +17,8 @@ from kaption.domain.objects import (
     read_objects,
     within,
 )
+from kaption.domain.intake.events import Origin, RefusedError
+from kaption.domain.intake.file_chunks import Normalised, batch_records, muted_samples
 from kaption_schemas.headers import Headers, event_headers, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, MediaObject, RunOptions, StreamEnded, StreamRefused, StreamStarted

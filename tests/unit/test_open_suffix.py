@@ -2,8 +2,8 @@
 
 import pytest
 
-from kaption.domain.open_suffix import RECOGNISED, open_suffix
-from kaption.domain.spoken import normalise, scan
+from kaption.domain.redaction.open_suffix import RECOGNISED, open_suffix
+from kaption.domain.redaction.spoken import normalise, scan
 
 NUMBER = ("CREDIT_CARD",)
 EVERY = tuple(sorted(RECOGNISED))

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaption.domain.overload import BUSY, EARLY_SECONDS, HOLD_SECONDS, LATE_SECONDS, Overload, Signs, Step, below_share
+from kaption.domain.pool.overload import (
+    BUSY,
+    EARLY_SECONDS,
+    HOLD_SECONDS,
+    LATE_SECONDS,
+    Overload,
+    Signs,
+    Step,
+    below_share,
+)
 
 CALM = Signs(busy=0.3, partial_s=0.1, final_s=0.1, reading_s=0.05, files=False)
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaption.adapters.encoder_choice import Choice, choice_file, known_choices, machine, remembered
+from kaption.adapters.models.encoder_choice import Choice, choice_file, known_choices, machine, remembered
+from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
 from kaption.cli.doctor import check_backend
-from kaption_gpu.backends import make_backend
-from kaption_gpu.backends.openvino_encoder import OpenVinoEncoder, known_ranges, read_encoder
-from kaption_gpu.backends.pairs import choose, fastest
-from kaption_gpu.backends.runtime import Mel
-from kaption_gpu.weights import find_weights
+from kaption_gpu.engine.backends import make_backend
+from kaption_gpu.engine.backends.openvino_encoder import OpenVinoEncoder, known_ranges, read_encoder
+from kaption_gpu.engine.backends.pairs import choose, fastest
+from kaption_gpu.engine.backends.runtime import Mel
 
 DIGEST = f"sha256:{'0' * 64}"
 

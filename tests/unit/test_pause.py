@@ -2,7 +2,7 @@
 
 import pytest
 
-from kaption.adapters.fetching import Pause
+from kaption.adapters.kafka.fetching import Pause
 
 
 class Clock:

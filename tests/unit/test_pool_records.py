@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.s3 import normalised_key
-from kaption.domain.outputs import AudioRecord, Latency, Output, RunKey
-from kaption.domain.session import Session
+from kaption.adapters.store.s3 import normalised_key
+from kaption.domain.records import AudioRecord, Latency, Output, RunKey
+from kaption.domain.run.session import Session
 from kaption_gpu.__main__ import RealSessions
-from kaption_gpu.records import RefusedError, parse
+from kaption_gpu.lanes.records import RefusedError, parse
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef

@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from kaption.adapters.ports import free_ports
+from kaption.adapters.processes.tcp_ports import free_ports
 
 
 def test_they_differ_and_no_outgoing_connection_gets_one() -> None:

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from kaption.adapters.presidio import PresidioRedactor
-from kaption.domain.open_suffix import RECOGNISED
-from kaption.domain.redaction import mask
+from kaption.domain.redaction.matches import mask
+from kaption.domain.redaction.open_suffix import RECOGNISED
 
 POLICY = ("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "PHONE_NUMBER", "US_SSN")
 REDACTOR = PresidioRedactor()

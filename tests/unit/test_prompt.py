@@ -2,8 +2,8 @@
 
 import pytest
 
-from kaption.domain.decoding import DecodeOptions
-from kaption_gpu.backends.prompt import LENGTHS, prompt_tokens
+from kaption.domain.decoding.port import DecodeOptions
+from kaption_gpu.engine.backends.prompt import LENGTHS, prompt_tokens
 
 CLOSING = chr(ord("<") + 150)
 

@@ -6,10 +6,10 @@ from itertools import repeat
 import pytest
 
 from kaption.adapters.presidio import PresidioRedactor
-from kaption.domain.decoding import Decoded, Kind, Window
-from kaption.domain.outputs import Latency
-from kaption.domain.run import Ports, SessionConfig
-from kaption.domain.session import Session
+from kaption.domain.decoding.port import Decoded, Kind, Window
+from kaption.domain.records import Latency
+from kaption.domain.run.config import Ports, SessionConfig
+from kaption.domain.run.session import Session
 from kaption_schemas.records import FinalTranscript, PartialTranscript
 from tests.support.runs import KEY, babble, decode_all, play, records
 from tests.support.saying import say

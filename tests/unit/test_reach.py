@@ -1,6 +1,6 @@
 """When the records of a tenant whose topics are gone are left out, and when they are written again."""
 
-from kaption_gpu.reach import GRACE_SECONDS, Reach
+from kaption_gpu.lanes.reach import GRACE_SECONDS, Reach
 
 TOPIC = "acme.transcripts.final.v1"
 

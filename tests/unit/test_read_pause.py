@@ -1,6 +1,6 @@
 """How long the pool waits before it reads on: what it reads costs time that late finals lack, but nothing may pile up."""
 
-from kaption_gpu.reading import POLL_RECORDS, read_pause
+from kaption_gpu.lanes.polling import POLL_RECORDS, read_pause
 
 
 def test_it_is_longer_while_finals_are_late() -> None:

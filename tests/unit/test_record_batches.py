@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 
-from kaption.adapters.record_batches import MOST_BYTES, MOST_RECORDS, Batches, decompress
-from kaption.domain.events import UNDECODABLE
+from kaption.adapters.kafka.record_batches import MOST_BYTES, MOST_RECORDS, Batches, decompress
+from kaption.domain.intake.events import UNDECODABLE
 from tests.support import batches
 from tests.support.batches import CODECS, Headers, signed, with_codec
 

@@ -8,16 +8,16 @@ from itertools import repeat
 import pytest
 from aiokafka.structs import ConsumerRecord
 
-from kaption.domain.events import Origin, Refusal
-from kaption.domain.outputs import AudioRecord, Latency, Output
-from kaption.domain.pcm import FrameFormat
-from kaption.domain.session import Session
-from kaption.domain.stages import Tools, accept
-from kaption.transcripts import parse as parse_transcript
+from kaption.client.transcripts import parse as parse_transcript
+from kaption.domain.intake.events import Origin, Refusal
+from kaption.domain.intake.formats import FrameFormat
+from kaption.domain.intake.stages import Tools, accept
+from kaption.domain.records import AudioRecord, Latency, Output
+from kaption.domain.run.session import Session
 from kaption_gpu.__main__ import RealSessions
-from kaption_gpu.lane_data import Draft, SavedLane, Source
-from kaption_gpu.memory import LaneMemory
-from kaption_gpu.records import parse
+from kaption_gpu.lanes.data import Draft, SavedLane, Source
+from kaption_gpu.lanes.memory import LaneMemory
+from kaption_gpu.lanes.records import parse
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import Gap, StreamCompleted, StreamRefused

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from kaption.domain.guards import Loop
-from kaption_gpu.backends.rounds import said
-from kaption_gpu.backends.runtime import Mel, TokenTimes
+from kaption.domain.decoding.guards import Loop
+from kaption_gpu.engine.backends.rounds import said
+from kaption_gpu.engine.backends.runtime import Mel, TokenTimes
 
 CLAUSE = (5, 6, 7, 8)
 SECONDS = 8

@@ -8,15 +8,15 @@ from itertools import repeat
 import pytest
 from aiokafka.structs import ConsumerRecord
 
-from kaption.domain.ledger import Ledger
-from kaption.domain.outputs import AudioRecord, Latency, Output
-from kaption.domain.run import SessionConfig
-from kaption.domain.session import Session
-from kaption.transcripts import parse as typed
+from kaption.client.transcripts import parse as typed
+from kaption.domain.records import AudioRecord, Latency, Output
+from kaption.domain.run.config import SessionConfig
+from kaption.domain.run.ledger import Ledger
+from kaption.domain.run.session import Session
 from kaption_gpu.__main__ import RealSessions
-from kaption_gpu.lane_data import SavedLane, Source
-from kaption_gpu.memory import LaneMemory
-from kaption_gpu.records import parse
+from kaption_gpu.lanes.data import SavedLane, Source
+from kaption_gpu.lanes.memory import LaneMemory
+from kaption_gpu.lanes.records import parse
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, Gap

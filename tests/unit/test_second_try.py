@@ -7,11 +7,11 @@ import numpy as np
 from faster_whisper.feature_extractor import FeatureExtractor
 from tokenizers import Tokenizer
 
+from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import SAMPLE_RATE, Decoded, DecodeOptions, Kind, Window, window_length
-from kaption_gpu.backends.runtime import Hypothesis, Mel, TokenTimes
-from kaption_gpu.backends.whisper import WhisperBackend
-from kaption_gpu.weights import find_weights
+from kaption.domain.decoding.port import SAMPLE_RATE, Decoded, DecodeOptions, Kind, Window, window_length
+from kaption_gpu.engine.backends.runtime import Hypothesis, Mel, TokenTimes
+from kaption_gpu.engine.backends.whisper import WhisperBackend
 
 WEIGHTS = find_weights(Settings())
 TOKENIZER = Tokenizer.from_file(str(WEIGHTS.folder / "tokenizer.json"))

@@ -1,7 +1,7 @@
 """What the settings say of every run reaches its session."""
 
 from kaption.adapters.settings import Settings
-from kaption.domain.run import SessionConfig
+from kaption.domain.run.config import SessionConfig
 from kaption_gpu.__main__ import session_config
 
 

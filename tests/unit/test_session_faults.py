@@ -5,9 +5,9 @@ from itertools import pairwise, repeat
 
 import pytest
 
-from kaption.domain.decoding import Kind
-from kaption.domain.outputs import AudioRecord, DeadLetter, Latency, Output
-from kaption.domain.session import Session
+from kaption.domain.decoding.port import Kind
+from kaption.domain.records import AudioRecord, DeadLetter, Latency, Output
+from kaption.domain.run.session import Session
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import (
     AudioFormat,

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from itertools import repeat
 
-from kaption.domain.decoding import Decoded, DecodedWord, Kind, Window
-from kaption.domain.outputs import Output
-from kaption.domain.run import SessionConfig
-from kaption.domain.settling import settle
+from kaption.domain.decoding.port import Decoded, DecodedWord, Kind, Window
+from kaption.domain.records import Output
+from kaption.domain.run.config import SessionConfig
+from kaption.domain.run.settling import settle
 from kaption_schemas.records import FinalTranscript, PartialTranscript
 from tests.support.runs import babble, decode_all, records, session
 

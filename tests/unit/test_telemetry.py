@@ -10,12 +10,12 @@ from opentelemetry.trace import SpanKind
 from kaption.adapters import telemetry
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import Telemetry, extract, inject
-from kaption.domain.decoding import Kind, ModelInfo
-from kaption.domain.outputs import Latency
-from kaption.domain.overload import Step
-from kaption.domain.plan import Candidate, overdue_seconds
+from kaption.domain.decoding.port import Kind, ModelInfo
+from kaption.domain.pool.overload import Step
+from kaption.domain.pool.plan import Candidate, overdue_seconds
+from kaption.domain.records import Latency
+from kaption_gpu.lanes.transactions import PartialsStats
 from kaption_gpu.statistics import PoolMetrics
-from kaption_gpu.transactions import PartialsStats
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = [("traceparent", f"00-{TRACE}-b7ad6b7169203331-01".encode()), ("tracestate", b"a=b")]

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaption.domain.turns import Turns
+from kaption.domain.intake.turns import Turns
 
 
 def taken(turns: Turns[int]) -> list[str]:

@@ -5,8 +5,8 @@ from itertools import cycle
 import numpy as np
 import pytest
 
-from kaption.domain.decoding import VAD_FRAME, Audio
-from kaption_gpu.vad import SileroDetector
+from kaption.domain.decoding.port import VAD_FRAME, Audio
+from kaption_gpu.engine.vad import SileroDetector
 from tests.support.asterisk import prompt, require_prompts
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from kaption.adapters.presidio import PresidioRedactor
-from kaption.domain.events import Event, Origin, Refusal, dead_letter
-from kaption.domain.open_suffix import RECOGNISED
-from kaption.domain.pcm import FrameFormat, parse_format, to_s16
-from kaption.domain.stages import Tools, accept
+from kaption.domain.intake.events import Event, Origin, Refusal, dead_letter
+from kaption.domain.intake.formats import FrameFormat, parse_format, to_s16
+from kaption.domain.intake.stages import Tools, accept
+from kaption.domain.redaction.open_suffix import RECOGNISED
 from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import Gap, StreamEnded, StreamRefused, StreamStarted

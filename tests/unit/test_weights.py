@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kaption.adapters.models.weights import WeightsError, find_weights
 from kaption.adapters.settings import Settings
-from kaption_gpu.backends.ct2_file import WeightFileError, read_arrays, whisper_state
-from kaption_gpu.weights import WeightsError, find_weights
+from kaption_gpu.engine.backends.ct2_file import WeightFileError, read_arrays, whisper_state
 
 
 def test_tiny_en_comes_from_its_package(tmp_path: Path) -> None:

@@ -5,11 +5,11 @@ import pytest
 from faster_whisper.tokenizer import Tokenizer
 from tokenizers import Tokenizer as Vocabulary
 
+from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding import DecodedWord
-from kaption_gpu.backends.runtime import TokenTimes
-from kaption_gpu.backends.words import time_words
-from kaption_gpu.weights import find_weights
+from kaption.domain.decoding.port import DecodedWord
+from kaption_gpu.engine.backends.runtime import TokenTimes
+from kaption_gpu.engine.backends.words import time_words
 
 VOCABULARY = Vocabulary.from_file(str(find_weights(Settings()).folder / "tokenizer.json"))
 ENGLISH = Tokenizer(VOCABULARY, multilingual=False)

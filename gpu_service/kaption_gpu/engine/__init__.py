@@ -1,0 +1,1 @@
+"""Models and voice detection, and the threads in which they compute."""

@@ -1,0 +1,51 @@
+"""What stands before the start token: the run's vocabulary, then its earlier text, within one budget.
+
+CTranslate2 needs the start token at one position in a batch, so earlier text is cut to one of few lengths. The
+length follows from the run alone; windows of unequal length are decoded beside each other, not padded.
+"""
+
+from collections.abc import Callable
+
+from kaption.domain.decoding.port import DecodeOptions
+
+#: Tokens of vocabulary and earlier text together, of the 448 positions that prompt and output share (HAZARDS, Whisper 1).
+BUDGET = 150
+#: Tokens that the vocabulary may take of it.
+VOCABULARY_BUDGET = 96
+#: Lengths that earlier text is cut to, at its front.
+LENGTHS = (0, 8, 16, 32, 48, 64, 96, 148)
+#: Timestamp tokens from 0.00 s to the one that closes earlier text, 3.00 s: any will do.
+_CLOSING = 150
+
+
+def prompt_tokens(options: DecodeOptions, encode: Callable[[str], list[int]], first_timestamp: int) -> tuple[int, ...]:
+    """Tokens of the prompt, without the token that opens it; empty if there is nothing to say.
+
+    Earlier text stands between two timestamps, as the model saw it in training: after text without them it leaves
+    them out too, and says short utterances twice (10 % word errors instead of 4).
+
+    Args:
+        options: Its ``vocabulary`` and ``prompt`` are used.
+        encode: Text to tokens, without special ones.
+        first_timestamp: The token of 0.00 s.
+    """
+    vocabulary = _vocabulary(options.vocabulary, encode)
+    if not options.prompt.strip():
+        return tuple(vocabulary)
+    earlier = encode(" " + options.prompt.strip())
+    room = min(len(earlier), BUDGET - len(vocabulary) - 2)
+    length = max(n for n in LENGTHS if n <= room)
+    if not length:
+        return tuple(vocabulary)
+    return (*vocabulary, first_timestamp, *earlier[len(earlier) - length :], first_timestamp + _CLOSING)
+
+
+def _vocabulary(terms: tuple[str, ...], encode: Callable[[str], list[int]]) -> list[int]:
+    """The first terms that fit, as a list that a sentence could have; never half a term."""
+    tokens: list[int] = []
+    for number, term in enumerate(terms):
+        more = encode((", " if number else " ") + term.strip())
+        if len(tokens) + len(more) >= VOCABULARY_BUDGET:
+            break
+        tokens += more
+    return tokens + encode(".") if tokens else []

@@ -1,0 +1,81 @@
+"""A file's audio, read from the object store as long as it takes: a store that is away is waited for, one object that it cannot give is not."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final as Const
+
+from kaption_gpu.lanes.ports import Objects, ObjectUnavailableError, StoreAwayError
+from kaption_schemas.records import DataRef
+
+log = logging.getLogger(__name__)
+
+#: An object that the store fails on so often, over some three minutes, is given up where the store works for another one.
+MOST_TRIES: Const = 20
+#: Seconds between two tries, from the first to the longest.
+_BACKOFF_SECONDS: Const = (0.2, 15.0)
+#: Objects that were given up and are remembered: of each of their further pieces there is one try.
+_REMEMBERED: Const = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read, or None where nothing is to be had; and after how many tries."""
+
+    body: bytes | None
+    tries: int
+
+
+class ChunkReader:
+    """Reads for every lane of a worker; ``backoff`` are seconds between tries, from the first to the longest."""
+
+    def __init__(self, objects: Objects, backoff: tuple[float, float] = _BACKOFF_SECONDS) -> None:
+        self._objects = objects
+        self._backoff = backoff
+        self._given_up: dict[str, None] = {}
+
+    async def read(self, ref: DataRef, lane: str, done: Callable[[], None]) -> Read:
+        """The bytes that ``ref`` names; ``done`` is called when they are here, or will not come."""
+        delay, longest = self._backoff
+        tries, blamed = 0, False
+        while True:
+            tries += 1
+            try:
+                body = await asyncio.to_thread(self._objects.read, ref)
+            except ObjectUnavailableError:
+                done()
+                return Read(None, tries)
+            except StoreAwayError as error:
+                log.warning(
+                    "The object store does not give a file's audio; trying again",
+                    extra={"lane": lane, "cause": str(error) or type(error).__name__, "tries": tries},
+                )
+            else:
+                self._given_up.pop(ref.key, None)
+                done()
+                return Read(body if len(body) == ref.length else None, tries)
+            if await self._hopeless(ref.key, tries):
+                if not blamed:  # the store may have come back between the two
+                    blamed = True
+                    continue
+                self._remember(ref.key)
+                log.error(
+                    "A file's audio is given up: the store works but for it", extra={"lane": lane, "tries": tries}
+                )
+                done()
+                return Read(None, tries)
+            blamed = False
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, longest)
+
+    async def _hopeless(self, key: str, tries: int) -> bool:
+        if tries < MOST_TRIES and key not in self._given_up:
+            return False
+        return await asyncio.to_thread(self._objects.works)
+
+    def _remember(self, key: str) -> None:
+        self._given_up.pop(key, None)
+        self._given_up[key] = None
+        while len(self._given_up) > _REMEMBERED:
+            del self._given_up[next(iter(self._given_up))]

@@ -1,0 +1,362 @@
+"""A lane: one assigned partition, from taking it over to giving it up. Its records come in here, its transactions go out.
+
+What it remembers is ``LaneMemory``; this is the I/O around it. Any failure of a transaction discards memory and producer,
+and the lane begins again from what is committed (HAZARDS, aiokafka 2-4).
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final as Const
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from aiokafka.structs import ConsumerRecord
+
+from kaption.adapters.kafka.fetching import LogEnd
+from kaption.adapters.settings import Settings
+from kaption.domain.records import Latency, RunKey
+from kaption_gpu.lanes.chunk_reading import ChunkReader, Read
+from kaption_gpu.lanes.clock import BrokerClock
+from kaption_gpu.lanes.data import Draft, Source
+from kaption_gpu.lanes.memory import LaneMemory
+from kaption_gpu.lanes.opening import LaneLostError, open_lane
+from kaption_gpu.lanes.ports import Admission, Objects, Sessions, SnapshotUnreadableError, StoreAwayError, takes_all
+from kaption_gpu.lanes.reach import Reach
+from kaption_gpu.lanes.records import Incoming, RefusedError, parse
+from kaption_gpu.lanes.transactions import NO_TRACING, LaneWriter, Tracing, TransactionFailedError
+from kaption_schemas.reasons import Reason
+
+log = logging.getLogger(__name__)
+
+#: Finals of this long go in one transaction, seconds.
+COMMIT_INTERVAL: Const = 0.1
+#: Records read but not taken yet; a live one is taken at once.
+INTAKE: Const = {Latency.LIVE: 1000, Latency.BATCH: 32}
+#: Batch chunks (30 s, up to 6 MB) that are fetched ahead.
+PREFETCH: Const = 3
+#: A broker that is back is found within this.
+_BACKOFF_SECONDS: Const = (0.2, 5.0)
+
+
+class State(StrEnum):
+    """What a lane is doing. ``STOPPED``: a snapshot is unreadable; the lane waits for another version of the code."""
+
+    OPENING = "opening"
+    READY = "ready"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneParts:
+    """What every lane of a process works with. ``wake`` tells the loop that something changed, ``committed`` and ``failed`` the
+    statistics what became of a transaction; ``log_end`` says where a partition ends, and when that was asked.
+    """
+
+    settings: Settings
+    consumer: AIOKafkaConsumer
+    sessions: Sessions
+    objects: Objects
+    chunks: ChunkReader
+    log_end: Callable[[TopicPartition], LogEnd | None]
+    wake: Callable[[], None]
+    committed: Callable[[Source, Draft], None]
+    failed: Callable[[Source], None]
+    tracing: Tracing = NO_TRACING
+    refusal: Admission = takes_all
+    reach: Reach | None = None
+    left_out: Callable[[Source, int], None] = lambda _source, _records: None
+    clock: Callable[[], BrokerClock] = BrokerClock
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """How a lane stands: open runs, audio that no final covers, and seconds since it last committed
+    something, and by which what it reads lies behind the clock.
+    """
+
+    source: Source
+    ready: bool
+    runs: int
+    backlog_seconds: float
+    commit_age_s: float
+    reading_s: float
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A record that was read and not taken yet; ``fetch`` brings a batch chunk's bytes."""
+
+    record: ConsumerRecord
+    incoming: Incoming | Reason
+    fetch: "asyncio.Task[Read] | None" = None
+
+
+class Lane:
+    """One partition. ``run`` is its life; the other methods are called by the worker's loop, between awaits."""
+
+    def __init__(self, source: Source, parts: LaneParts) -> None:
+        self.source = source
+        self.tp = TopicPartition(source.topic, source.partition)
+        self.state = State.OPENING
+        self.memory: LaneMemory | None = None
+        self.paused = True
+        self._parts = parts
+        self._clock = parts.clock()
+        self._writer: LaneWriter | None = None
+        self._intake: deque[_Waiting] = deque()
+        self._fetch_from = 0
+        self._pending = asyncio.Event()
+        self._committing = asyncio.Lock()
+        self._failed = False
+        self._out_of_range = False
+        self._opened_at = 0
+        self._committed_at = time.monotonic()
+        self._removals: set[asyncio.Task[None]] = set()
+
+    # Life
+
+    async def run(self) -> None:
+        """Open the lane and commit what it makes, again after each failure, until cancelled."""
+        delay = _BACKOFF_SECONDS[0]
+        while self.state is not State.STOPPED:
+            began = time.monotonic()
+            try:
+                await self._serve()
+            except (KafkaError, TransactionFailedError, LaneLostError, TimeoutError) as error:
+                log.warning(
+                    "A lane begins again",
+                    extra={"lane": str(self.source), "cause": type(error.__cause__ or error).__name__},
+                )
+            except SnapshotUnreadableError:
+                log.exception("A snapshot cannot be read; the lane stops", extra={"lane": str(self.source)})
+                self.state = State.STOPPED
+            finally:
+                await self._discard()
+            if time.monotonic() - began > _BACKOFF_SECONDS[1]:
+                delay = _BACKOFF_SECONDS[0]
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, _BACKOFF_SECONDS[1])
+
+    async def _serve(self) -> None:
+        """Take the lane over and commit until something fails."""
+        parts = self._parts
+        self._clock = parts.clock()
+        self._writer = LaneWriter(parts.settings, self.source, parts.tracing, parts.reach)
+        memory = await open_lane(
+            parts.consumer,
+            parts.settings,
+            self.source,
+            parts.sessions,
+            self._clock,
+            self._writer,
+            out_of_range=self._out_of_range,
+            refusal=parts.refusal,
+        )
+        self._failed = self._out_of_range = False
+        self._fetch_from = self._opened_at = memory.position
+        parts.consumer.seek(self.tp, memory.position)
+        self.memory, self.state = memory, State.READY
+        self._pause(paused=False)
+        log.info(
+            "A lane is ready",
+            extra={
+                "lane": str(self.source),
+                "position": memory.position,
+                "epoch": memory.epoch,
+                "runs": memory.open_runs,
+            },
+        )
+        while not self._failed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._pending.wait()
+            self._pending.clear()
+            if await self._commit():
+                await asyncio.sleep(COMMIT_INTERVAL)
+        raise TransactionFailedError("restart")
+
+    async def _commit(self) -> bool:
+        """Write what is due; whether anything was."""
+        async with self._committing:
+            memory, writer = self.memory, self._writer
+            draft = memory.draft(self._clock.now()) if memory else None
+            if memory is None or draft is None or writer is None:
+                return False
+            try:
+                left_out = await writer.commit(draft)
+            except TransactionFailedError:
+                self._parts.failed(self.source)
+                raise
+            memory.committed()
+            memory.partials.extend(draft.progress)
+        self._committed_at = time.monotonic()
+        self._parts.wake()  # a run may have been waiting for the one that is closed now
+        self._parts.committed(self.source, draft)
+        if left_out:
+            self._parts.left_out(self.source, left_out)
+        for run in draft.finished:
+            task = asyncio.create_task(self._remove(run))
+            self._removals.add(task)
+            task.add_done_callback(self._removals.discard)
+        return True
+
+    async def _remove(self, run: RunKey) -> None:
+        """Delete a finished run's normalised object; one that stays expires."""
+        try:
+            await asyncio.to_thread(self._parts.objects.remove, run)
+        except StoreAwayError:
+            log.warning("A normalised object could not be deleted; it expires", extra={"lane": str(self.source)})
+
+    async def drain(self) -> None:
+        """Commit what is pending, for a stop in good order. A failure costs nothing but a replay."""
+        with contextlib.suppress(TransactionFailedError):
+            await self._commit()
+        if self._removals:
+            await asyncio.wait(self._removals, timeout=2)
+
+    async def _discard(self) -> None:
+        """Forget everything: what is committed is all that counts."""
+        self.memory = None
+        if self.state is State.READY:
+            self.state = State.OPENING
+        for waiting in self._intake:
+            if waiting.fetch:
+                waiting.fetch.cancel()
+        self._intake.clear()
+        self._pause(paused=True)
+        writer, self._writer = self._writer, None
+        if writer:
+            await writer.stop()
+
+    def restart(self) -> None:
+        """Begin again: a fetch was refused, as its offset is not in the log.
+
+        Only where that was the committed offset itself has the log lost what was committed; else it is gone back to.
+        """
+        self._out_of_range = self._fetch_from == self._opened_at
+        self._failed = True
+        self._pending.set()
+
+    def on_assigned(self) -> None:
+        """After a rebalance that left the lane here: go on where it was; called before anything is fetched."""
+        self.paused = False
+        if self.state is State.READY:
+            self._parts.consumer.seek(self.tp, self._fetch_from)
+        else:
+            self._parts.consumer.seek(self.tp, 0)  # any position will do while it is paused; none would be an error
+            self._pause(paused=True)
+
+    # Records in
+
+    def offer(self, records: list[ConsumerRecord]) -> None:
+        """Take what was read; a lane that is not ready drops it, since its seek brings it again."""
+        if self.state is not State.READY or self.memory is None:
+            return
+        bucket = self._parts.settings.work_bucket
+        for record in records:
+            if record.offset < self._fetch_from:
+                continue
+            self._fetch_from = record.offset + 1
+            self._clock.seen(record.timestamp)
+            try:
+                incoming: Incoming | Reason = parse(record, self.source.latency, bucket)
+            except RefusedError as error:
+                incoming = error.reason
+            self._intake.append(_Waiting(record, incoming))
+
+    def pump(self) -> None:
+        """Hand records to the sessions as far as bytes are there and memory allows; then pause or resume reading."""
+        memory = self.memory
+        if memory is None:
+            return
+        self._fetch_ahead(memory)
+        while self._intake and memory.has_room():
+            waiting = self._intake[0]
+            if waiting.fetch and not waiting.fetch.done():
+                break
+            self._intake.popleft()
+            self._take(memory, waiting)
+            self._fetch_ahead(memory)
+        full = len(self._intake) >= INTAKE[self.source.latency] or not memory.has_room()
+        if full != self.paused:
+            self._pause(paused=full)
+        if memory.has_pending():
+            self._pending.set()
+
+    def tick(self) -> None:
+        """Let the sessions see the time: that of the last record, or at the partition's end that of the question which found nothing more.
+
+        Not the time as it is: a worker that was stopped, or cut off, does not know what came meanwhile.
+        """
+        if (memory := self.memory) is not None:
+            asked = self._end_asked(memory)
+            memory.tick(memory.record_ms if asked is None else max(memory.record_ms, self._clock.at(asked)))
+
+    def now_ms(self) -> int:
+        """The broker's time, in ms since 1970."""
+        return self._clock.now()
+
+    def stats(self) -> LaneStats:
+        """How the lane stands now."""
+        memory = self.memory
+        runs, held = (memory.open_runs, memory.backlog_seconds()) if memory else (0, 0.0)
+        return LaneStats(
+            self.source,
+            self.state is State.READY,
+            runs,
+            held,
+            time.monotonic() - self._committed_at if runs else 0.0,
+            memory.reading_late(self.now_ms()) if memory and self._end_asked(memory) is None else 0.0,
+        )
+
+    def unread(self, consumer: AIOKafkaConsumer) -> int | None:
+        """The offset that reading stands at while the log goes on beyond it; None when there is nothing to read."""
+        if self.state is not State.READY or self.paused or self.tp not in consumer.assignment():
+            return None
+        highwater = consumer.highwater(self.tp)
+        return self._fetch_from if highwater is not None and highwater > self._fetch_from else None
+
+    def _end_asked(self, memory: LaneMemory) -> float | None:
+        """When the log was seen to hold nothing more than what was taken (``time.monotonic``); None when it does, or it is not known."""
+        if self._intake or self.paused or self.tp not in self._parts.consumer.assignment():
+            return None
+        end = self._parts.log_end(self.tp)
+        return None if end is None or memory.position < end.offset else end.asked
+
+    def _take(self, memory: LaneMemory, waiting: _Waiting) -> None:
+        record, incoming = waiting.record, waiting.incoming
+        if isinstance(incoming, Reason) or waiting.fetch is None:
+            if isinstance(incoming, Incoming) and memory.gave_up(record.offset):
+                memory.take_unavailable(record, incoming)
+            else:
+                memory.take(record, incoming)
+        elif (read := waiting.fetch.result()).body is None:
+            memory.take_unavailable(record, incoming, read.tries)
+        else:
+            memory.take(record, replace(incoming, audio=replace(incoming.audio, body=read.body)))
+        if memory.faults:
+            where = {"lane": str(self.source), "offset": record.offset, "cause": memory.faults[-1]}
+            log.error("A record is dead-lettered: its session failed on it", extra=where)
+            memory.faults.clear()
+
+    def _fetch_ahead(self, memory: LaneMemory) -> None:
+        """Fetch the bytes of the next batch chunks."""
+        for waiting in list(self._intake)[:PREFETCH] if self.source.latency is Latency.BATCH else ():
+            incoming = waiting.incoming
+            if isinstance(incoming, Reason) or incoming.ref is None or waiting.fetch or memory.skips(incoming):
+                continue
+            if not memory.gave_up(waiting.record.offset):
+                read = self._parts.chunks.read(incoming.ref, str(self.source), self._parts.wake)
+                waiting.fetch = asyncio.create_task(read)
+
+    def _pause(self, *, paused: bool) -> None:
+        consumer = self._parts.consumer
+        self.paused = paused
+        if self.tp in consumer.assignment():
+            (consumer.pause if paused else consumer.resume)(self.tp)

@@ -1,0 +1,48 @@
+"""The object store as the pool sees it: byte ranges of normalised audio, and their deletion."""
+
+import io
+from typing import Final as Const
+from uuid import uuid4
+
+from kaption.adapters.store.s3 import NORMALISED, ObjectStore, StoreError
+from kaption.domain.intake.events import RefusedError
+from kaption.domain.records import RunKey
+from kaption_gpu.lanes.ports import ObjectUnavailableError, StoreAwayError
+from kaption_schemas.records import DataRef
+
+_PROBE: Const = b"kaption"
+
+
+class StoreObjects:
+    """``kaption_gpu.lanes.ports.Objects`` on S3. Calls block; the store's client is shared between threads."""
+
+    def __init__(self, store: ObjectStore, work_bucket: str) -> None:
+        self._store = store
+        self._bucket = work_bucket
+
+    def read(self, ref: DataRef) -> bytes:
+        """The bytes that ``ref`` names. Raises ``ObjectUnavailableError`` and ``StoreAwayError``."""
+        try:
+            return self._store.read(ref)
+        except RefusedError as error:
+            raise ObjectUnavailableError(error.reason.value) from error
+        except StoreError as error:
+            raise StoreAwayError(str(error)) from error
+
+    def remove(self, run: RunKey) -> None:
+        """Delete a run's normalised object; one that is gone is fine. Raises ``StoreAwayError``."""
+        try:
+            self._store.delete_normalised(run)
+        except StoreError as error:
+            raise StoreAwayError from error
+
+    def works(self) -> bool:
+        """Whether the store takes and gives a small object in the work bucket."""
+        key = f"{NORMALISED}probe-{uuid4().hex}"  # it would expire as any other
+        try:
+            self._store.put(self._bucket, key, io.BytesIO(_PROBE))
+            given = self._store.read(DataRef(bucket=self._bucket, key=key, offset=0, length=len(_PROBE)))
+            self._store.delete(self._bucket, key)
+        except (StoreError, RefusedError):
+            return False
+        return given == _PROBE

@@ -1,0 +1,208 @@
+"""Taking a lane over, in the one order that is safe: fence, recheck, offset, claim, snapshots (HAZARDS, aiokafka 3).
+
+Reading the committed offset before the previous owner is fenced could read one that it is about to move. The claim comes
+before the snapshots, since its offset says how far they must be read: for a while after a broker's crash the end offset
+that it tells is too small (KIP-207, which aiokafka's version of the request has not), and a lane without its snapshots
+would begin its runs anew. Nor is a committed offset beyond that end taken for a lost log; only a fetch can tell.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final as Const
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.structs import ConsumerRecord
+
+from kaption.adapters.kafka.clients import security
+from kaption.adapters.settings import Settings
+from kaption.domain.intake.events import is_undecodable
+from kaption.domain.records import Latency, RunKey
+from kaption_gpu.lanes.clock import BrokerClock
+from kaption_gpu.lanes.closed_runs import keep_ms
+from kaption_gpu.lanes.data import Saved, SavedLane, Source
+from kaption_gpu.lanes.letters import NOTHING_TOLD, Told
+from kaption_gpu.lanes.memory import LaneMemory
+from kaption_gpu.lanes.ports import Admission, Sessions, SnapshotUnreadableError, takes_all
+from kaption_gpu.lanes.records import read_marks
+from kaption_gpu.lanes.transactions import LaneWriter
+from kaption_schemas.headers import text_headers
+from kaption_schemas.reasons import Reason
+from kaption_schemas.topics import MIB, STATE, Type
+
+log = logging.getLogger(__name__)
+
+_STOP_SECONDS: Const = 5.0
+#: Fencing and the questions before the snapshots: whoever hangs in them begins again.
+_FENCE_SECONDS: Const = 60.0
+#: Records of the state topic that are looked at together, in a thread.
+_PIECE: Const = 2000
+#: ``ConsumerRecord.timestamp_type`` of a stamp that is the broker's.
+_APPEND_TIME: Const = 1
+
+
+class LaneLostError(Exception):
+    """The partition was assigned to somebody else while the lane was being opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a lane starts reading. ``lost``: the log lacks records since the last commit; ``cut_off``: it ends before."""
+
+    position: int
+    lost: bool = False
+    cut_off: bool = False
+
+
+async def open_lane(
+    consumer: AIOKafkaConsumer,
+    settings: Settings,
+    source: Source,
+    sessions: Sessions,
+    clock: BrokerClock,
+    writer: LaneWriter,
+    *,
+    out_of_range: bool = False,
+    refusal: Admission = takes_all,
+) -> LaneMemory:
+    """Fence the previous owner and bring its sessions back. ``consumer`` must have the partition paused.
+
+    ``out_of_range`` says that a fetch at the committed offset was refused, ``refusal`` why a live run is not taken.
+    ``clock`` is told the broker's time of the claim; ``writer`` is started, and is the caller's to stop.
+
+    Raises ``LaneLostError``, ``SnapshotUnreadableError``, ``TransactionFailedError``, ``KafkaError`` and ``TimeoutError``.
+    """
+    async with asyncio.timeout(_FENCE_SECONDS):
+        await writer.start()
+        tp = TopicPartition(source.topic, source.partition)
+        if tp not in consumer.assignment():
+            raise LaneLostError(str(source))
+        place = await _place(consumer, tp, out_of_range=out_of_range)
+        epoch = await writer.claim(afresh=place.cut_off)
+    saved = await _read_saved(settings, source, epoch, clock, cut_off=place.cut_off)
+    return LaneMemory(
+        source,
+        sessions,
+        saved,
+        position=place.position,
+        epoch=epoch,
+        silence_ms=round(settings.silence_commit_seconds * 1000),
+        lost=place.lost,
+        refusal=refusal,
+    )
+
+
+async def _place(consumer: AIOKafkaConsumer, tp: TopicPartition, *, out_of_range: bool) -> Place:
+    """The committed offset; the log's beginning where there is none, or where the log does not hold it."""
+    committed = await consumer.committed(tp)
+    first = (await consumer.beginning_offsets([tp]))[tp]
+    if committed is None:
+        return Place(first)
+    if first <= committed and not out_of_range:
+        return Place(committed)
+    log.warning(
+        "The log does not hold the committed offset; starting at its beginning",
+        extra={
+            "topic": tp.topic,
+            "partition": tp.partition,
+            "committed": committed,
+            "first": first,
+            "reason": Reason.RETENTION.value,
+        },
+    )
+    return Place(first, lost=True, cut_off=committed >= first)
+
+
+@dataclass
+class _Index:
+    """What of the state topic's records a lane needs; of closed runs no more than their marks: a month may hold millions."""
+
+    source: Source
+    claim: int
+    told: Told = NOTHING_TOLD
+    claimed_ms: int = 0
+    stamped_ms: int | None = None
+    _saved: dict[bytes, Saved] = field(default_factory=dict)
+
+    def add(self, records: Sequence[ConsumerRecord]) -> None:
+        """Take the next records. Raises ``SnapshotUnreadableError``."""
+        try:
+            for record in records:
+                self._add(record)
+        except (KeyError, ValueError, TypeError) as error:
+            raise SnapshotUnreadableError(type(error).__name__) from error
+
+    def _add(self, record: ConsumerRecord) -> None:
+        if record.offset == self.claim:
+            self.claimed_ms = record.timestamp
+            self.stamped_ms = record.timestamp if record.timestamp_type == _APPEND_TIME else None
+        if record.key is None:
+            return
+        self._saved.pop(record.key, None)
+        if record.value is None:
+            return
+        kind = text_headers(record.headers).get("ce_type")
+        if kind == Type.CLAIM and record.key == str(self.source).encode():
+            self.told = Told.read(record.value)
+        elif kind == Type.SNAPSHOT and (marks := read_marks(record)).latency is self.source.latency:
+            tenant, stream, run = record.key.decode().split("/")
+            value = b"" if marks.closed else record.value
+            self._saved[record.key] = Saved(RunKey(tenant, stream, run), marks, value, record.timestamp)
+
+    def lane(self, *, cut_off: bool) -> SavedLane:
+        """All of it. Closed runs whose audio the log holds no longer are left out."""
+        since = self.claimed_ms - keep_ms(self.source.latency)
+        kept = tuple(saved for saved in self._saved.values() if not saved.marks.closed or saved.written_ms >= since)
+        return SavedLane(kept, self.told, self.claimed_ms, cut_off)
+
+
+async def _read_saved(
+    settings: Settings, source: Source, claim: int, clock: BrokerClock, *, cut_off: bool
+) -> SavedLane:
+    """The last snapshot of each of the lane's runs, and the lane's own record, up to the claim at offset ``claim``.
+
+    The state partition is shared by the live and the batch lane of its number, and the other one's open transaction is
+    waited for.
+    """
+    tp = TopicPartition(STATE.name, source.partition)
+    reader = AIOKafkaConsumer(
+        **security(settings),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        # In one piece where that is possible: the embedded broker names an aborted transaction behind its end again, and
+        # aiokafka then skips what its producer committed later.
+        max_partition_fetch_bytes=64 * MIB,
+        fetch_max_bytes=64 * MIB,
+    )
+    index = _Index(source, claim)
+    try:
+        # Within the block: a lane that is revoked meanwhile cancels this, half connected.
+        await reader.start()
+        reader.assign([tp])
+        await reader.seek_to_beginning(tp)
+        # Another lane's transaction ends, or is aborted by the broker, within its timeout. Counted from the last record: a month of
+        # closed runs takes longer to read.
+        patience = 2 * settings.transaction_timeout_ms / 1000
+        async with asyncio.timeout(patience) as limit:
+            while await reader.position(tp) <= claim:
+                found = (await reader.getmany(timeout_ms=200, max_records=_PIECE)).values()
+                if found:
+                    limit.reschedule(asyncio.get_running_loop().time() + patience)
+                for records in found:
+                    if any(is_undecodable(record.headers) for record in records):
+                        raise SnapshotUnreadableError("a batch of the state topic")
+                    await asyncio.to_thread(index.add, records)
+    finally:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await reader.stop()
+    if index.stamped_ms is not None:
+        clock.seen(index.stamped_ms)
+    return index.lane(cut_off=cut_off)
+
+
+def source_of(topic: str, partition: int) -> Source:
+    """The lane that a partition of an audio topic is."""
+    latency = next(latency for latency in Latency if Source(latency, partition).topic == topic)
+    return Source(latency, partition)

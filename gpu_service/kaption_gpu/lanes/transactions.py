@@ -1,0 +1,292 @@
+"""Writing: a lane's transactional producer, and the partials' plain one. See HAZARDS, aiokafka 1-4.
+
+A producer that failed is never used again. Finals go by transactions that either happen whole or not at all; partials go
+by a bounded queue that sheds its oldest and never holds finals up.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Final as Const
+from typing import Protocol
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
+from aiokafka.structs import ConsumerRecord
+
+from kaption.adapters.kafka.clients import security
+from kaption.adapters.settings import Settings
+from kaption_gpu.lanes.ask_once import end_transactions_once
+from kaption_gpu.lanes.data import Draft, Source
+from kaption_gpu.lanes.letters import NOTHING_TOLD
+from kaption_gpu.lanes.reach import Reach
+from kaption_gpu.lanes.records import Message, claim_message, lane_message
+from kaption_schemas.headers import Headers
+from kaption_schemas.topics import MIB, STATE
+
+log = logging.getLogger(__name__)
+
+end_transactions_once()
+
+#: A dead letter is up to 2 MiB (topics.DLQ), with its envelope.
+MAX_REQUEST: Const = 2 * MIB + 64 * 1024
+#: Partials that wait at most; more shed the oldest.
+PARTIALS_QUEUE: Const = 1000
+_STOP_SECONDS: Const = 5.0
+#: Partials whose delivery is awaited together.
+_PARTIALS_WINDOW: Const = 64
+#: For how long a topic that the broker does not name is asked for, seconds.
+_METADATA_SECONDS: Const = 5.0
+
+
+class TransactionFailedError(Exception):
+    """A transaction failed or its end is unclear: the lane's memory and producer must be discarded."""
+
+
+class Tracing(Protocol):
+    """Spans of what a lane reads and writes."""
+
+    def poll(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
+        """Note that ``records`` were read together."""
+
+    def commit(self, source: Source, count: int) -> AbstractContextManager[object]:
+        """A span around a transaction of ``count`` records."""
+
+    def send(self, message: Message) -> Headers:
+        """The headers to write: those of ``message``, its trace carried on by a span of its own."""
+
+
+class NoTracing:
+    """Leaves every record's trace as it came."""
+
+    def poll(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
+        """No span."""
+
+    def commit(self, source: Source, count: int) -> AbstractContextManager[object]:  # noqa: ARG002  # the port's signature
+        """No span."""
+        return contextlib.nullcontext()
+
+    def send(self, message: Message) -> Headers:
+        """The headers as they are."""
+        return message.headers
+
+
+NO_TRACING: Const = NoTracing()
+
+
+async def stop_producer(producer: AIOKafkaProducer) -> None:
+    """Stop within bounds: a producer in a fatal state may wait for ever (HAZARDS, aiokafka 7)."""
+    try:
+        async with asyncio.timeout(_STOP_SECONDS):
+            await producer.stop()
+    except (TimeoutError, KafkaError, AssertionError, AttributeError):
+        with contextlib.suppress(KafkaError):
+            await producer.client.close()
+
+
+async def _partition_for(producer: AIOKafkaProducer, topic: str, partition: int) -> int:
+    """The lane's partition number, mod the topic's. Raises ``TimeoutError`` where the broker names no such topic."""
+    async with asyncio.timeout(_METADATA_SECONDS):
+        return partition % len(await producer.partitions_for(topic))
+
+
+async def _look(producer: AIOKafkaProducer, topics: Collection[str], reach: Reach) -> None:
+    """See which topics there are, and note which of ``topics`` are not among them."""
+    with contextlib.suppress(KafkaError, TimeoutError):
+        async with asyncio.timeout(_METADATA_SECONDS):
+            known = (await producer.client.fetch_all_metadata()).topics()
+        if known:
+            reach.seen(known)
+            reach.fails(set(topics) - known)
+
+
+class LaneWriter:
+    """The transactional producer of one lane. Starting it fences the lane's previous owner."""
+
+    def __init__(
+        self, settings: Settings, source: Source, tracing: Tracing = NO_TRACING, reach: Reach | None = None
+    ) -> None:
+        self._source = source
+        self._tracing = tracing
+        self._reach = reach or Reach()
+        self._group = f"{settings.group}.pool"
+        self._timeout = settings.transaction_timeout_ms / 1000
+        self._producer = AIOKafkaProducer(
+            **security(settings),
+            transactional_id=settings.transactional_id(source.topic, source.partition),
+            transaction_timeout_ms=settings.transaction_timeout_ms,
+            max_request_size=MAX_REQUEST,
+            request_timeout_ms=settings.transaction_timeout_ms,
+        )
+
+    async def start(self) -> None:
+        """Connect, abort what the previous owner left open, and fence it. Raises ``KafkaError``."""
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        """Close the producer, within bounds; an open transaction is left to the next owner's start."""
+        await stop_producer(self._producer)
+
+    async def claim(self, *, afresh: bool = False) -> int:
+        """Write the owner's claim; its offset is the owner's epoch. Raises ``TransactionFailedError``.
+
+        ``afresh`` forgets what was dead-lettered: those offsets are other records' now.
+        """
+        lane = str(self._source)
+        forget = (lane_message(lane, NOTHING_TOLD.value()),) if afresh else ()
+        return (await self._commit((claim_message(lane), *forget), None))[0]
+
+    async def commit(self, draft: Draft) -> int:
+        """Write ``draft`` and its input offset as one transaction. Raises ``TransactionFailedError``.
+
+        Returns how many records were left out since their topics cannot be written to (``Reach``).
+        """
+        topics = {message.topic for message in draft.messages} - {STATE.name}
+        if self._reach.to_look(topics):
+            await _look(self._producer, topics, self._reach)
+        left_out = {topic for topic in topics if self._reach.left_out(topic)}
+        messages = tuple(message for message in draft.messages if message.topic not in left_out)
+        try:
+            with self._tracing.commit(self._source, len(messages)):
+                await self._commit(messages, draft.offset)
+        except TransactionFailedError as error:
+            await self._note_failure(error.__cause__, topics - left_out)
+            raise
+        self._reach.works(topics - left_out)
+        missing = len(draft.messages) - len(messages)
+        if missing:
+            what = {"lane": str(self._source), "topics": sorted(left_out), "records": missing}
+            log.error("Records are lost: their topics are gone, or closed to the service", extra=what)
+        return missing
+
+    async def _note_failure(self, cause: BaseException | None, topics: set[str]) -> None:
+        """Note whether one of ``topics`` is why a transaction failed."""
+        if isinstance(cause, TopicAuthorizationFailedError):
+            named = cause.args[0] if cause.args else ()
+            self._reach.fails(topics & ({named} if isinstance(named, str) else set(named)), denied=True)
+        else:
+            await _look(self._producer, topics, self._reach)
+
+    async def _commit(self, messages: tuple[Message, ...], offset: int | None) -> list[int]:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._producer.begin_transaction()
+                sent = [await self._send(message) for message in messages]
+                # Every one, before the offsets: aiokafka would commit without those that failed.
+                delivered = [(await future).offset for future in sent]
+                if offset is not None:
+                    at = {TopicPartition(self._source.topic, self._source.partition): offset}
+                    await self._producer.send_offsets_to_transaction(at, self._group)
+                await self._producer.commit_transaction()
+        # AssertionError and AttributeError: aiokafka's own state after a fatal error (HAZARDS, aiokafka 4).
+        except (KafkaError, TimeoutError, AssertionError, AttributeError) as error:
+            raise TransactionFailedError(type(error).__name__) from error
+        return delivered
+
+    async def _send(self, message: Message) -> "asyncio.Future[RecordMetadata]":
+        partition = await _partition_for(self._producer, message.topic, self._source.partition)
+        future: asyncio.Future[RecordMetadata] = await self._producer.send(
+            message.topic, message.value, key=message.key, partition=partition, headers=self._tracing.send(message)
+        )
+        return future
+
+
+class RecordMetadata:
+    """What aiokafka answers to a delivery; only this is used of it."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartialsStats:
+    """Since the start: partials written, shed because the queue was full or the broker failed, and records waiting now."""
+
+    written: int
+    shed: int
+    waiting: int
+
+
+class PartialsWriter:
+    """Writes partials and files' progress in order, without acknowledgement to anyone: what cannot be written is shed."""
+
+    def __init__(self, settings: Settings, reach: Reach | None = None) -> None:
+        self._settings = settings
+        self._reach = reach or Reach()
+        self._queue: deque[tuple[Message, int]] = deque(maxlen=PARTIALS_QUEUE)
+        self._filled = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._written = self._shed = 0
+
+    @property
+    def stats(self) -> PartialsStats:
+        """Counts since the start."""
+        return PartialsStats(self._written, self._shed, len(self._queue))
+
+    def offer(self, message: Message, partition: int) -> None:
+        """Queue a record of the lane with this partition number; never blocks."""
+        if len(self._queue) == PARTIALS_QUEUE:
+            self._shed += self._queue[0][0].partial
+        self._queue.append((message, partition))
+        self._filled.set()
+        self._empty.clear()
+
+    async def run(self) -> None:
+        """Write until cancelled. A producer that failed is replaced."""
+        while True:
+            timeout = self._settings.transaction_timeout_ms
+            producer = AIOKafkaProducer(**security(self._settings), enable_idempotence=True, request_timeout_ms=timeout)
+            try:
+                await producer.start()
+                await self._write(producer)
+            except (KafkaError, TimeoutError):
+                await asyncio.sleep(1)
+            finally:
+                await stop_producer(producer)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until all is written, ``seconds`` at most."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._empty.wait()
+
+    async def _write(self, producer: AIOKafkaProducer) -> None:
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._queue:
+                taken = [self._queue.popleft() for _ in range(min(len(self._queue), _PARTIALS_WINDOW))]
+                if self._reach.to_look({message.topic for message, _ in taken}):
+                    await _look(producer, (), self._reach)
+                batch = [item for item in taken if not self._reach.fails_now(item[0].topic)]
+                self._shed += _partials(taken) - _partials(batch)
+                topics = {message.topic for message, _ in batch}
+                try:
+                    futures = [await self._send(producer, *item) for item in batch]
+                    for future in futures:
+                        await future
+                except (KafkaError, TimeoutError) as error:
+                    # Only now: a counter that is read while they are under way cannot take them back.
+                    self._shed += _partials(batch)
+                    if isinstance(error, TopicAuthorizationFailedError):
+                        self._reach.fails(topics & set(map(str, error.args)), denied=True)
+                    await _look(producer, topics, self._reach)
+                    raise
+                self._written += _partials(batch)
+            self._empty.set()
+
+    async def _send(self, producer: AIOKafkaProducer, message: Message, lane: int) -> "asyncio.Future[RecordMetadata]":
+        partition = await _partition_for(producer, message.topic, lane)
+        future: asyncio.Future[RecordMetadata] = await producer.send(
+            message.topic, message.value, key=message.key, partition=partition, headers=message.headers
+        )
+        return future
+
+
+def _partials(records: Iterable[tuple[Message, int]]) -> int:
+    """How many of the records are partials."""
+    return sum(message.partial for message, _ in records)

@@ -1,0 +1,1 @@
+"""Kafka: clients, topics, the reading of batches, the group's members, and the embedded broker."""

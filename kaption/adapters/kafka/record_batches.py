@@ -1,0 +1,310 @@
+"""Record batches of strangers: what one holds, or one record that says it can't be read.
+
+aiokafka raises on a batch that it can't parse, at every poll again, so that one record of one publisher stops a partition
+for ever, and the process with it: header names that are no UTF-8, a codec that nobody knows, a wrong checksum. Where a
+length leads out of the batch its parsers read memory that is not theirs, and the process may crash. And it decompresses
+whatever comes: a kilobyte may become a megabyte (HAZARDS, aiokafka 8 and 11). So batches are read here:
+
+- one is decompressed into at most ``MOST_BYTES``, and has at most ``MOST_RECORDS`` records;
+- header names hold U+FFFD in place of what is no UTF-8; ``validate`` refuses the record;
+- of a batch that can't be read, what was not read yet comes as one record at the batch's last offset. Its first header is
+  ``kaption.domain.intake.events.UNDECODABLE``, a name that no client can write, and its value the batch's bytes.
+
+aiokafka and Faust make their fetchers themselves, hence the class is replaced in the fetcher's module. It serves the
+consumers of Kaption alone: who uses the library beside consumers of his own keeps aiokafka's for those.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+from typing import Final as Const
+
+import cramjam
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
+
+from kaption.domain.intake.events import UNDECODABLE
+from kaption_schemas.topics import MIB
+
+#: What a batch may hold decompressed: eight times the largest that a publisher's topic takes as it travels.
+MOST_BYTES: Const = 8 * MIB
+#: What fills ``MOST_BYTES`` with the smallest frames. Without a bound a batch of empty records makes a million dead letters.
+MOST_RECORDS: Const = 20_000
+
+#: Set by the fetcher's task of a consumer that is Kaption's (``fetching``).
+OURS: ContextVar[bool] = ContextVar("OURS", default=False)
+
+#: A batch is its base offset (8 bytes), its length (4) and that many bytes more.
+_HEAD: Const = struct.Struct(">qi")
+#: The rest of its head (https://kafka.apache.org/documentation/#recordbatch): leader's epoch, magic, checksum of what follows it;
+#: attributes, last offset's distance, first and last timestamp, producer's id, epoch and sequence, number of records.
+_REST: Const = struct.Struct(">ibIhiqqqhii")
+_FIRST_RECORD: Const = _HEAD.size + _REST.size
+_SIGNED_FROM: Const = 21
+_MAGIC: Const = 2
+_CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
+_GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
+#: What stands before snappy's blocks, as the Java client and most others frame them; then come two version numbers.
+_XERIAL: Const = b"\x82SNAPPY\0"
+_XERIAL_BYTES: Const = 16
+_LENGTH: Const = struct.Struct(">i")
+#: Room for what lz4 and zstd hold, at first: bytes, and times the bytes that came.
+_LEAST_ROOM: Const = 1 << 16
+_USUAL_RATIO: Const = 8
+#: Batches whose checksum was wrong once: base offset and what was found. The oldest is forgotten.
+_suspects: Const[dict[tuple[int, int], None]] = {}
+_SUSPECTS: Const = 64
+
+
+class Record(NamedTuple):
+    """One record, as aiokafka's fetcher wants it."""
+
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    checksum: None = None
+
+
+class Batch:
+    """One batch as aiokafka's fetcher wants it. Iterating gives its records, whatever it holds, and never raises.
+
+    ``asks_again``: its checksum was wrong for the first time, so the fetcher is to ask for it once more.
+    """
+
+    def __init__(self, raw: memoryview) -> None:
+        self._raw = raw
+        self._fault = ""
+        self.asks_again = False
+        self.base_offset: int = _HEAD.unpack_from(raw)[0]
+        self.next_offset = self.base_offset + 1
+        self.producer_id: int | None = None
+        self._attributes = self._count = self._first_ms = self._last_ms = 0
+        if len(raw) < _FIRST_RECORD:
+            self._fault = "shorter than a batch's head"
+            return
+        (
+            _, magic, checksum, attributes, last, self._first_ms, self._last_ms, producer, _, _, self._count,
+        ) = _REST.unpack_from(raw, _HEAD.size)  # fmt: skip
+        if magic != _MAGIC:
+            # No headers travel in the format of before 2017, so nothing in it could be used anyway.
+            self._fault = f"format {magic}"
+            return
+        self.next_offset += max(last, 0)
+        if checksum != calc_crc32c(raw[_SIGNED_FROM:]):
+            self._suspect()
+        elif self._count > MOST_RECORDS:
+            self._fault = f"more than {MOST_RECORDS} records"
+        else:
+            self._attributes, self.producer_id = attributes, producer
+
+    def _suspect(self) -> None:
+        """The checksum is wrong: on the way here, and then the same bytes come right when asked for again; or in the log."""
+        mark = (self.base_offset, zlib.crc32(self._raw))
+        if mark in _suspects:
+            self._fault = "the checksum is wrong"
+            return
+        _suspects[mark] = None
+        if len(_suspects) > _SUSPECTS:
+            del _suspects[next(iter(_suspects))]
+        self.asks_again = True
+        self.next_offset = self.base_offset
+
+    @property
+    def is_control_batch(self) -> bool:
+        """Whether it holds a transaction's marker."""
+        return bool(self._attributes & _CONTROL)
+
+    @property
+    def is_transactional(self) -> bool:
+        """Whether it belongs to a transaction."""
+        return bool(self._attributes & _TRANSACTIONAL)
+
+    def validate_crc(self) -> bool:
+        """True: a wrong checksum was seen already."""
+        return True
+
+    def __next__(self) -> Record:
+        return next(iter(self))
+
+    def __iter__(self) -> Iterator[Record]:
+        if self.asks_again:
+            return
+        last = self.base_offset - 1
+        try:
+            for record in self._records():
+                if not last < record.offset < self.next_offset:
+                    raise CorruptRecordException("an offset that is not the batch's")
+                last = record.offset
+                yield record
+        except Exception:  # noqa: BLE001  # whatever a decompressor makes of a stranger's bytes
+            if last + 1 == self.next_offset:
+                return  # every offset has its record; what follows them is nobody's
+            mark: list[tuple[str, bytes | None]] = [(UNDECODABLE, str(last + 1).encode())]
+            yield Record(self.next_offset - 1, max(self._last_ms, 0), 0, None, bytes(self._raw), mark)
+
+    def _records(self) -> Iterator[Record]:
+        if self._fault:
+            raise CorruptRecordException(self._fault)
+        codec, data, at = self._attributes & _CODEC, bytes(self._raw[_FIRST_RECORD:]), 0
+        if codec:
+            data = decompress(codec, data)
+        for _ in range(self._count):
+            record, at = self._read(data, at)
+            yield record
+        if at != len(data):
+            raise CorruptRecordException("more bytes than records")
+
+    def _read(self, data: bytes, at: int) -> tuple[Record, int]:
+        """The record at ``at``, and where the next begins. Raises ``IndexError`` or ``CorruptRecordException``."""
+        length, at = _varint(data, at)
+        end = at + length
+        if length < 0 or end > len(data):
+            raise CorruptRecordException("a record ends behind its batch")
+        milliseconds, at = _varint(data, at + 1)  # behind its attributes, which mean nothing yet
+        distance, at = _varint(data, at)
+        key, at = _piece(data, at, end)
+        value, at = _piece(data, at, end)
+        count, at = _varint(data, at)
+        if not 0 <= count <= end - at:
+            raise CorruptRecordException("more headers than bytes")
+        headers: list[tuple[str, bytes | None]] = []
+        for _ in range(count):
+            name, at = _piece(data, at, end)
+            content, at = _piece(data, at, end)
+            if name is None:
+                raise CorruptRecordException("a header without a name")
+            headers.append((name.decode("utf-8", "replace"), content))
+        if at != end:
+            raise CorruptRecordException("a record of another length than it says")
+        appended = self._attributes & _APPEND_TIME
+        timestamp = self._last_ms if appended else self._first_ms + milliseconds
+        return Record(self.base_offset + distance, timestamp, 1 if appended else 0, key, value, headers), at
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of protocol buffers' zigzag form, and what stands behind it. ``at`` is not negative."""
+    byte = data[at]
+    at += 1
+    if byte < 0x80:
+        return (byte >> 1) ^ -(byte & 1), at
+    number, shift = byte & 0x7F, 7
+    while byte >= 0x80:
+        if shift > 63:
+            raise CorruptRecordException("a number of more than 64 bits")
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        shift += 7
+    return (number >> 1) ^ -(number & 1), at
+
+
+def _piece(data: bytes, at: int, end: int) -> tuple[bytes | None, int]:
+    """Bytes with their length before them, which lie before ``end``; -1 stands for none."""
+    length, at = _varint(data, at)
+    if length == -1:
+        return None, at
+    if length < 0 or at + length > end:
+        raise CorruptRecordException("a piece ends behind its record")
+    return data[at : at + length], at + length
+
+
+def decompress(codec: int, data: bytes, most: int = MOST_BYTES) -> bytes:
+    """``data`` as it was before ``codec`` (a number of Kafka's). Raises when that is no such data, or more than ``most`` bytes."""
+    if codec == _GZIP:
+        return _gunzip(data, most)
+    if codec == _SNAPPY:
+        return _unsnappy(data, most)
+    if codec == _LZ4:
+        return _into(cramjam.lz4.decompress_into, data, most)
+    if codec == _ZSTD:
+        return _into(cramjam.zstd.decompress_into, data, most)
+    raise CorruptRecordException(f"codec {codec} is unknown")
+
+
+def _into(work: Callable[[bytes, bytearray], int], data: bytes, most: int) -> bytes:
+    """What ``work`` makes of ``data``, in as little room as it needs: clearing all of ``most`` would cost half a millisecond a batch."""
+    room = min(most, max(_LEAST_ROOM, _USUAL_RATIO * len(data)))
+    while True:
+        out = bytearray(room)
+        try:
+            return bytes(memoryview(out)[: work(data, out)])
+        except cramjam.DecompressionError:
+            if room == most:
+                raise
+            room = min(most, 16 * room)
+
+
+def _gunzip(data: bytes, most: int) -> bytes:
+    out = bytearray()
+    while data:  # members may stand one behind the other
+        member = zlib.decompressobj(wbits=31)
+        out += member.decompress(data, most + 1 - len(out))
+        if len(out) > most:
+            raise CorruptRecordException(f"more than {most} bytes")
+        if not member.eof:
+            raise CorruptRecordException("the data ends too early")
+        data = member.unused_data
+    return bytes(out)
+
+
+def _unsnappy(data: bytes, most: int) -> bytes:
+    if not data.startswith(_XERIAL):
+        return _block(data, most)
+    out, at = bytearray(), _XERIAL_BYTES
+    while at < len(data):
+        (length,) = _LENGTH.unpack_from(data, at)
+        at += _LENGTH.size
+        if not 0 <= length <= len(data) - at:
+            raise CorruptRecordException("a block ends behind the data")
+        out += _block(data[at : at + length], most - len(out))
+        at += length
+    return bytes(out)
+
+
+def _block(data: bytes, most: int) -> bytes:
+    if cramjam.snappy.decompress_raw_len(data) > most:
+        raise CorruptRecordException(f"more than {most} bytes")
+    return bytes(cramjam.snappy.decompress_raw(data))
+
+
+class Batches:
+    """Stands for aiokafka's ``MemoryRecords``: what a fetch of one partition brought, batch by batch."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+
+    def size_in_bytes(self) -> int:
+        """Bytes in all."""
+        return len(self._data)
+
+    def has_next(self) -> bool:
+        """Whether another whole batch follows; a broker cuts the last one where the answer is full."""
+        left = len(self._data) - self._at - _HEAD.size
+        return left >= 0 and 0 <= _HEAD.unpack_from(self._data, self._at)[1] <= left
+
+    def next_batch(self) -> Batch | None:
+        """The next batch, or None at the end."""
+        if not self.has_next():
+            return None
+        end = self._at + _HEAD.size + _HEAD.unpack_from(self._data, self._at)[1]
+        batch = Batch(self._data[self._at : end])
+        # What is to be asked for again ends this answer: the fetcher goes on from there.
+        self._at = len(self._data) if batch.asks_again else end
+        return batch
+
+
+def _records(data: bytes) -> Any:
+    return Batches(data) if OURS.get() else MemoryRecords(data)
+
+
+def read_any_batch() -> None:
+    """Let every consumer of Kaption in this process read such batches; a second call changes nothing."""
+    fetcher.MemoryRecords = _records

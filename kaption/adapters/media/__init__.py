@@ -1,0 +1,1 @@
+"""Media files and self-contained frames, decoded to PCM in confined processes."""

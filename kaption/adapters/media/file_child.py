@@ -1,0 +1,60 @@
+"""What a decoding child does (``file_forks`` makes it): one hostile file in, PCM s16le out, then it ends.
+
+PCM goes to one descriptor; a second gets JSON lines: ``{"rate", "channels"}`` before the first sample, and at the end
+``{"samples"}`` or ``{"reason", "detail"}``. No last line: it was killed by a limit.
+HAZARDS, Whisper 5, is why this is a process: a demuxer allocates and decodes while it probes.
+"""
+
+import json
+import os
+from typing import BinaryIO, NoReturn
+from typing import Final as Const
+
+from kaption.adapters.media.containers import MediaError
+from kaption.adapters.media.job import Job
+from kaption.adapters.media.sound import Sound
+from kaption_schemas.audio import MAX_CHANNELS
+from kaption_schemas.reasons import Reason
+
+_SILENCE_SAMPLES: Const = 1 << 16
+
+
+def _decode(file: BinaryIO, out: BinaryIO, status: BinaryIO, job: Job) -> int:
+    """Write the PCM of ``file`` to ``out`` and its format to ``status``; returns the samples. Raises ``MediaError``."""
+    sound = Sound(file, job.track)
+    if not job.mix and sound.source_channels > MAX_CHANNELS:
+        raise MediaError(Reason.UNSUPPORTED_FORMAT, f"{sound.kind}: {sound.source_channels} channels to split")
+    if sound.kind == "flac" and (sound.seconds or 0) > job.audio_seconds:
+        raise MediaError(Reason.TOO_LONG, f"flac: {sound.seconds:.0f} s")
+    _say(status, {"rate": sound.rate, "channels": sound.channels})
+    for piece in sound.pieces():
+        # Before it is written: silence that fills a hole may be hours.
+        if sound.samples > job.audio_seconds * sound.rate:
+            raise MediaError(Reason.TOO_LONG, f"{sound.kind}: over {job.audio_seconds} s")
+        left = piece.hole
+        while left > 0:
+            some = min(left, _SILENCE_SAMPLES)
+            out.write(bytes(2 * some * sound.channels))
+            left -= some
+        out.write(piece.pcm)
+    return sound.samples
+
+
+def _say(status: BinaryIO, line: dict[str, object]) -> None:
+    status.write(json.dumps(line).encode() + b"\n")
+    status.flush()
+
+
+def decode(file: BinaryIO, out: BinaryIO, status: BinaryIO, job: Job) -> NoReturn:
+    """Decode ``file`` and end the process, which is confined; its exit status is 0 whenever the last line of status was written."""
+    try:
+        samples = _decode(file, out, status, job)
+        # Written whole before the last line: what is buffered when a limit kills must not look like an end.
+        out.flush()
+        last: dict[str, object] = {"samples": samples}
+    except MediaError as error:
+        last = {"reason": error.reason.value, "detail": error.detail}
+    except MemoryError:
+        last = {"reason": Reason.DECODE_LIMIT.value, "detail": "no memory"}
+    _say(status, last)
+    os._exit(0)  # nothing of a library's tidying up after a hostile file

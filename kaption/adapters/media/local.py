@@ -1,0 +1,113 @@
+"""Audio of a local file as PCM frames, for publishing it live. The file is the user's own and is decoded in this process.
+
+What strangers put into the object store is decoded elsewhere, in a child process with limits.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from kaption.adapters.media.containers import MediaError, find
+from kaption.adapters.media.pieces import Piece
+from kaption_schemas.reasons import Reason
+
+__all__ = ["AudioFile", "AudioFileError", "Format", "Piece", "is_media"]
+
+
+class AudioFileError(Exception):
+    """The file can't be read as audio; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What ``AudioFile.frames`` gives: s16le at ``rate``, ``channels`` interleaved; ``seconds`` is None when unknown."""
+
+    rate: int
+    channels: int
+    seconds: float | None
+
+
+def is_media(path: Path) -> bool:
+    """Whether the file's first bytes are those of a container that is read. Raises ``OSError``."""
+    with path.open("rb") as file:
+        return find(file, path.stat().st_size) is not None
+
+
+class AudioFile:
+    """An open file. A context manager; ``format`` is known once it is entered."""
+
+    def __init__(self, path: Path, track: int | None = None) -> None:
+        """Of several sound tracks take ``track``, counted from 0; None: the one marked as default, or the first that sounds."""
+        self._path, self._track = path, track
+        self.format = Format(0, 1, None)
+
+    def __enter__(self) -> Self:
+        """Open it.
+
+        Raises:
+            AudioFileError: It is no audio, or PyAV is not installed.
+            OSError: It can't be read.
+        """
+        try:
+            from kaption.adapters.media.sound import Sound  # noqa: PLC0415 - an extra that readers and object publishers do not need
+        except ModuleNotFoundError:
+            raise AudioFileError("reading audio files needs PyAV: install kaption[streams]") from None
+        self._file = self._path.open("rb")
+        try:
+            self._sound = Sound(self._file, self._track)
+        except MediaError as error:
+            self._file.close()
+            why = (
+                "is no audio or video of a container that is read here"
+                if error.reason is Reason.NOT_MEDIA
+                else "can't be read"
+            )
+            raise AudioFileError(f"{self._path} {why}: {error.detail}") from None
+        self.format = Format(self._sound.rate, self._sound.channels, self._sound.seconds)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self._sound.close()
+        self._file.close()
+
+    def frames(self, milliseconds: int = 100) -> Iterator[bytes]:
+        """The audio in pieces of ``milliseconds`` without the holes; the last, and those before a hole, may be shorter.
+
+        Raises:
+            AudioFileError: The file can't be decoded, or is not whole.
+        """
+        return (piece.pcm for piece in self.pieces(milliseconds) if piece.pcm)
+
+    def pieces(self, milliseconds: int = 100) -> Iterator[Piece]:
+        """The audio in pieces of ``milliseconds``, and where some is missing: a packet that is broken, or was never there.
+
+        Raises:
+            AudioFileError: The file can't be decoded, or is not whole.
+        """
+        size = self.format.rate * milliseconds // 1000 * 2 * self.format.channels
+        held, fault = bytearray(), None
+        pieces = self._sound.pieces()
+        while True:
+            try:
+                piece = next(pieces, None)
+            except MediaError as error:
+                piece, fault = None, error
+            if (piece is None or piece.hole) and held:
+                yield Piece(0, bytes(held))
+                held.clear()
+            if piece is None:
+                break
+            if piece.hole:
+                yield Piece(piece.hole, b"")
+            held += piece.pcm
+            whole = len(held) // size * size
+            for at in range(0, whole, size):
+                yield Piece(0, bytes(held[at : at + size]))
+            del held[:whole]
+        if fault is not None:
+            raise AudioFileError(f"{self._path} can't be decoded: {fault}")

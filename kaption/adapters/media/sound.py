@@ -1,0 +1,378 @@
+"""The sound of a media file as PCM s16le: the track that is meant, on the file's time line, whatever the container and codec.
+
+Owns how the media libraries are asked. Where the bytes come from, and what they may cost, is for the caller to know: a
+decoding child (``file_child``) for what strangers sent, this process for a file of the user's own (``local``).
+"""
+
+import math
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+from typing import Final as Const
+
+import av
+
+from kaption.adapters.media.container_parts import Part, parts
+from kaption.adapters.media.containers import MAX_RATE, MIN_RATE, MediaError, find
+from kaption.adapters.media.mpeg_audio import counted
+from kaption.adapters.media.pieces import Piece
+from kaption_schemas.audio import MAX_CHANNELS, RATES
+from kaption_schemas.reasons import Reason
+
+MAX_SOURCE_CHANNELS: Const = 16
+#: Nested opens (playlists, references to other files) meet a protocol that does not exist.
+_NO_PROTOCOL: Const = "none"
+_CODECS: Const = frozenset({
+    "aac", "aac_latm", "ac3", "adpcm_ima_qt", "adpcm_ima_wav", "adpcm_ms", "adpcm_yamaha", "alac", "amrnb", "amrwb", "eac3",
+    "flac", "g722", "g726", "g726le", "gsm", "gsm_ms", "libgsm", "libgsm_ms", "libopus", "libspeex", "libvorbis", "mp1",
+    "mp1float", "mp2", "mp2float", "mp3", "mp3float", "opus", "pcm_alaw", "pcm_f32be", "pcm_f32le", "pcm_f64be", "pcm_f64le",
+    "pcm_mulaw", "pcm_s16be", "pcm_s16le", "pcm_s24be", "pcm_s24le", "pcm_s32be", "pcm_s32le", "pcm_s8", "pcm_u8", "speex",
+    "vorbis", "wavpack", "wmapro", "wmav1", "wmav2",
+})  # fmt: skip
+_OPTIONS: Const = {
+    "protocol_whitelist": _NO_PROTOCOL,
+    "codec_whitelist": ",".join(sorted(_CODECS)),
+    "enable_drefs": "0",
+}
+#: Time stamps that are further ahead than this leave a hole, so that times stay true.
+_HOLE_SECONDS: Const = 0.1
+#: All holes of a file together may be this long, and a second more for so many bytes of it: what leaves silence out is a real
+#: recorder's, hours of it in a few kilobytes are nobody's.
+_HOLES_SECONDS: Const = 600.0
+_BYTES_A_HOLE_SECOND: Const = 100
+#: Containers whose clock may be set anew amid a file, as in a broadcast: a jump beyond these seconds, ahead or back, is no hole.
+_JUMPY: Const = frozenset({"mpegts", "mpeg", "flv"})
+_JUMP_SECONDS: Const = 600.0
+_BACK_SECONDS: Const = 1.0
+#: Encoders' delay and padding are counted by some and not by others.
+_UNEVEN_SECONDS: Const = 0.1
+#: What samples of these codecs are in an array: they alone can be no number.
+_FLOATS: Const = {"pcm_f32be": "f", "pcm_f32le": "f", "pcm_f64be": "d", "pcm_f64le": "d"}
+#: A sample above this sounds (-60 dB of full scale): what is below it is a track that nobody speaks on.
+_SOUNDS: Const = 33
+_MOST_TRACKS: Const = 32
+#: Packets that are looked at for where tracks begin that the container's header does not tell.
+_FIRST_PACKETS: Const = 2000
+#: A file without a sample and larger than a header is not empty, but can't be read.
+_HEADER_BYTES: Const = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in a part the sound is: its number among all streams, and the seconds at which the part begins, by its own clock."""
+
+    stream: int
+    origin: float
+
+
+def nearest_rate(rate: int) -> int:
+    """The rate to decode to: ``rate`` itself where runs may have it, else the nearest that they may."""
+    return min(RATES, key=lambda allowed: abs(allowed - rate))
+
+
+class _Source:
+    """Some bytes of the file as PyAV reads them. PyAV drops an error of ``read`` and goes on as at the end: ``starved`` remembers."""
+
+    def __init__(self, file: BinaryIO, part: Part) -> None:
+        self._file, self._part = file, part
+        self.position = part.start
+        self.starved = False
+
+    def read(self, size: int) -> bytes:
+        try:
+            self._file.seek(self.position)
+            data = self._file.read(max(0, min(size, self._part.end - self.position)))
+        except MemoryError:
+            self.starved = True
+            raise
+        self.position += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: self._part.start, os.SEEK_CUR: self.position, os.SEEK_END: self._part.end}[whence]
+        self.position = max(self._part.start, base + offset)
+        return self.tell()
+
+    def tell(self) -> int:
+        return self.position - self._part.start
+
+
+class Sound:
+    """One file's sound. ``rate`` and ``channels`` (one or two) are what ``pieces`` gives; ``seconds`` is None where the header does not tell.
+
+    Raises ``MediaError`` when it is made, and from ``pieces``.
+    """
+
+    def __init__(self, file: BinaryIO, track: int | None = None) -> None:
+        self._file, self._track = file, track
+        self._size = file.seek(0, os.SEEK_END)
+        found = find(file, self._size)
+        if found is None:
+            raise MediaError(Reason.NOT_MEDIA, "its first bytes are those of no container that is read here")
+        self.kind = found.kind
+        self.samples = 0
+        self._source = _Source(file, Part(0, self._size))
+        self._container: Any = None
+        self._resampler: av.AudioResampler | None = None
+        self._format: tuple[str, str, int] | None = None
+        self._bad = self._good = 0
+        self._starved = False
+        self._holes = _HOLES_SECONDS + self._size / _BYTES_A_HOLE_SECOND
+        self.rate = self.channels = self.source_channels = 0
+        self.seconds: float | None = None
+        self._parts: list[Part] = self._guarded(lambda: parts(file, found, self._size))
+        self._place: _Place = self._guarded(self._first)
+
+    def close(self) -> None:
+        """Let go of what the libraries hold; the file stays open."""
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    def pieces(self) -> Iterator[Piece]:
+        """The sound, in order, once. Raises ``MediaError`` at the end, too, where it was not the whole."""
+        made = self._all()
+        while (piece := self._guarded(lambda: next(made, None))) is not None:
+            yield piece
+        if self.samples == 0:
+            if self._bad or self.seconds or self._size > _HEADER_BYTES:
+                raise MediaError(Reason.NOT_MEDIA, f"{self.kind}: none of its sound can be decoded")
+            raise MediaError(Reason.NO_AUDIO, f"{self.kind}: no sample")
+        if self._bad > self._good:
+            packets = self._bad + self._good
+            raise MediaError(Reason.NOT_MEDIA, f"{self.kind}: {self._bad} of {packets} packets can't be decoded")
+
+    # -- which track, from when on ---------------------------------------------------------------------------------
+
+    def _first(self) -> _Place:
+        """Open the first part, and read the format of its sound."""
+        place = self._enter(self._parts[0])
+        stream = self._container.streams[place.stream]
+        codec = stream.codec_context
+        if not codec.rate or not codec.channels:
+            raise MediaError(Reason.NOT_MEDIA, f"{self.kind}: the format of its sound ({codec.name}) can't be read")
+        self._fits(codec.rate, codec.channels)
+        self.rate, self.source_channels = nearest_rate(codec.rate), codec.channels
+        self.channels = min(self.source_channels, MAX_CHANNELS)
+        if len(self._parts) == 1:
+            self.seconds = _declared(stream) or None
+        return place
+
+    def _enter(self, part: Part) -> _Place:
+        """Open ``part``, and find the sound in it."""
+        self._open(part)
+        choice = self._candidates(self._container)
+        origin, moved = self._begins(self._container)
+        if len(choice) > 1:
+            if moved:
+                self._open(part)
+            choice, moved = [self._first_that_sounds(self._container, choice)], True
+        if moved:
+            self._open(part)
+        return _Place(choice[0], origin)
+
+    def _candidates(self, container: Any) -> list[int]:
+        """The tracks that may be meant, the likeliest first: that which was asked for, else those marked as default, else all."""
+        tracks = [(stream.index, stream.codec_context, stream.disposition) for stream in container.streams.audio]
+        if not tracks:
+            raise MediaError(Reason.NO_AUDIO, f"{self.kind}: no sound track among {len(container.streams)}")
+        if self._track is not None:
+            if self._track >= len(tracks):
+                raise MediaError(Reason.NO_AUDIO, f"{self.kind}: track {self._track} of {len(tracks)}, counted from 0")
+            tracks = [tracks[self._track]]
+        known = [track for track in tracks if track[1] is not None and track[1].name in _CODECS][:_MOST_TRACKS]
+        if not known:
+            names = ", ".join(sorted({"unknown" if codec is None else codec.name for _, codec, _ in tracks}))
+            raise MediaError(Reason.UNSUPPORTED_FORMAT, f"{self.kind}: codec {names}")
+        default = av.stream.Disposition.default
+        return [index for index, _, _ in sorted(known, key=lambda track: not track[2] & default)]
+
+    def _begins(self, container: Any) -> tuple[float, bool]:
+        """The seconds at which the first of all tracks begins, and whether packets were read to find out.
+
+        Where a picture begins is not known without its decoder, which is not to be used: its first packet tells.
+        """
+        origin = math.inf if container.start_time is None else container.start_time / av.time_base
+        cover = av.stream.Disposition.attached_pic
+        pictures = {stream.index for stream in container.streams.video if not stream.disposition & cover}
+        unknown = pictures | {stream.index for stream in container.streams.audio if stream.start_time is None}
+        moved = bool(unknown)
+        for number, packet in enumerate(container.demux() if unknown else ()):
+            if packet.pts is not None and packet.stream.index in unknown:
+                origin = min(origin, float(packet.pts * packet.time_base))
+                unknown.discard(packet.stream.index)
+            if not unknown or number == _FIRST_PACKETS:
+                break
+        return origin if math.isfinite(origin) else 0.0, moved
+
+    def _first_that_sounds(self, container: Any, choice: Sequence[int]) -> int:
+        """The first of ``choice`` that is not silent throughout; the first of all where each is."""
+        silent, counts = dict[int, _Ear](), (self._bad, self._good)
+        for index in choice:
+            container.streams[index].codec_context.thread_count = 1
+            silent[index] = _Ear()
+        for packet in container.demux([container.streams[index] for index in choice]):
+            ear = silent.get(packet.stream.index)
+            if ear is not None and any(map(ear.hears, self._decode(packet))):
+                del silent[packet.stream.index]
+                if packet.stream.index == choice[0]:
+                    break
+        self._bad, self._good = counts
+        return next((index for index in choice if index not in silent), choice[0])
+
+    # -- decoding --------------------------------------------------------------------------------------------------
+
+    def _all(self) -> Iterator[Piece]:
+        for number, part in enumerate(self._parts):
+            if number:
+                self._place = self._enter(part)
+            yield from self._part(self._container.streams[self._place.stream], part)
+
+    def _decode(self, packet: Any) -> list[Any]:
+        """The frames of one packet, none if it is broken: what follows is placed by its time stamp."""
+        try:
+            frames: list[Any] = packet.decode()
+        except av.error.MemoryError:
+            raise
+        except av.error.FFmpegError:
+            self._bad += 1
+            return []
+        self._good += bool(frames)
+        return frames
+
+    def _part(self, stream: Any, part: Part) -> Iterator[Piece]:
+        stream.codec_context.thread_count = 1
+        first, origin = self.samples, self._place.origin
+        floats = _FLOATS.get(stream.codec_context.name)
+        for packet in self._container.demux(stream):
+            for frame in self._decode(packet):
+                if frame.time is not None:
+                    ahead = frame.time - origin - (self.samples - first) / self.rate
+                    if self.kind in _JUMPY and not -_BACK_SECONDS <= ahead <= _JUMP_SECONDS:
+                        origin, ahead = origin + ahead, 0.0
+                    if ahead > _HOLE_SECONDS:
+                        yield from self._hole(ahead)
+                if floats:
+                    _silence_what_is_no_number(frame, floats)
+                yield from self._take(frame)
+        yield from self._flush()
+        self._check(stream, part, (self.samples - first) / self.rate)
+
+    def _hole(self, seconds: float) -> Iterator[Piece]:
+        yield from self._flush()
+        self._holes -= seconds
+        if self._holes < 0:
+            at = round(self.samples / self.rate)
+            raise MediaError(Reason.TOO_SPARSE, f"{self.kind}: {round(seconds)} s without sound after {at} s")
+        missing = round(seconds * self.rate)
+        self.samples += missing
+        yield Piece(missing, b"")
+
+    def _check(self, stream: Any, part: Part, seconds: float) -> None:
+        """Whether a part is as long as it says, where that is exact."""
+        declared, slack = 0.0, _UNEVEN_SECONDS
+        if self.kind == "flac":
+            declared = _declared(stream)
+        elif self.kind == "mp3" and (count := counted(self._file, part.start)) is not None:
+            declared, slack = count.seconds, slack + count.slack
+        if self.samples and seconds < declared - slack:
+            raise MediaError(Reason.TRUNCATED, f"{self.kind}: {seconds:.1f} s of {declared:.1f}")
+
+    def _take(self, frame: av.AudioFrame) -> Iterator[Piece]:
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._format:
+            self._fits(frame.sample_rate, frame.layout.nb_channels)
+            yield from self._flush()
+            self._format = form
+            layout = "mono" if self.channels == 1 else "stereo"
+            self._resampler = av.AudioResampler(format="s16", layout=layout, rate=self.rate)
+        frame.pts = None
+        yield from self._write(frame)
+
+    def _flush(self) -> Iterator[Piece]:
+        if self._resampler is not None:
+            yield from self._write(None)
+            self._resampler = self._format = None
+
+    def _write(self, frame: av.AudioFrame | None) -> Iterator[Piece]:
+        assert self._resampler is not None  # noqa: S101  # made before the first frame is taken
+        for done in self._resampler.resample(frame):
+            self.samples += done.samples
+            # Packed samples, in the order of the machine, which is little-endian; the plane may be longer.
+            yield Piece(0, bytes(memoryview(done.planes[0])[: 2 * done.samples * self.channels]))
+
+    # -- the library's faults --------------------------------------------------------------------------------------
+
+    def _fits(self, rate: int, channels: int) -> None:
+        if not MIN_RATE <= rate <= MAX_RATE or not 0 < channels <= MAX_SOURCE_CHANNELS:
+            raise MediaError(Reason.UNSUPPORTED_FORMAT, f"{self.kind}: {channels} channels of {rate} Hz")
+
+    def _open(self, part: Part) -> None:
+        self.close()
+        self._starved |= self._source.starved
+        self._source = _Source(self._file, part)
+        options = _OPTIONS | ({"ignore_length": "1"} if part.to_end else {})
+        self._container = av.open(
+            cast("Any", self._source), format=self.kind, options=options, metadata_errors="replace"
+        )
+
+    def _guarded(self, work: Any) -> Any:
+        """Do ``work``, with what a library raises as a ``MediaError``."""
+        try:
+            done = work()
+        except MediaError:
+            raise
+        except (MemoryError, av.error.MemoryError):
+            raise MediaError(Reason.DECODE_LIMIT, self._where("no memory")) from None
+        except Exception as error:  # noqa: BLE001  # whatever a library makes of a hostile file
+            reason = Reason.DECODE_LIMIT if self._lacked_memory else Reason.NOT_MEDIA
+            raise MediaError(reason, self._where(type(error).__name__)) from None
+        if self._lacked_memory:
+            raise MediaError(Reason.DECODE_LIMIT, self._where("no memory"))
+        return done
+
+    @property
+    def _lacked_memory(self) -> bool:
+        return self._starved or self._source.starved
+
+    def _where(self, what: str) -> str:
+        place = f"{self.kind}: {what} at byte {self._source.position} of {self._size}"
+        return f"{place}, after {self.samples / self.rate:.1f} s" if self.samples else place
+
+
+class _Ear:
+    """Whether frames of one track sound."""
+
+    def __init__(self) -> None:
+        self._resampler = av.AudioResampler(format="s16", layout="stereo")
+        self._format: tuple[str, str, int] | None = None
+
+    def hears(self, frame: Any) -> bool:
+        form = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if form != self._format:
+            self._format = form
+            self._resampler = av.AudioResampler(format="s16", layout="stereo")
+        return any(_is_loud(bytes(done.planes[0])[: 4 * done.samples]) for done in self._resampler.resample(frame))
+
+
+def _is_loud(pcm: bytes) -> bool:
+    if not pcm.strip(b"\0"):
+        return False
+    samples = memoryview(pcm).cast("h")
+    return max(samples) > _SOUNDS or min(samples) < -_SOUNDS
+
+
+def _silence_what_is_no_number(frame: Any, code: str) -> None:
+    """NaN and infinities of a packed frame become 0: the conversion to integers would make them as loud as can be."""
+    plane = frame.planes[0]
+    values = memoryview(plane).cast("B").cast("f" if code == "f" else "d")
+    if not math.isfinite(sum(values[: frame.samples * frame.layout.nb_channels])):
+        finite = array(code, (value if math.isfinite(value) else 0.0 for value in values))
+        plane.update(finite.tobytes())
+
+
+def _declared(stream: Any) -> float:
+    """The seconds that the container says the track has; 0 where it does not."""
+    return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0

@@ -1,0 +1,1 @@
+"""Model weights and the choice of an encoder for this machine."""

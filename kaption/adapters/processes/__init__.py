@@ -1,0 +1,1 @@
+"""Processes: how they start, are watched, are confined, report health, and end."""

@@ -1,0 +1,110 @@
+"""What the demo plays and how it judges what comes back: talks, word error rate, latencies. No broker, no terminal."""
+
+import re
+import statistics
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Final as Const
+
+from kaption.adapters.media.local import AudioFile, AudioFileError
+from kaption.domain.reading.reader import Transcript
+from kaption_schemas.records import FinalTranscript, PartialTranscript, StreamCompleted
+
+RATE: Const = 16_000
+#: Speech that ships beside the package, in a checkout.
+SPEECH: Const = Path(__file__).resolve().parents[3] / "demo" / "speech"
+#: Quiet between two parts of a talk, in ms.
+_BETWEEN_MS: Const = 600
+_PAUSE: Const = re.compile(r"\[pause [\d.]+\]")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Talk:
+    """Something said: ``pcm`` is s16le, mono, at ``RATE``; ``text`` is what was said."""
+
+    name: str
+    pcm: bytes
+    text: str
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return len(self.pcm) / 2 / RATE
+
+
+def load_talks(folder: Path = SPEECH) -> list[Talk]:
+    """The talks of ``folder``: files ``<talk>-<part>-<voice>.flac`` with a text beside each, joined by a short quiet.
+
+    Raises:
+        AudioFileError: There are none, or one can't be read.
+    """
+    files = sorted(folder.glob("*-*-*.flac"))
+    if not files:
+        raise AudioFileError(f"there is no speech in {folder}: run the demo from a checkout, or see --speech")
+    return [_join(name, list(parts)) for name, parts in groupby(files, lambda file: file.name.partition("-")[0])]
+
+
+def _join(name: str, parts: list[Path]) -> Talk:
+    quiet = bytes(RATE * _BETWEEN_MS // 1000 * 2)
+    texts = [_PAUSE.sub(" ", part.with_suffix(".txt").read_text(encoding="utf-8")) for part in parts]
+    return Talk(name, quiet.join(map(_pcm, parts)), " ".join(" ".join(texts).split()))
+
+
+def _pcm(path: Path) -> bytes:
+    with AudioFile(path) as audio:
+        if (audio.format.rate, audio.format.channels) != (RATE, 1):
+            raise AudioFileError(f"{path} must be mono at {RATE} Hz")
+        return b"".join(audio.frames())
+
+
+def together(name: str, talks: list[Talk]) -> Talk:
+    """Talks one after the other, as one."""
+    return Talk(name, b"".join(talk.pcm for talk in talks), " ".join(talk.text for talk in talks))
+
+
+@dataclass(slots=True)
+class Score:
+    """What came back of one run. Latencies in seconds: from when a word had been said to when its caption was here."""
+
+    talk: Talk
+    live: bool
+    finals: list[str] = field(default_factory=list)
+    partial_latencies: list[float] = field(default_factory=list)
+    final_latencies: list[float] = field(default_factory=list)
+    completed: bool = False
+
+    def take(self, record: Transcript, elapsed: float) -> float | None:
+        """Count ``record``, which came ``elapsed`` seconds after sample 0 was said; its latency, where it has one."""
+        if isinstance(record, StreamCompleted):
+            self.completed = True
+        if isinstance(record, PartialTranscript):
+            self.partial_latencies.append(elapsed - record.end_ms / 1000)
+            return self.partial_latencies[-1]
+        if isinstance(record, FinalTranscript) and record.text:
+            self.finals.append(record.text)
+            said = record.words[-1].end_ms if record.words else record.end_ms
+            self.final_latencies.append(elapsed - said / 1000)
+            return self.final_latencies[-1]
+        return None
+
+    def wer(self) -> float:
+        """Word error rate against the talk's text, 0.05 for 5 %; jiwer's after Whisper's English normaliser.
+
+        Raises:
+            ModuleNotFoundError: The extra ``demo`` is not installed.
+        """
+        import jiwer  # noqa: PLC0415 - an extra
+        from whisper_normalizer.english import EnglishTextNormalizer  # noqa: PLC0415
+
+        normalise = EnglishTextNormalizer()
+        said, heard = normalise(self.talk.text), normalise(" ".join(self.finals))
+        return float(jiwer.wer(said, heard)) if heard else 1.0
+
+
+def percentiles(values: list[float]) -> tuple[float, float]:
+    """Median and 95th percentile; zeros where there is nothing."""
+    if len(values) < 2:
+        return (values[0], values[0]) if values else (0.0, 0.0)
+    cuts = statistics.quantiles(values, n=20, method="inclusive")
+    return cuts[9], cuts[18]

@@ -1,0 +1,32 @@
+"""What a user imports: ``Publisher`` and ``Transcripts``, with the records that they send and yield."""
+
+from kaption.client.publisher import FRAME_MS, Publisher, PublishError, StreamWriter
+from kaption.client.transcripts import Place, Transcripts, parse
+from kaption.domain.reading.reader import Reader, RunFailedError, Transcript
+from kaption_schemas.records import (
+    FinalTranscript,
+    Gap,
+    PartialTranscript,
+    RunOptions,
+    StreamCompleted,
+    StreamProgress,
+)
+
+__all__ = [
+    "FRAME_MS",
+    "FinalTranscript",
+    "Gap",
+    "PartialTranscript",
+    "Place",
+    "PublishError",
+    "Publisher",
+    "Reader",
+    "RunFailedError",
+    "RunOptions",
+    "StreamCompleted",
+    "StreamProgress",
+    "StreamWriter",
+    "Transcript",
+    "Transcripts",
+    "parse",
+]

@@ -1,0 +1,1 @@
+"""What a backend is asked and answers, and the guards against loops of a model."""

@@ -1,0 +1,1 @@
+"""What publishers send: events, notifications and formats, judged, redacted and cut."""

@@ -1,0 +1,201 @@
+"""Which objects a record of media.objects.v1 asks for: our own event, or a bucket notification of MinIO or AWS S3.
+
+Pure: whether an object exists is not known here. A notification's run follows from the object alone, so that one that is
+delivered twice is the same run.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+from typing import Final as Const
+from urllib.parse import unquote, unquote_plus
+
+from pydantic import ValidationError
+
+from kaption.domain.intake.events import Event, Origin, RefusedError
+from kaption.domain.intake.validate import parse_body, validate
+from kaption_schemas.headers import JSON, text_headers, trace_context
+from kaption_schemas.reasons import Reason
+from kaption_schemas.records import MediaObject, StreamRefused
+from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN, Type
+
+MAX_BODY: Const = 1 << 20
+MAX_OBJECTS: Const = 1000
+_CROCKFORD: Const = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_NAME_CHARACTERS: Const = 100
+_MOST_VERSION: Const = 1024
+_MOST_ETAG: Const = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tenant's objects are: the bucket, and the prefix that every key of his has."""
+
+    bucket: str
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectRun:
+    """One object to transcribe, as run ``run`` of ``stream``. ``received_ms`` is the broker's append time."""
+
+    tenant: str
+    stream: str
+    run: str
+    media: MediaObject
+    received_ms: int
+    trace: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedObject:
+    """Why an object is not taken; ``run`` is the one that it would have been, where that can be told."""
+
+    reason: Reason
+    run: ObjectRun | None = None
+
+
+def place_of(tenant: str, bucket: str, prefix: str) -> Place:
+    """The place of ``tenant``; ``{tenant}`` in ``prefix`` is replaced."""
+    return Place(bucket, prefix.replace("{tenant}", tenant))
+
+
+def read_objects(
+    origin: Origin, place: Place, secret: Callable[[str], bool] = lambda _: False
+) -> list[ObjectRun | RefusedObject]:
+    """What ``origin`` asks for, in its order; a refusal stands for each object that can't be taken.
+
+    ``secret`` says whether a name holds what the deployment's policy redacts: a stream is not called so.
+
+    Raises:
+        RefusedError: The record as a whole is none that this topic takes.
+    """
+    head = text_headers(origin.headers)
+    if "ce_specversion" in head or "ce_type" in head:
+        run = _event(origin)
+        return [run if within(run.media, place) else RefusedObject(Reason.OUTSIDE_PREFIX, run)]
+    return [_notified(entry, origin, place, secret) for entry in _notification(origin)]
+
+
+def mark_of(origin: Origin, reason: Reason, run: ObjectRun | None = None) -> Event | None:
+    """What a refused object leaves in its run, so that whoever waits for it hears of it.
+
+    ``run`` is the object's where that was known; else the run that ``origin`` names, None where it names none.
+    """
+    body = StreamRefused(reason=reason).model_dump_json().encode()
+    if run is not None:
+        return Event(Type.REFUSED, run.tenant, run.stream, run.run, body, JSON, run.received_ms, trace=run.trace)
+    head = {name: (value or b"").decode("utf-8", "replace") for name, value in reversed(origin.headers)}
+    stream, named = (origin.key or b"").decode("utf-8", "replace"), head.get("ce_run", "")
+    known = STREAM_PATTERN.fullmatch(stream) and RUN_PATTERN.fullmatch(named) and head.get("ce_type") == Type.OBJECT
+    return Event(Type.REFUSED, origin.tenant, stream, named, body, JSON, origin.timestamp_ms) if known else None
+
+
+def _event(origin: Origin) -> ObjectRun:
+    event = validate(origin, (Type.OBJECT,))
+    media = parse_body(MediaObject, event.body)
+    if any(not 0 <= start < end for start, end in media.muted) or not _fits(media):
+        raise RefusedError(Reason.INVALID_BODY)
+    return ObjectRun(origin.tenant, event.stream, event.run, media, origin.timestamp_ms, event.trace)
+
+
+def _fits(media: MediaObject) -> bool:
+    """Whether its version and ETag are as long as a store's can be; they go into a request's line."""
+    return len(media.version or "") <= _MOST_VERSION and len(media.etag or "") <= _MOST_ETAG
+
+
+def _notification(origin: Origin) -> list[Any]:
+    """The entries of a notification. Raises ``RefusedError``."""
+    body = origin.value
+    if not body:
+        raise RefusedError(Reason.EMPTY_BODY)
+    if len(body) > MAX_BODY:
+        raise RefusedError(Reason.BODY_TOO_LARGE)
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise RefusedError(Reason.NOT_CLOUDEVENTS) from None
+    if isinstance(value, dict) and value.get("Event") == "s3:TestEvent":
+        raise RefusedError(Reason.NOT_A_CREATION)
+    entries = value.get("Records") if isinstance(value, dict) else None
+    if not isinstance(entries, list):
+        raise RefusedError(Reason.NOT_CLOUDEVENTS)
+    if not 0 < len(entries) <= MAX_OBJECTS:
+        raise RefusedError(Reason.INVALID_BODY)
+    return entries
+
+
+def _notified(
+    entry: Any,  # JSON of others
+    origin: Origin,
+    place: Place,
+    secret: Callable[[str], bool],
+) -> ObjectRun | RefusedObject:
+    try:
+        if not str(entry["eventName"]).removeprefix("s3:").startswith("ObjectCreated:"):
+            return RefusedObject(Reason.NOT_A_CREATION)
+        bucket, what = entry["s3"]["bucket"]["name"], entry["s3"]["object"]
+        media = MediaObject(
+            bucket=bucket,
+            key=unquote_plus(what["key"], errors="strict"),
+            version=what.get("versionId") or None,
+            etag=(what.get("eTag") or "").strip('"') or None,
+            size=what.get("size"),
+        )
+        sequencer = what.get("sequencer")
+        revision = media.version or media.etag or (sequencer if isinstance(sequencer, str) else "")
+        # A lone surrogate, which JSON may hold and UTF-8 not, is found by encoding it.
+        run = derived_run(media, revision)
+        stream = _stream(origin.key, media, secret)
+    except (KeyError, TypeError, AttributeError, ValidationError, UnicodeError):
+        return RefusedObject(Reason.INVALID_BODY)
+    if not _fits(media):
+        return RefusedObject(Reason.INVALID_BODY)
+    trace = trace_context(text_headers(origin.headers))
+    if not within(media, place):  # nobody waits for a run that was derived for another's object
+        return RefusedObject(Reason.OUTSIDE_PREFIX)
+    return ObjectRun(origin.tenant, stream, run, media, origin.timestamp_ms, trace)
+
+
+def derived_run(media: MediaObject, revision: str) -> str:
+    """A run id that follows from the object: 128 bits of SHA-256 in a ULID's alphabet (26 characters)."""
+    digest = hashlib.sha256("\0".join((media.bucket, media.key, revision)).encode()).digest()
+    number = int.from_bytes(digest[:16])
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
+def derived_stream(media: MediaObject, secret: Callable[[str], bool] = lambda _: False) -> str:
+    """A stream's name for an object that came without: its file name, and a hash of its key so that none share it.
+
+    The hash alone where the file's name is ``secret``: a stream's name is in every record, call recorders put numbers into theirs.
+    """
+    file = media.key.rsplit("/", 1)[-1]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", file)[:_NAME_CHARACTERS].strip("-.")
+    tail = hashlib.sha256(f"{media.bucket}\0{media.key}".encode()).hexdigest()[:10]
+    return f"{name}-{tail}" if name and not _holds(file, secret) else tail
+
+
+def _holds(name: str, secret: Callable[[str], bool]) -> bool:
+    """Whether ``name`` is secret as it is, or with spaces for what parts words in the names of files."""
+    return secret(name) or secret(re.sub(r"[-_.+ ]+", " ", name))
+
+
+def _stream(key: bytes | None, media: MediaObject, secret: Callable[[str], bool]) -> str:
+    """The record's key where it is a stream's name (MinIO's has a slash and never is), else one from the object's."""
+    name = (key or b"").decode("utf-8", "replace")
+    return name if STREAM_PATTERN.fullmatch(name) and not _holds(name, secret) else derived_stream(media, secret)
+
+
+def within(media: MediaObject, place: Place) -> bool:
+    """Whether the object is in the tenant's place. Keys that a path-minded store or proxy could read as others are not."""
+    if media.bucket != place.bucket or not media.key.startswith(place.prefix) or media.key == place.prefix:
+        return False
+    return all(_is_plain(key) for key in (media.key, unquote(media.key)))
+
+
+def _is_plain(key: str) -> bool:
+    parts = key.split("/")
+    return key.isprintable() and "\\" not in key and not any(part in ("", ".", "..") for part in parts)

@@ -1,0 +1,1 @@
+"""What readers get: transcripts that are news, and captions."""

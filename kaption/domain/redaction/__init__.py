@@ -1,0 +1,1 @@
+"""Redaction: where sensitive spans are in a text, and how they are masked."""

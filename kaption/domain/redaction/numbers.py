@@ -1,0 +1,157 @@
+"""Which numbers a policy names: by how many digits they have, and by no check digit.
+
+Speech recognition mishears digits, and miscounts those that repeat, so a card's check digit is often wrong where a card was said.
+Whoever asks for cards gets every long run of digits masked that is not a quantity; check digits only choose the label.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final as Const
+
+from kaption.domain.redaction.quantities import counts_from_one, harmless, is_postal
+from kaption.domain.redaction.spoken import Run, normalise, scan
+
+#: A run of so many digits is a number of the entity: a card of 13 with one lost, a local phone number, an IBAN of Norway.
+LEAST: Const = {"CREDIT_CARD": 12, "IBAN_CODE": 12, "PHONE_NUMBER": 7, "US_SSN": 9, "US_ITIN": 9}
+#: Behind the letters of an IBAN's country fewer are enough.
+_LEAST_BEHIND_HEAD: Const = 8
+#: Where the text says what it is, one may be lost.
+_LEAST_NAMED: Const = 7
+_CARD: Const = range(13, 20)
+_IBAN: Const = range(15, 35)
+_LONGEST_PHONE: Const = 11
+_NINE: Const = 9
+#: How far before a number the words that say what it is may stand, in characters.
+CONTEXT: Const = 60
+#: An end that could become a number by going on is masked from so many digits on, when nobody can wait any longer.
+_FEWEST_BEGUN: Const = 5
+
+_CARD_PREFIX = re.compile(r"[1-6]|8[12]|9792")
+_SECRET = re.compile(
+    r"\b(?:card|account|iban|phone|telephone|mobile|cell|dial|fax|social|ssn|tax|call|reach|number is)\b", re.IGNORECASE
+)
+_SOCIAL = re.compile(r"\b(?:social|ssn|ssns|itin|tax)\b", re.IGNORECASE)
+_POST = re.compile(r"\b(?:zip|postal|post ?codes?)\b", re.IGNORECASE)
+_UUID = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(?![0-9A-Za-z])")
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """Characters ``[start, end)`` of a text that are a number of the policy, and the entity that it most likely is."""
+
+    start: int
+    end: int
+    entity: str
+
+
+def numbers(view: str, entities: Collection[str]) -> tuple[Number, ...]:
+    """The numbers in ``view`` (normalised text) that a policy of ``entities`` names, in order."""
+    if LEAST.keys().isdisjoint(entities):
+        return ()
+    ids = [found.span() for found in _UUID.finditer(view)]
+    return tuple(
+        Number(run.start, run.end, entity_of(view, run, entities))
+        for run in scan(view).runs
+        if is_number(view, run, entities) and not _within(run.start, ids)
+    )
+
+
+def _within(at: int, spans: list[tuple[int, int]]) -> bool:
+    index = bisect_right(spans, (at, at)) - 1
+    return any(start <= at < end for start, end in spans[max(0, index) : index + 2])
+
+
+def is_number(view: str, run: Run, entities: Collection[str]) -> bool:
+    """Whether a run has the digits of one of ``entities``, and is neither a quantity nor part of a name."""
+    count = run.count
+    if count < _least(view, run, entities):
+        return False
+    if run.name:
+        return len(run.digits) in _CARD and luhn(run.digits)
+    before = _before(view, run)
+    if is_postal(view, run) and _POST.search(before):
+        return False
+    return not harmless(view, run, lists=not (run.sure or _SECRET.search(before)))
+
+
+def _least(view: str, run: Run, entities: Collection[str]) -> int:
+    least = min((LEAST[entity] for entity in entities if entity in LEAST), default=len(view) + 1)
+    if run.sure and "IBAN_CODE" in entities:
+        least = min(least, _LEAST_BEHIND_HEAD)
+    if least > _LEAST_NAMED and not {"US_SSN", "US_ITIN"}.isdisjoint(entities) and _SOCIAL.search(_before(view, run)):
+        least = _LEAST_NAMED
+    return least
+
+
+def _before(view: str, run: Run) -> str:
+    return view[max(0, run.start - CONTEXT) : run.start]
+
+
+def begins_number(view: str, run: Run) -> bool:
+    """Whether a run that is no number yet has too much of one to be shown where it may go on.
+
+    Four digits are too few to tell, an amount is one, and a post code is said to be one. Who counts from one on counts; other
+    digits that rise or fall may be a number's first: "nine eight seven six five", and then "four one".
+    """
+    if run.count < _FEWEST_BEGUN or harmless(view, run, lists=False):
+        return False
+    before = _before(view, run)
+    if counts_from_one(view, run) and not _SECRET.search(before):
+        return False
+    return run.count > _NINE or not _POST.search(before)
+
+
+def entity_of(view: str, run: Run, entities: Collection[str]) -> str:
+    """What a number most likely is, of ``entities``: by its check digits where they are right, else by its length."""
+    digits = run.digits
+    count = len(digits)
+    likely = []
+    if run.head and (run.sure or iban_valid(_compact(run))):
+        likely.append("IBAN_CODE")
+    if count in _CARD and luhn(digits) and _CARD_PREFIX.match(digits) and view[run.start] != "+":
+        likely.append("CREDIT_CARD")
+    if count == _NINE and (
+        [len(group.digits) for group in run.groups] == [3, 2, 4] or _SOCIAL.search(_before(view, run))
+    ):
+        likely += ["US_ITIN", "US_SSN"] if digits[0] == "9" else ["US_SSN", "US_ITIN"]
+    if count <= _LONGEST_PHONE or run.extension or view[run.start] == "+" or digits.startswith("0"):
+        likely.append("PHONE_NUMBER")
+    likely += ["CREDIT_CARD", "IBAN_CODE", "PHONE_NUMBER", "US_SSN", "US_ITIN"]
+    return next(entity for entity in likely if entity in entities)
+
+
+def _compact(run: Run) -> str:
+    return run.head + "".join(group.digits for group in run.groups)
+
+
+def luhn(digits: str) -> bool:
+    """Whether a card's check digit (ISO/IEC 7812) is right."""
+    total = 0
+    for index, char in enumerate(reversed(digits)):
+        value = int(char) * (2 if index % 2 else 1)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def iban_valid(compact: str) -> bool:
+    """Whether letters and digits without separators have an IBAN's length and check digits (ISO 13616, modulo 97)."""
+    if len(compact) not in _IBAN or not compact.isascii() or not compact.isalnum():
+        return False
+    return int("".join(str(int(char, 36)) for char in compact[4:] + compact[:4])) % 97 == 1
+
+
+def stand_in(text: str, entities: Collection[str]) -> str:
+    """Digits that stand for those of a masked ``text``: what goes on with them is a number of ``entities`` too."""
+    found = last_run(text)
+    least = max((LEAST[entity] for entity in entities if entity in LEAST), default=_LEAST_NAMED)
+    count, head = (found[1].count, found[1].head) if found else (0, "")
+    return head + "5" * max(count, least)
+
+
+def last_run(text: str) -> tuple[str, Run] | None:
+    """The normalised text, whose words are complete, and its last run, if that may go on behind the text's end."""
+    view = f"{normalise(text)} "
+    runs = scan(view).runs
+    return (view, runs[-1]) if runs and runs[-1].open else None

@@ -1,0 +1,123 @@
+"""What of a session is kept in the state topic, and how it is written. Readable by the next version (``version``)."""
+
+import base64
+from typing import Annotated
+
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from kaption.domain.records import Latency
+from kaption.domain.redaction.masking import UNKNOWN
+from kaption.domain.run.publication import Publication
+from kaption.domain.run.resample import Pcm
+from kaption.domain.run.segmenter import SegmentRules
+from kaption.domain.run.track import Checkpoint, MakeDetector, Track
+from kaption_schemas.records import RunOptions, WrittenReason
+
+VERSION = 1
+
+
+class SnapshotError(Exception):
+    """The state topic holds a snapshot that this version cannot read; its lane stops."""
+
+
+class TrackState(BaseModel):
+    """One channel at a cut: 16 kHz ``position``; ``tail`` are the source samples that resampling needs from before.
+
+    ``before`` is the end of the published text, as the next one is masked with; ``carried`` is what earlier versions kept of it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    position: int
+    sequence: int
+    sample: int
+    tail: str
+    tail_start: int
+    range_start: int
+    segment: int
+    prompt: str
+    prompt_end: int
+    carried: bool = False
+    before: str = ""
+
+
+def _known_options(value: object) -> object:
+    """What a newer version adds within ``VERSION`` is nothing that a run may not go on without."""
+    return (
+        {name: value[name] for name in RunOptions.model_fields if name in value} if isinstance(value, dict) else value
+    )
+
+
+class RunState(BaseModel):
+    """One run at its last commit. ``closed`` is why it ended; such a snapshot outlives the run's audio.
+
+    ``model`` is the digest of the weights that it began with; a former version did not note it.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = VERSION
+    tenant: str
+    stream: str
+    run: str
+    latency: Latency
+    options: Annotated[RunOptions, BeforeValidator(_known_options)]
+    rate: int
+    channels: int
+    started: bool
+    framed: bool
+    closed: WrittenReason | None
+    last_ms: int
+    first_received_ms: int | None
+    last_offset: int
+    gaps: int
+    repeats: int
+    #: -1 is also what an earlier version did not write: then nothing is taken for published again.
+    newest_ms: int = -1
+    next_sequence: int
+    next_sample: int
+    seen: dict[int, str]
+    tracks: tuple[TrackState, ...]
+    model: str = ""
+
+    @classmethod
+    def read(cls, snapshot: bytes) -> "RunState":
+        """Parse a snapshot. Raises ``SnapshotError`` naming only what is wrong, never a value."""
+        try:
+            state = cls.model_validate_json(snapshot)
+        except ValidationError as error:
+            places = ", ".join(".".join(map(str, e["loc"])) or "body" for e in error.errors(include_input=False))
+            raise SnapshotError(f"snapshot fields are missing or wrong: {places}") from None
+        if state.version != VERSION:
+            raise SnapshotError(f"snapshot version {state.version} is not {VERSION}; run the version that wrote it")
+        return state
+
+
+def save_track(track: Track, publication: Publication) -> TrackState:
+    """A channel as it is behind its last published final."""
+    done = publication.done
+    waiting = track.segments[0] if track.segments else None
+    return TrackState(
+        position=done.position, sequence=done.sequence, sample=done.sample,
+        tail=base64.b64encode(done.tail.astype("<i2").tobytes()).decode(), tail_start=done.tail_start,
+        range_start=waiting.start if waiting else track.range_start,
+        segment=waiting.index if waiting else track.next_index,
+        prompt=publication.last_text, prompt_end=publication.last_end, carried=publication.before[-1:].isdigit(),
+        before=publication.before,
+    )  # fmt: skip
+
+
+def load_track(state: TrackState, rate: int, make_detector: MakeDetector, rules: SegmentRules) -> Track:
+    """A channel that goes on at the cut that ``state`` holds."""
+    track = Track(rate, make_detector, rules, start=state.position, segment=state.segment)
+    track.range_start = state.range_start
+    tail: Pcm = np.frombuffer(base64.b64decode(state.tail), "<i2").astype(np.int16)
+    track.preload(tail, state.tail_start)
+    track.checkpoint = Checkpoint(state.position, tail, state.tail_start, state.sample, state.sequence)
+    return track
+
+
+def text_before(state: TrackState) -> str:
+    """What the channel's next text is masked with; of an earlier version's snapshot, a number where one was open."""
+    return state.before or (UNKNOWN[0] if state.carried else "")
