@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 
 from bench import figures as kept
+from bench.asterisk import NO_SPEECH, Prompt, prompts
+from bench.wer import wer
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import FLOOR_SECONDS, SAMPLE_RATE, Backend, DecodeOptions, Kind, Window
 from kaption_gpu.engine.backends import make_backend
-from tests.support.asterisk import NO_SPEECH, Prompt, prompts
-from tests.support.wer import wer
 
 SECONDS = 6
 #: The shortest length that finals are padded to.

@@ -22,10 +22,10 @@ from bench import figures as kept
 from bench.live import RATE, files, started
 from bench.processes import end_as_by_hand
 from bench.speech import Spoken, joined
+from bench.wer import wer
 from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
-from tests.support.brokers import kafka_home
-from tests.support.wer import wer
+from kaption.testing.brokers import kafka_home
 
 Audio = npt.NDArray[np.float32]
 Transcribe = Callable[[Audio], str]

@@ -16,6 +16,7 @@ from bench import figures as kept
 from bench.live import FRAME, RATE
 from bench.simulate import NoRedaction
 from bench.speech import Spoken, joined
+from bench.wer import wer
 from kaption.adapters.settings import Settings
 from kaption.cli.demo.scoring import load_talks
 from kaption.domain.decoding.port import SAMPLE_RATE, VAD_FRAME, Backend
@@ -27,7 +28,6 @@ from kaption_gpu.engine.vad import SileroDetector
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript
 from kaption_schemas.topics import Type
-from tests.support.wer import wer
 
 
 def finals(spoken: Spoken, backend: Backend, config: SessionConfig, took: list[float]) -> list[str]:

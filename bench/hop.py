@@ -20,13 +20,12 @@ from bench import figures as kept
 from bench.processes import end_as_by_hand
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import NO_APACHE, ApacheNode, kafka_home
+from kaption.testing.pipeline import Record, agent, frames, ready
+from kaption.testing.processes import Child
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import text_headers
 from kaption_schemas.topics import EVENTS, LIVE
-from tests.support.brokers import NO_APACHE, ApacheNode, kafka_home
-from tests.support.pipeline import Record, agent, frames
-from tests.support.pool import ready
-from tests.support.processes import Child
-from tests.support.topics import create_topics
 
 RATE = 16000
 STREAMS = 32

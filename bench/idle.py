@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 from bench.processes import end_as_by_hand, shares, usages
-from tests.support.brokers import kafka_home
-from tests.support.up import start_up
+from kaption.testing.brokers import kafka_home
+from kaption.testing.up import start_up
 
 
 async def main() -> None:

@@ -31,19 +31,19 @@ from ulid import ULID
 from bench import figures as kept
 from bench.processes import Others, end_as_by_hand, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
+from bench.wer import wer
 from bench.words import Showing, erased, flicker, latencies, percentile
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
 from kaption.client.publisher import Publisher
 from kaption.client.transcripts import parse
 from kaption.domain.run.agreement import plain
+from kaption.testing.brokers import ApacheCluster, kafka_home
+from kaption.testing.pipeline import frames
+from kaption.testing.up import Up, start_up
 from kaption_schemas.headers import event_headers
 from kaption_schemas.records import FinalTranscript, PartialTranscript, RunOptions, StreamCompleted, StreamStarted
 from kaption_schemas.topics import EVENTS, FINAL, PARTIAL, Type
-from tests.support.brokers import ApacheCluster, kafka_home
-from tests.support.pipeline import frames
-from tests.support.up import Up, start_up
-from tests.support.wer import wer
 
 RATE = 16000
 FRAME = 0.1

@@ -20,8 +20,8 @@ from bench.speech import joined
 from bench.talk import Talk, crowd, gauge
 from bench.words import percentile
 from kaption.domain.pool.overload import Step
-from tests.support.brokers import kafka_home
-from tests.support.up import Up
+from kaption.testing.brokers import kafka_home
+from kaption.testing.up import Up
 
 BIN = 10.0
 PARTIAL_SECONDS, FINAL_SECONDS = 2.0, 5.0

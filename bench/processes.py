@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.up import group_of
+from kaption.testing.up import group_of
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 

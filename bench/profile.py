@@ -28,8 +28,8 @@ from bench.figures import commit, machine
 from bench.live import files, live, started
 from bench.processes import below, ended_seconds, thread_seconds, usage
 from bench.speech import Spoken, joined, offline
-from tests.support.brokers import kafka_home
-from tests.support.up import Up
+from kaption.testing.brokers import kafka_home
+from kaption.testing.up import Up
 
 SAMPLES_A_SECOND = 50
 #: Seconds of load before the samples begin.

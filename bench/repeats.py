@@ -21,15 +21,15 @@ import soxr
 from faster_whisper import WhisperModel
 
 from bench import figures as kept
+from bench.asterisk import NO_SPEECH, Prompt, prompts
 from bench.finals import finals
 from bench.speech import Spoken
+from bench.wer import normalise
 from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import SAMPLE_RATE, Audio, Backend, DecodeOptions, Kind, Window
 from kaption.domain.run.config import SessionConfig
 from kaption_gpu.engine.backends import make_backend
-from tests.support.asterisk import NO_SPEECH, Prompt, prompts
-from tests.support.wer import normalise
 
 #: What is said again and again: prompts by the number of their words, so that single words, calls and whole sentences are there.
 _WORDS = ((1, 1), (2, 3), (4, 6), (7, 12))

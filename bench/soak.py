@@ -22,8 +22,8 @@ from bench.processes import end_as_by_hand, usage
 from bench.speech import joined
 from bench.talk import Crowd, Talk, crowd, pool
 from kaption.adapters.settings import Settings
-from tests.support.brokers import kafka_home
-from tests.support.up import Up
+from kaption.testing.brokers import kafka_home
+from kaption.testing.up import Up
 
 #: Seconds over which the memory of a number of streams that has settled is taken.
 TAKE = 20.0

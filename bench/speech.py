@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 from faster_whisper import WhisperModel
 
+from bench.asterisk import NO_SPEECH, prompts
 from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import SAMPLE_RATE
-from tests.support.asterisk import NO_SPEECH, prompts
 
 PAUSE_SECONDS = 0.6
 _PRECISION = "float32"

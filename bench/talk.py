@@ -17,12 +17,12 @@ from bench.live import FRAME, OPTIONS, RATE, Watched, watch
 from bench.processes import usages
 from bench.speech import Spoken
 from kaption.adapters.kafka.clients import security
+from kaption.testing.pipeline import Record
+from kaption.testing.up import Up
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamStarted
 from kaption_schemas.topics import EVENTS, Type
-from tests.support.pipeline import Record
-from tests.support.up import Up
 
 Pcm = npt.NDArray[np.int16]
 

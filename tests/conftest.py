@@ -12,10 +12,10 @@ import pytest
 
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
-from tests.support.brokers import NO_APACHE, ApacheCluster, ApacheNode, Broker, EmbeddedBroker, kafka_home
-from tests.support.store import EmbeddedStore
-from tests.support.topics import wipe_topics
-from tests.support.up import share_choices
+from kaption.testing.brokers import NO_APACHE, ApacheCluster, ApacheNode, Broker, EmbeddedBroker, kafka_home
+from kaption.testing.store import EmbeddedStore
+from kaption.testing.topics import wipe_topics
+from kaption.testing.up import share_choices
 
 MakeSettings = Callable[..., Settings]
 # Numbers and not random words, so that a failure names its group again in the next run.

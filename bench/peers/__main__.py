@@ -21,12 +21,12 @@ from bench.live import FRAME, RATE
 from bench.peers.streams import PEERS, Peer, Stream
 from bench.processes import Others, end_as_by_hand, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
+from bench.wer import wer
 from bench.words import Showing, erased, flicker, latencies, percentile
 from kaption.adapters.models.weights import find_weights
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
-from tests.support.processes import Child
-from tests.support.wer import wer
+from kaption.testing.processes import Child
 
 START_SECONDS = 90
 #: A peer that does not say when it has said everything is believed to have when its text stays for so long.

@@ -17,6 +17,7 @@ from kaption.adapters.settings import Settings, service_settings
 from kaption.adapters.store.s3 import ObjectStore
 from kaption.adapters.telemetry import Telemetry
 from kaption.domain.decoding.port import Backend
+from kaption.domain.pool.ports import SnapshotUnreadableError
 from kaption.domain.records import Latency, RunKey
 from kaption.domain.run.config import Ports, SessionConfig
 from kaption.domain.run.session import Session
@@ -25,7 +26,6 @@ from kaption_gpu.engine.backends import make_backend
 from kaption_gpu.engine.executor import load
 from kaption_gpu.engine.vad import SileroDetector
 from kaption_gpu.lanes.objects import StoreObjects
-from kaption_gpu.lanes.ports import SnapshotUnreadableError
 from kaption_gpu.statistics import PoolMetrics, PoolTracing
 from kaption_gpu.worker import Worker, WorkerParts
 from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE
@@ -38,7 +38,7 @@ log = logging.getLogger("kaption_gpu")
 
 
 class RealSessions:
-    """``kaption_gpu.lanes.ports.Sessions`` of the domain's sessions."""
+    """``kaption.domain.pool.ports.Sessions`` of the domain's sessions."""
 
     def __init__(self, config: SessionConfig, ports: Ports) -> None:
         self._config = config

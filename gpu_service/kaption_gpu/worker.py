@@ -27,6 +27,7 @@ from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import Backend, Costs, Kind
 from kaption.domain.pool.overload import Overload, Signs, Step, below_share
 from kaption.domain.pool.plan import DEFAULT_COSTS, Batch, Candidate, Planner, overdue_seconds
+from kaption.domain.pool.ports import Objects, Sessions
 from kaption.domain.records import Latency
 from kaption_gpu import batches
 from kaption_gpu.batches import BatchStats, Recovered
@@ -36,7 +37,6 @@ from kaption_gpu.lanes.data import Draft, Shown, Source
 from kaption_gpu.lanes.lane import Lane, LaneParts, LaneStats
 from kaption_gpu.lanes.opening import source_of
 from kaption_gpu.lanes.polling import Reader
-from kaption_gpu.lanes.ports import Objects, Sessions
 from kaption_gpu.lanes.reach import Reach
 from kaption_gpu.lanes.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
 from kaption_gpu.watchdog import StuckError, Watchdog
@@ -225,7 +225,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self._lane_tasks[tp] = self._spawn(lane.run())
 
     def _refusal(self, tenant: str, here: int, *, new: bool) -> Reason | None:
-        """See ``kaption_gpu.lanes.ports.Admission``. A lane's last owner, too, had no more of a tenant's runs in it than a worker may have."""
+        """See ``kaption.domain.pool.ports.Admission``. A lane's last owner, too, had no more of a tenant's runs in it than a worker may have."""
         most = self._parts.settings.tenant_runs
         if not new:
             return Reason.TOO_MANY_RUNS if here > most else None

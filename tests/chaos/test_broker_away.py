@@ -12,15 +12,15 @@ import pytest
 
 from kaption.adapters.settings import Settings, child_environment
 from kaption.domain.run.config import SessionConfig
+from kaption.testing.brokers import ApacheNode
+from kaption.testing.processes import Child
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import pcm_type, sequence, text_headers
 from kaption_schemas.records import FinalTranscript
 from kaption_schemas.topics import FINAL, LIVE, Type
-from tests.support.brokers import ApacheNode
 from tests.support.lanes import RUNS, TENTH, Publisher, completed, publisher, read
-from tests.support.processes import Child
 from tests.support.quick_worker import READY
 from tests.support.runs import babble, play, records, session
-from tests.support.topics import create_topics
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.apache, pytest.mark.long]
 

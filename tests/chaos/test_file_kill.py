@@ -19,16 +19,16 @@ from kaption.cli.demo.scoring import RATE, load_talks, together
 from kaption.domain.intake.bucket_events import ObjectRun
 from kaption.domain.intake.file_chunks import Normalised, batch_records
 from kaption.domain.records import RunKey
+from kaption.testing.brokers import Broker
+from kaption.testing.pipeline import ready, worker
+from kaption.testing.processes import Child
+from kaption.testing.store import EmbeddedStore
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import text_headers
 from kaption_schemas.records import MediaObject, RunOptions
 from kaption_schemas.topics import BATCH, FINAL, PARTIAL, Type
 from tests.conftest import MakeSettings
-from tests.support.brokers import Broker
 from tests.support.noting_worker import notes
-from tests.support.pool import ready, worker
-from tests.support.processes import Child
-from tests.support.store import EmbeddedStore
-from tests.support.topics import create_topics
 
 pytestmark = pytest.mark.timeout(280)
 

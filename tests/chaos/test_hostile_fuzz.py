@@ -18,13 +18,13 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import Broker
+from kaption.testing.pipeline import agent, frames, ready
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence
 from kaption_schemas.topics import EVENTS, LIVE, MIB, Type, topic_name
 from tests.support.batches import CODECS, batch, signed, with_codec, write
-from tests.support.brokers import Broker
-from tests.support.pipeline import agent, frames
-from tests.support.pool import ready, speech
-from tests.support.topics import create_topics
+from tests.support.pool import speech
 
 SECONDS = float(os.environ.get("KAPTION_FUZZ_SECONDS", "60"))
 SEED = int(os.environ.get("KAPTION_FUZZ_SEED", "1"))

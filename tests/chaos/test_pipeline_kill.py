@@ -18,12 +18,12 @@ from ulid import ULID
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import ObjectStore
 from kaption.client.publisher import Publisher
+from kaption.testing.brokers import Broker
+from kaption.testing.pipeline import bodies, committed, frames, publish, reasons
+from kaption.testing.up import Up, group_of, start_up
 from kaption_schemas.records import RunOptions
 from kaption_schemas.topics import Type
-from tests.support.brokers import Broker
-from tests.support.pipeline import bodies, committed, frames, publish, reasons
 from tests.support.pool import speech
-from tests.support.up import Up, group_of, start_up
 
 pytestmark = pytest.mark.timeout(290)
 

@@ -16,11 +16,12 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import Broker
+from kaption.testing.pipeline import ready, worker
+from kaption.testing.topics import create_topics, wipe_topics
 from kaption_schemas.headers import text_headers
 from kaption_schemas.topics import FINAL, Type, topic_name
-from tests.support.brokers import Broker
-from tests.support.pool import Call, CallPublisher, gated_worker, held, ready, speech, worker
-from tests.support.topics import create_topics, wipe_topics
+from tests.support.pool import Call, CallPublisher, gated_worker, held, speech
 
 pytestmark = pytest.mark.timeout(280)
 

@@ -11,9 +11,9 @@ from kaption.adapters.settings import Settings
 from kaption.domain.intake.formats import WIDTH
 from kaption.domain.intake.validate import LONGEST_MS, MAX_FRAME, SHORTEST_MS
 from kaption.domain.redaction.open_suffix import RECOGNISED
+from kaption.testing.brokers import ROOT
 from kaption_schemas.audio import RATES
 from kaption_schemas.records import AudioFormat, RunOptions
-from tests.support.brokers import ROOT
 
 PAGES = sorted(path for folder in (".", "docs", "docs/adr", "*") for path in ROOT.glob(f"{folder}/*.md"))
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]

@@ -9,11 +9,11 @@ import pytest
 from kaption.domain.decoding.port import Decoded, Window
 from kaption.domain.records import AudioRecord, Latency
 from kaption.domain.run.session import Session
+from kaption.testing.voices import spell
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import AudioFormat, Gap, RunOptions, StreamCompleted, StreamStarted
 from kaption_schemas.topics import Type
 from tests.support.runs import CONFIG, KEY, PORTS, START_MS, babble, finals, play, records
-from tests.support.voices import spell
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 RATE = 44_100

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from ctranslate2 import StorageView
 
+from bench.asterisk import Prompt, prompt
+from bench.wer import normalise, wer
 from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import (
@@ -28,9 +30,8 @@ from kaption_gpu.engine.backends import make_backend
 from kaption_gpu.engine.backends.faster_whisper import CTranslate2Runtime, end_token, load_model
 from kaption_gpu.engine.backends.runtime import Hypothesis
 from kaption_gpu.engine.backends.whisper import WhisperBackend
-from tests.support.asterisk import Prompt, prompt, require_prompts
+from tests.support.prompts import require_prompts
 from tests.support.single_words import errors, rows
-from tests.support.wer import normalise, wer
 
 GREEDY = DecodeOptions(language="en")
 BEAM = DecodeOptions(language="en", beam_size=5)

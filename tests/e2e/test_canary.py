@@ -11,12 +11,12 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import EmbeddedBroker
+from kaption.testing.pipeline import Record, bodies, committed, frames, metrics, pipeline, publish, reasons
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import event_headers
 from kaption_schemas.topics import DLQ, EVENTS, STATE, TOPICS, Type, topic_name
-from tests.support.brokers import EmbeddedBroker
-from tests.support.pipeline import Record, bodies, committed, frames, metrics, pipeline, publish, reasons
 from tests.support.pool import speech
-from tests.support.topics import create_topics
 
 pytestmark = pytest.mark.timeout(280)
 

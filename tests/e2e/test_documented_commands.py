@@ -13,9 +13,9 @@ import soundfile
 from minio import Minio
 from ulid import ULID
 
-from tests.support.brokers import ROOT
-from tests.support.debian import kcat
-from tests.support.up import Up, environment, start_up
+from bench.debian import kcat
+from kaption.testing.brokers import ROOT
+from kaption.testing.up import Up, environment, start_up
 
 PAGE = (ROOT / "docs" / "kafka.md").read_text()
 BLOCKS = {name: code for _, name, code in re.findall(r"^```(\w+) (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)}

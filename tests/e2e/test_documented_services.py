@@ -14,10 +14,10 @@ import pytest
 from kaption.adapters.processes.aggregate import answers_ready
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import child_environment
+from kaption.testing.brokers import ROOT, EmbeddedBroker
+from kaption.testing.processes import Child
+from kaption.testing.store import EmbeddedStore
 from tests.conftest import MakeSettings
-from tests.support.brokers import ROOT, EmbeddedBroker
-from tests.support.processes import Child
-from tests.support.store import EmbeddedStore
 
 LINES = re.findall(r"^    (\S.*)$", (ROOT / "docs" / "running.md").read_text(), re.MULTILINE)
 SERVICES = [line for line in LINES if line.startswith("python -m")]

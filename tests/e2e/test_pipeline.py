@@ -6,14 +6,25 @@ from pathlib import Path
 
 import pytest
 
+from bench.wer import wer
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import Broker
+from kaption.testing.pipeline import (
+    Record,
+    agent,
+    bodies,
+    committed,
+    frames,
+    metrics,
+    pipeline,
+    publish,
+    ready,
+    reasons,
+)
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import event_headers
 from kaption_schemas.topics import Type
-from tests.support.brokers import Broker
-from tests.support.pipeline import Record, agent, bodies, committed, frames, metrics, pipeline, publish, reasons
-from tests.support.pool import SPEECH, ready, speech
-from tests.support.topics import create_topics
-from tests.support.wer import wer
+from tests.support.pool import SPEECH, speech
 
 pytestmark = pytest.mark.timeout(280)
 

@@ -10,15 +10,15 @@ from ulid import ULID
 from kaption import Transcripts
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import EmbeddedBroker
+from kaption.testing.pipeline import ready, worker
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import event_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MediaObject, StreamCompleted
 from kaption_schemas.topics import OBJECTS, Type
 from tests.integration.test_file_agent import file_agent
-from tests.support.brokers import EmbeddedBroker
 from tests.support.fake_store import FakeStore
-from tests.support.pool import ready, worker
-from tests.support.topics import create_topics
 
 PAGE = b"<!doctype html><title>404</title><h1>Not here</h1>" * 50
 

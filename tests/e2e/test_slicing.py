@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import Broker
+from kaption.testing.pipeline import Record, bodies, committed, frames, pipeline, publish, reasons
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.topics import Type
-from tests.support.brokers import Broker
-from tests.support.pipeline import Record, bodies, committed, frames, pipeline, publish, reasons
 from tests.support.pool import speech
-from tests.support.topics import create_topics
 
 pytestmark = pytest.mark.timeout(280)
 

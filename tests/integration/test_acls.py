@@ -25,9 +25,9 @@ from pydantic import SecretStr
 from kaption.adapters.kafka import topics
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import ROOT, ApacheNode
 from kaption_schemas.topics import EVENTS, FINAL, LIVE, TOPICS, topic_name
 from tests.conftest import MakeSettings
-from tests.support.brokers import ROOT, ApacheNode
 
 pytestmark = pytest.mark.apache
 

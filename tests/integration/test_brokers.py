@@ -4,10 +4,10 @@ import asyncio
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from kaption.testing.brokers import ApacheNode, Broker
+from kaption.testing.topics import create_topics, wipe_topics
 from kaption_schemas.topics import EVENTS
 from tests.conftest import MakeSettings
-from tests.support.brokers import ApacheNode, Broker
-from tests.support.topics import create_topics, wipe_topics
 
 
 async def send(bootstrap: str, topic: str) -> None:

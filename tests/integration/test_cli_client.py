@@ -19,13 +19,13 @@ from aiokafka import AIOKafkaProducer
 
 from kaption import Transcripts
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import EmbeddedBroker
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import EVENTS
 from tests.conftest import MakeSettings
 from tests.integration.test_client import on_the_wire
-from tests.support.brokers import EmbeddedBroker
-from tests.support.topics import create_topics
 from tests.support.transcripts import RUN, completed, final, partial, put
 
 NEWER = "01J00000000000000000000000"

@@ -15,13 +15,13 @@ from kaption.adapters.processes.supervisor import Backoff, Supervisor
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
 from kaption.cli.pipeline import services
+from kaption.testing.brokers import ApacheNode, EmbeddedBroker
+from kaption.testing.pipeline import agent, frames, publish, ready, worker
+from kaption.testing.processes import Child
+from kaption.testing.store import EmbeddedStore
+from kaption.testing.topics import create_topics
 from kaption_schemas.topics import EVENTS, LIVE
-from tests.support.brokers import ApacheNode, EmbeddedBroker
-from tests.support.pipeline import agent, frames, publish
-from tests.support.pool import ready, speech, worker
-from tests.support.processes import Child
-from tests.support.store import EmbeddedStore
-from tests.support.topics import create_topics
+from tests.support.pool import speech
 
 pytestmark = pytest.mark.timeout(180)
 RUN = f"01K{'0' * 22}8"

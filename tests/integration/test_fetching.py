@@ -7,9 +7,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from kaption.adapters.kafka import topics
 from kaption.adapters.kafka.clients import security
+from kaption.testing.brokers import Broker
 from kaption_schemas.topics import EVENTS
 from tests.conftest import MakeSettings
-from tests.support.brokers import Broker
 
 
 async def test_an_idle_consumer_is_idle_and_a_record_comes_at_once(kafka: Broker, make_settings: MakeSettings) -> None:

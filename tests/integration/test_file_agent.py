@@ -22,16 +22,16 @@ from kaption.adapters.kafka.clients import security
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings, child_environment
 from kaption.adapters.store.s3 import ObjectStore
+from kaption.testing.brokers import EmbeddedBroker
+from kaption.testing.pipeline import ready
+from kaption.testing.processes import Child
+from kaption.testing.store import EmbeddedStore
 from kaption_schemas.headers import event_headers, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, StreamEnded, StreamRefused, StreamStarted
 from kaption_schemas.topics import BATCH, DLQ, OBJECTS, Type, topic_name
 from tests.conftest import MakeSettings
-from tests.support.brokers import EmbeddedBroker
 from tests.support.media import encode, tone, video
-from tests.support.pool import ready
-from tests.support.processes import Child
-from tests.support.store import EmbeddedStore
 from tests.support.uploads import client, upload
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

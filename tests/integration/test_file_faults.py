@@ -13,15 +13,15 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka import topics
 from kaption.adapters.kafka.clients import security
+from kaption.testing.brokers import EmbeddedBroker
+from kaption.testing.pipeline import is_ready, ready
 from kaption_schemas.headers import text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import BATCH, DLQ, OBJECTS, Type, topic_name
 from tests.conftest import MakeSettings
 from tests.integration.test_file_agent import Bench, bench, file_agent, of
-from tests.support.brokers import EmbeddedBroker
 from tests.support.fake_store import FakeStore
 from tests.support.media import encode, tone
-from tests.support.pool import is_ready, ready
 
 WAV = encode(tone(1), 16_000)
 ACME, GLOBEX = topic_name(DLQ, "acme"), topic_name(DLQ, "globex")

@@ -16,14 +16,14 @@ from confluent_kafka import Producer
 
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import Broker
+from kaption.testing.pipeline import Record, agent, frames, ready
+from kaption.testing.processes import Child
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import event_headers, text_headers
 from kaption_schemas.topics import DLQ, EVENTS, LIVE, MIB, Type, topic_name
 from tests.support.batches import CODECS, batch, signed, with_codec, write
-from tests.support.brokers import Broker
-from tests.support.pipeline import Record, agent, frames
-from tests.support.pool import ready, speech
-from tests.support.processes import Child
-from tests.support.topics import create_topics
+from tests.support.pool import speech
 
 pytestmark = pytest.mark.timeout(180)
 HOSTILE, QUIET = "acme", "globex"

@@ -16,6 +16,12 @@ from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import normalised_key
 from kaption.domain.records import Latency, RunKey
+from kaption.testing.backends import CountingBackend
+from kaption.testing.brokers import Broker
+from kaption.testing.objects import MemoryObjects
+from kaption.testing.processes import Child
+from kaption.testing.sessions import REFUSED, CountingSessions
+from kaption.testing.topics import create_topics
 from kaption_gpu.lanes.data import Source
 from kaption_gpu.lanes.records import TOPIC_OF
 from kaption_gpu.lanes.transactions import LaneWriter, TransactionFailedError
@@ -23,8 +29,6 @@ from kaption_gpu.worker import Sinks, Worker, WorkerParts
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.records import DataRef, StreamProgress, StreamStarted
 from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE, Type, topic_name
-from tests.support.brokers import Broker
-from tests.support.counting_session import REFUSED, CountingBackend, CountingSessions, MemoryObjects
 from tests.support.lanes import (
     RUNS,
     TENTH,
@@ -38,8 +42,6 @@ from tests.support.lanes import (
     read_anew,
     working,
 )
-from tests.support.processes import Child
-from tests.support.topics import create_topics
 
 
 @pytest.fixture

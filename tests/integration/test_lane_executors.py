@@ -15,6 +15,11 @@ from kaption.adapters.store.s3 import normalised_key
 from kaption.domain.decoding.port import Decoded, Kind, Window
 from kaption.domain.pool.overload import LATE_SECONDS, PARTIAL_SECONDS, Step
 from kaption.domain.records import Latency, RunKey
+from kaption.testing.backends import POISON, CountingBackend
+from kaption.testing.brokers import Broker
+from kaption.testing.objects import MemoryObjects
+from kaption.testing.sessions import CountingSession, CountingSessions, CountingWanted
+from kaption.testing.topics import create_topics
 from kaption_gpu.batches import Recovered
 from kaption_gpu.engine.executor import Cause
 from kaption_gpu.lanes.memory import GONE_SECONDS
@@ -24,17 +29,7 @@ from kaption_schemas.headers import pcm_type, sequence, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef
 from kaption_schemas.topics import BATCH, DLQ, FINAL, Type, topic_name
-from tests.support.brokers import Broker
-from tests.support.counting_session import (
-    POISON,
-    CountingBackend,
-    CountingSession,
-    CountingSessions,
-    CountingWanted,
-    MemoryObjects,
-)
 from tests.support.lanes import RUNS, Publisher, completed, expected, finals, ids, publisher, read, working
-from tests.support.topics import create_topics
 
 
 @pytest.fixture

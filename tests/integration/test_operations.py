@@ -14,11 +14,11 @@ from kaption.adapters.kafka import topics
 from kaption.adapters.kafka.embedded import answers
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import Broker, EmbeddedBroker
+from kaption.testing.processes import Child
+from kaption.testing.up import kaption
 from kaption_schemas.topics import DLQ
 from tests.conftest import MakeSettings
-from tests.support.brokers import Broker, EmbeddedBroker
-from tests.support.processes import Child
-from tests.support.up import kaption
 
 CANARY = b"marzipan"
 

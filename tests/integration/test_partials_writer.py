@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Callable
 
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import Broker
+from kaption.testing.topics import create_topics
 from kaption_gpu.lanes.records import Message
 from kaption_gpu.lanes.transactions import PARTIALS_QUEUE, PartialsStats, PartialsWriter
 from kaption_schemas.topics import MIB, PARTIAL
-from tests.support.brokers import Broker
-from tests.support.topics import create_topics
 
 
 def message(size: int = 10, *, partial: bool = True) -> Message:

@@ -8,13 +8,13 @@ from aiokafka.errors import NoError
 from kaption.adapters.settings import Settings
 from kaption.client.transcripts import Transcripts
 from kaption.domain.intake.events import is_undecodable
+from kaption.testing.brokers import Broker
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import text_headers
 from kaption_schemas.records import FinalTranscript, StreamCompleted
 from kaption_schemas.topics import DLQ, FINAL, LIVE, MIB
 from tests.support.batches import CODECS, batch, write
-from tests.support.brokers import Broker
 from tests.support.lanes import RUNS, completed, expected, finals, publisher, read, working
-from tests.support.topics import create_topics
 
 
 async def test_pool_and_readers_go_on_behind_it(kafka: Broker, make_settings: Callable[..., Settings]) -> None:

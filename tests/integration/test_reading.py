@@ -9,12 +9,12 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
 from kaption.domain.records import Latency
+from kaption.testing.brokers import Broker
+from kaption.testing.topics import create_topics
 from kaption_gpu.lanes.data import Source
 from kaption_gpu.lanes.polling import Reader
 from kaption_gpu.lanes.transactions import NO_TRACING
 from kaption_schemas.topics import LIVE, MIB
-from tests.support.brokers import Broker
-from tests.support.topics import create_topics
 
 BUSY, CALM = (TopicPartition(LIVE.name, number) for number in (0, 1))
 MANY = 20_000

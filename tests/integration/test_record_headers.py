@@ -10,15 +10,15 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
+from bench.debian import kcat
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import Broker
+from kaption.testing.pipeline import agent, frames, publish, ready
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import text_headers
 from kaption_schemas.topics import DLQ, EVENTS, LIVE, Type
-from tests.support.brokers import Broker
-from tests.support.debian import kcat
-from tests.support.pipeline import agent, frames, publish
-from tests.support.pool import ready, speech
-from tests.support.topics import create_topics
+from tests.support.pool import speech
 
 pytestmark = pytest.mark.timeout(120)
 

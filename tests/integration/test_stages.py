@@ -9,12 +9,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import Broker, EmbeddedBroker
+from kaption.testing.pipeline import Record, agent, frames, publish, ready
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import event_headers, text_headers
 from kaption_schemas.topics import DLQ, LIVE, Type
-from tests.support.brokers import Broker, EmbeddedBroker
-from tests.support.pipeline import Record, agent, frames, publish
-from tests.support.pool import ready, speech
-from tests.support.topics import create_topics
+from tests.support.pool import speech
 
 pytestmark = pytest.mark.timeout(120)
 RUN = f"01K{'0' * 22}5"

@@ -10,9 +10,9 @@ from pydantic import SecretStr
 
 from kaption.adapters.store.embedded import missing_buckets
 from kaption.adapters.store.s3 import ObjectStore, StoreError
+from kaption.testing.store import EmbeddedStore
 from kaption_gpu.lanes.objects import StoreObjects
 from tests.conftest import MakeSettings
-from tests.support.store import EmbeddedStore
 
 
 async def test_a_worker_can_tell_that_its_store_works(store: EmbeddedStore, make_settings: MakeSettings) -> None:

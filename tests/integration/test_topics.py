@@ -6,9 +6,9 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from kaption.adapters.kafka import topics
 from kaption.adapters.kafka.embedded import answers
 from kaption.adapters.settings import Settings
+from kaption.testing.brokers import ApacheCluster, Broker, EmbeddedBroker
 from kaption_schemas.topics import BATCH, DLQ, EVENTS, LIVE, MIB, STATE, TOPICS
 from tests.conftest import MakeSettings
-from tests.support.brokers import ApacheCluster, Broker, EmbeddedBroker
 
 
 async def make(settings: Settings, name: str, partitions: int, config: dict[str, str]) -> None:

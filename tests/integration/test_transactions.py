@@ -14,14 +14,14 @@ from kaption.adapters.kafka.clients import security
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
 from kaption.domain.records import Latency
+from kaption.testing.brokers import ApacheNode
+from kaption.testing.topics import create_topics
 from kaption_gpu.lanes.data import Draft, DraftStats, Source
 from kaption_gpu.lanes.reach import GRACE_SECONDS, Reach
 from kaption_gpu.lanes.records import Message
 from kaption_gpu.lanes.transactions import LaneWriter, TransactionFailedError
 from kaption_schemas.topics import FINAL, topic_name
-from tests.support.brokers import ApacheNode
 from tests.support.proxy import END_TXN, PRODUCE, HoldingProxy
-from tests.support.topics import create_topics
 
 pytestmark = pytest.mark.apache
 

@@ -18,10 +18,10 @@ import pytest
 
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.cli.main import unsupported
-from tests.support.brokers import ApacheNode
-from tests.support.processes import Child
-from tests.support.store import EmbeddedStore
-from tests.support.up import group_of, kaption, start_up
+from kaption.testing.brokers import ApacheNode
+from kaption.testing.processes import Child
+from kaption.testing.store import EmbeddedStore
+from kaption.testing.up import group_of, kaption, start_up
 
 
 def run(*arguments: str, env: dict[str, str] | None = None, seconds: float = 60) -> subprocess.CompletedProcess[str]:

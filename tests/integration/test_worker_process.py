@@ -11,15 +11,15 @@ from pathlib import Path
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings, child_environment
 from kaption.domain.run.config import SessionConfig
+from kaption.testing.brokers import Broker, EmbeddedBroker
+from kaption.testing.processes import Child
+from kaption.testing.topics import create_topics
 from kaption_schemas.headers import pcm_type, sequence, text_headers
 from kaption_schemas.records import FinalTranscript
 from kaption_schemas.topics import DLQ, FINAL, LIVE, Type
-from tests.support.brokers import Broker, EmbeddedBroker
 from tests.support.lanes import RUNS, TENTH, completed, publisher, read
-from tests.support.processes import Child
 from tests.support.quick_worker import READY
 from tests.support.runs import babble, play, records, session
-from tests.support.topics import create_topics
 
 RATE = 16_000
 SPEECH = babble([(0.5, False), (2.0, True), (1.0, False), (7.3, True), (1.0, False)], RATE)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from kaption.domain.decoding.port import Kind
 from kaption.domain.records import Latency
 from kaption.domain.run.config import Wanted
+from kaption.testing.sessions import REFUSED, CountingSessions
 from kaption_gpu.lanes.data import SavedLane, Source
 from kaption_gpu.lanes.memory import GONE_SECONDS, LaneMemory
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import Type
-from tests.support.counting_session import REFUSED, CountingSessions
 from tests.support.lane_log import BACKEND, Committed, decode, record, take
 
 STREAMS = ("a", "b")

@@ -14,6 +14,7 @@ from kaption.domain.run.config import SessionConfig
 from kaption.domain.run.segmenter import SegmentRules
 from kaption.domain.run.session import Session
 from kaption.domain.run.windows import FILE_AHEAD_SECONDS, MOST_FAILURES
+from kaption.testing.voices import spell
 from kaption_schemas.audio import MAX_CHANNELS
 from kaption_schemas.records import (
     AudioFormat,
@@ -24,7 +25,6 @@ from kaption_schemas.records import (
 )
 from kaption_schemas.topics import Type
 from tests.support.runs import PORTS, START_MS, babble, decode_all, finals, play, records, session
-from tests.support.voices import spell
 
 # The second stretch is longer than the hard limit of the tests, so that cuts in the middle of speech are among them.
 SHAPE = [(0.7, False), (1.6, True), (0.9, False), (4.1, True), (0.3, False), (0.8, True), (1.2, False), (1.0, True)]

@@ -5,17 +5,18 @@ from dataclasses import dataclass, field
 import numpy as np
 from aiokafka.structs import ConsumerRecord
 
+from kaption.domain.pool.ports import Sessions
 from kaption.domain.records import Latency, RunKey
+from kaption.testing.backends import CountingBackend
+from kaption.testing.sessions import CountingSessions
 from kaption_gpu.lanes.data import Draft, Saved, SavedLane, Source
 from kaption_gpu.lanes.letters import Told
 from kaption_gpu.lanes.memory import LaneMemory
-from kaption_gpu.lanes.ports import Sessions
 from kaption_gpu.lanes.records import RefusedError, parse, read_marks
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamEnded, StreamStarted
 from kaption_schemas.topics import LIVE, Type
-from tests.support.counting_session import CountingBackend, CountingSessions
 
 BACKEND = CountingBackend()
 

@@ -14,12 +14,14 @@ from aiokafka.structs import ConsumerRecord
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import Backend
-from kaption_gpu.lanes.ports import Sessions
+from kaption.domain.pool.ports import Sessions
+from kaption.testing.backends import CountingBackend
+from kaption.testing.objects import MemoryObjects
+from kaption.testing.sessions import CountingSessions
 from kaption_gpu.worker import Sinks, Worker, WorkerParts
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.records import StreamEnded, StreamStarted
 from kaption_schemas.topics import LIVE, Type
-from tests.support.counting_session import CountingBackend, CountingSessions, MemoryObjects
 
 RUNS = [f"01J{'0' * 22}{digit}" for digit in "123456789"]
 TENTH = 1600  # samples

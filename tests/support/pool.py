@@ -1,9 +1,7 @@
 """The pool's processes, and audio as the agents hand it over, for tests that crash them."""
 
 import asyncio
-import os
 import sys
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +12,13 @@ import soundfile
 from aiokafka import AIOKafkaProducer
 
 from kaption.adapters.kafka.clients import security
-from kaption.adapters.processes.tcp_ports import free_port
-from kaption.adapters.settings import Settings, child_environment
+from kaption.adapters.settings import Settings
+from kaption.testing.pipeline import worker
+from kaption.testing.processes import Child
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.records import AudioFormat, RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import LIVE, Type
 from tests.support.gated_worker import HELD
-from tests.support.processes import Child
 
 SPEECH = Path(__file__).resolve().parents[2] / "demo" / "speech"
 FRAME_SECONDS = 0.1
@@ -44,12 +42,6 @@ def speech(name: str, seconds: float) -> tuple[npt.NDArray[np.int16], int]:
     return pcm[: round(seconds * rate)], rate
 
 
-def worker(settings: Settings, log: Path, port: int = 0) -> Child:
-    """A pool worker, not started; its port for health is in ``KAPTION_HTTP_PORT`` of its environment."""
-    env = child_environment(settings) | {"KAPTION_HTTP_PORT": str(port or free_port()), "OMP_NUM_THREADS": "1"}
-    return Child([sys.executable, "-m", "kaption_gpu"], log, env)
-
-
 def gated_worker(settings: Settings, log: Path) -> Child:
     """As ``worker``; after its first finals it holds the next two batches in flight until it is killed (``held``)."""
     child = worker(settings, log)
@@ -62,31 +54,6 @@ async def held(child: Child, seconds: float = 100) -> None:
     async with asyncio.timeout(seconds):
         while HELD not in child.log.read_text(errors="replace"):
             await asyncio.sleep(0.05)
-
-
-async def ready(child: Child, seconds: float = 60) -> None:
-    """Wait until the worker is warm; raises ``RuntimeError`` with its log when it ends or takes longer."""
-    url = f"http://127.0.0.1:{child.env['KAPTION_HTTP_PORT']}/ready"
-    for _ in range(round(seconds / 0.2)):
-        if not child.running:
-            break
-        if await asyncio.to_thread(_answers, url):
-            return
-        await asyncio.sleep(0.2)
-    raise RuntimeError(f"the worker is not ready (pid {os.getpid()}):\n{child.output()}")
-
-
-async def is_ready(child: Child) -> bool:
-    """Whether it says so now."""
-    return await asyncio.to_thread(_answers, f"http://127.0.0.1:{child.env['KAPTION_HTTP_PORT']}/ready")
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310  # a fixed http URL on loopback
-            return bool(response.status == 200)
-    except OSError:
-        return False
 
 
 class CallPublisher:

@@ -1,6 +1,6 @@
 """A pool worker that needs no model: ``python -m tests.support.quick_worker``.
 
-Sessions, lanes and transactions are the pool's; who hears voices and who decodes are the tests' (``tests.support.voices``).
+Sessions, lanes and transactions are the pool's; who hears voices and who decodes are the tests' (``kaption.testing.voices``).
 """
 
 import asyncio
@@ -9,11 +9,11 @@ import signal
 from kaption.adapters import logs
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import Costs, Decoded, Window
+from kaption.testing.objects import MemoryObjects
+from kaption.testing.voices import MODEL, spell
 from kaption_gpu.__main__ import RealSessions, session_config
 from kaption_gpu.worker import Worker, WorkerParts
-from tests.support.counting_session import MemoryObjects
 from tests.support.runs import PORTS
-from tests.support.voices import MODEL, spell
 
 READY = "A lane is ready"
 

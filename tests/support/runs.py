@@ -10,9 +10,9 @@ from kaption.domain.decoding.port import Decoded, Kind, Window
 from kaption.domain.records import AudioRecord, Latency, Output, RunKey
 from kaption.domain.run.config import Ports, SessionConfig
 from kaption.domain.run.session import Session
+from kaption.testing.voices import MODEL, DigitRedactor, EnergyDetector, spell
 from kaption_schemas.records import FinalTranscript, StreamEnded
 from kaption_schemas.topics import Type
-from tests.support.voices import MODEL, DigitRedactor, EnergyDetector, spell
 
 KEY = RunKey("default", "call", "01HZZZZZZZZZZZZZZZZZZZZZZZ")
 PORTS = Ports(EnergyDetector, DigitRedactor(), MODEL)

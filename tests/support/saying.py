@@ -8,8 +8,8 @@ from kaption.domain.records import Latency, Output
 from kaption.domain.redaction.matches import TextRedactor
 from kaption.domain.run.config import Ports, SessionConfig
 from kaption.domain.run.session import Session
+from kaption.testing.voices import MODEL, EnergyDetector
 from tests.support.runs import KEY, babble, play, records
-from tests.support.voices import MODEL, EnergyDetector
 
 RATE = SAMPLE_RATE
 _SPEECH = 2.4

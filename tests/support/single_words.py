@@ -7,9 +7,9 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
+from bench.wer import normalise
 from kaption.domain.decoding.port import SAMPLE_RATE, Audio, DecodedWord
-from tests.support.asterisk import require_prompts
-from tests.support.wer import normalise
+from tests.support.prompts import require_prompts
 
 #: Words that the model writes as words: days, months, the spelling alphabet.
 _NAMES = ("digits/day-", "digits/mon-", "digits/to", "digits/yesterday", "phonetic/")

@@ -11,6 +11,7 @@ from kaption.domain.decoding.port import Decoded, Window
 from kaption.domain.records import Latency, RunKey
 from kaption.domain.run.config import SessionConfig
 from kaption.domain.run.segmenter import SegmentRules
+from kaption.testing.voices import spell
 from kaption_gpu.__main__ import RealSessions
 from kaption_gpu.lanes.records import parse
 from kaption_schemas.headers import event_headers, pcm_type, sequence
@@ -19,7 +20,6 @@ from kaption_schemas.records import AudioFormat, Gap, RunOptions, StreamEnded, S
 from kaption_schemas.topics import LIVE, Type
 from tests.support.lane_log import Committed
 from tests.support.runs import PORTS, START_MS, babble
-from tests.support.voices import spell
 
 #: Segments of the tests are short, so that a log of seconds holds many cuts, at pauses and in the middle of speech.
 CONFIG = SessionConfig(rules=SegmentRules(longest=60, quiet_search=20, silence=25))

@@ -6,9 +6,9 @@ from kaption.domain.decoding.port import Kind
 from kaption.domain.records import Latency
 from kaption.domain.run.config import SessionConfig
 from kaption.domain.run.windows import LIVE_AHEAD
+from kaption.testing.voices import spell
 from kaption_schemas.records import FinalTranscript
 from tests.support.runs import babble, decode_all, records, session
-from tests.support.voices import spell
 
 RATE = 16000
 

@@ -5,10 +5,10 @@ import logging
 
 import pytest
 
+from kaption.domain.pool.ports import ObjectUnavailableError, StoreAwayError
+from kaption.testing.objects import MemoryObjects
 from kaption_gpu.lanes.chunk_reading import MOST_TRIES, ChunkReader, Read
-from kaption_gpu.lanes.ports import ObjectUnavailableError, StoreAwayError
 from kaption_schemas.records import DataRef
-from tests.support.counting_session import MemoryObjects
 
 QUICK = (0.0001, 0.001)
 

@@ -9,10 +9,10 @@ from kaption.domain.decoding.port import Decoded, Kind
 from kaption.domain.records import AudioRecord, Output
 from kaption.domain.run.config import SessionConfig, Wanted
 from kaption.domain.run.session import Session
+from kaption.testing.voices import spell
 from kaption_schemas.audio import MAX_CHANNELS
 from kaption_schemas.records import FinalTranscript, PartialTranscript
 from tests.support.runs import babble, decode_all, records, session
-from tests.support.voices import spell
 
 RATE = 16000
 CONFIG = SessionConfig(prompt_seconds=0)

@@ -13,13 +13,13 @@ from kaption.domain.run.config import SessionConfig
 from kaption.domain.run.segmenter import SegmentRules
 from kaption.domain.run.session import Session
 from kaption.domain.run.windows import MOST_FAILURES
+from kaption.testing.voices import spell
 from kaption_gpu.lanes.records import durable_message
 from kaption_schemas.headers import text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import AudioFormat, FinalTranscript, Gap, RunOptions, StreamCompleted, StreamStarted
 from kaption_schemas.topics import Type
 from tests.support.runs import KEY, START_MS, babble, finals, play, records, session
-from tests.support.voices import spell
 
 RATE = 16000
 #: Files as live runs have their segments, so that there are several.

@@ -15,6 +15,8 @@ from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import Kind
 from kaption.domain.records import Latency
 from kaption.domain.run.config import SessionConfig
+from kaption.testing.objects import MemoryObjects
+from kaption.testing.voices import spell
 from kaption_gpu.__main__ import RealSessions
 from kaption_gpu.lanes.chunk_reading import ChunkReader
 from kaption_gpu.lanes.clock import BrokerClock
@@ -23,9 +25,7 @@ from kaption_gpu.lanes.lane import Lane, LaneParts, State
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.topics import LIVE, Type
-from tests.support.counting_session import MemoryObjects
 from tests.support.runs import PORTS, START_MS, babble
-from tests.support.voices import spell
 
 RATE = 16_000
 SOURCE = Source(Latency.LIVE, 0)

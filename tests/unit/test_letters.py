@@ -7,13 +7,13 @@ from dataclasses import replace
 from aiokafka.structs import ConsumerRecord
 
 from kaption.domain.records import Latency
+from kaption.testing.sessions import REFUSED
 from kaption_gpu.__main__ import RealSessions
 from kaption_gpu.lanes.letters import MOST_WAITING, Letters, Told
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.records import lane_message, parse
 from kaption_schemas.headers import text_headers
 from kaption_schemas.topics import MIB, Type
-from tests.support.counting_session import REFUSED
 from tests.support.lane_log import Committed, decode, record, take
 from tests.support.runs import CONFIG, PORTS
 

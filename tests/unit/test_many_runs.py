@@ -6,13 +6,13 @@ from typing import Any
 from kaption.domain.records import AudioRecord, Latency, Output, RunKey
 from kaption.domain.run.config import SessionConfig
 from kaption.domain.run.session import Session
+from kaption.testing.sessions import CountingSession, CountingSessions
 from kaption_gpu.lanes.data import SavedLane, Source
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_schemas.headers import text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamCompleted, StreamStarted
 from kaption_schemas.topics import Type
-from tests.support.counting_session import CountingSession, CountingSessions
 from tests.support.lane_log import decode, record, take
 from tests.support.runs import KEY, PORTS, START_MS
 

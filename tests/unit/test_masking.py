@@ -11,7 +11,7 @@ from kaption.domain.redaction.masking import (
     visible,
     without_numbers,
 )
-from tests.support.voices import DigitRedactor
+from kaption.testing.voices import DigitRedactor
 
 POLICY = ("NUMBER",)
 REDACTOR = DigitRedactor()

@@ -6,10 +6,10 @@ from itertools import repeat
 from kaption.domain.records import DeadLetter
 from kaption.domain.run.config import Ports
 from kaption.domain.run.session import Session
+from kaption.testing.voices import MODEL
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, StreamCompleted
 from tests.support.runs import CONFIG, PORTS, START_MS, babble, play, records, session
-from tests.support.voices import MODEL
 
 RATE = 16_000
 OTHER = Ports(PORTS.detector, PORTS.redactor, replace(MODEL, digest="1" * 64))

@@ -10,10 +10,10 @@ from kaption.domain.decoding.port import Decoded, Kind, Window
 from kaption.domain.records import Latency
 from kaption.domain.run.config import Ports, SessionConfig
 from kaption.domain.run.session import Session
+from kaption.testing.voices import MODEL, EnergyDetector
 from kaption_schemas.records import FinalTranscript, PartialTranscript
 from tests.support.runs import KEY, babble, decode_all, play, records
 from tests.support.saying import say
-from tests.support.voices import MODEL, EnergyDetector
 
 RATE = 16000
 POLICY = ("CREDIT_CARD", "PHONE_NUMBER")

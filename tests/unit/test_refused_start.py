@@ -14,6 +14,7 @@ from kaption.domain.intake.formats import FrameFormat
 from kaption.domain.intake.stages import Tools, accept
 from kaption.domain.records import AudioRecord, Latency, Output
 from kaption.domain.run.session import Session
+from kaption.testing.voices import DigitRedactor
 from kaption_gpu.__main__ import RealSessions
 from kaption_gpu.lanes.data import Draft, SavedLane, Source
 from kaption_gpu.lanes.memory import LaneMemory
@@ -23,7 +24,6 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.records import Gap, StreamCompleted, StreamRefused
 from kaption_schemas.topics import EVENTS, LIVE, Type
 from tests.support.runs import CONFIG, KEY, PORTS, START_MS, babble, finals, play, records, session
-from tests.support.voices import DigitRedactor
 from tests.unit.test_session_faults import completed, number, reasons, started
 
 RATE = 16_000

@@ -13,6 +13,7 @@ from kaption.domain.records import AudioRecord, Latency, Output
 from kaption.domain.run.config import SessionConfig
 from kaption.domain.run.ledger import Ledger
 from kaption.domain.run.session import Session
+from kaption.testing.voices import spell
 from kaption_gpu.__main__ import RealSessions
 from kaption_gpu.lanes.data import SavedLane, Source
 from kaption_gpu.lanes.memory import LaneMemory
@@ -22,7 +23,6 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, Gap
 from kaption_schemas.topics import LIVE, Type
 from tests.support.runs import KEY, PORTS, START_MS, babble, decode_all, finals, play, records, session
-from tests.support.voices import spell
 from tests.unit.test_session_faults import completed, gaps, number, reasons, started
 
 RATE = 16_000

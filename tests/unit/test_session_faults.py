@@ -8,6 +8,7 @@ import pytest
 from kaption.domain.decoding.port import Kind
 from kaption.domain.records import AudioRecord, DeadLetter, Latency, Output
 from kaption.domain.run.session import Session
+from kaption.testing.voices import spell
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import (
     AudioFormat,
@@ -21,7 +22,6 @@ from kaption_schemas.records import (
 )
 from kaption_schemas.topics import Type
 from tests.support.runs import KEY, START_MS, babble, decode_all, finals, play, records, session
-from tests.support.voices import spell
 
 RATE = 16000
 PCM = babble([(0.5, False), (1.5, True), (1.0, False), (1.0, True), (0.8, False)], RATE)

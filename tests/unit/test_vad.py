@@ -5,9 +5,10 @@ from itertools import cycle
 import numpy as np
 import pytest
 
+from bench.asterisk import prompt
 from kaption.domain.decoding.port import VAD_FRAME, Audio
 from kaption_gpu.engine.vad import SileroDetector
-from tests.support.asterisk import prompt, require_prompts
+from tests.support.prompts import require_prompts
 
 
 def _probabilities(detector: SileroDetector, audio: Audio) -> list[float]:

@@ -12,11 +12,11 @@ from kaption.domain.intake.events import Event, Origin, Refusal, dead_letter
 from kaption.domain.intake.formats import FrameFormat, parse_format, to_s16
 from kaption.domain.intake.stages import Tools, accept
 from kaption.domain.redaction.open_suffix import RECOGNISED
+from kaption.testing.voices import DigitRedactor
 from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import Gap, StreamEnded, StreamRefused, StreamStarted
 from kaption_schemas.topics import Type
-from tests.support.voices import DigitRedactor
 
 RUN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
 NOW = 1_700_000_000_000

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final as Const
 
-from kaption_gpu.lanes.ports import Objects, ObjectUnavailableError, StoreAwayError
+from kaption.domain.pool.ports import Objects, ObjectUnavailableError, StoreAwayError
 from kaption_schemas.records import DataRef
 
 log = logging.getLogger(__name__)

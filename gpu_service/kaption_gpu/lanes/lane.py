@@ -20,13 +20,13 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka.fetching import LogEnd
 from kaption.adapters.settings import Settings
+from kaption.domain.pool.ports import Admission, Objects, Sessions, SnapshotUnreadableError, StoreAwayError, takes_all
 from kaption.domain.records import Latency, RunKey
 from kaption_gpu.lanes.chunk_reading import ChunkReader, Read
 from kaption_gpu.lanes.clock import BrokerClock
 from kaption_gpu.lanes.data import Draft, Source
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.opening import LaneLostError, open_lane
-from kaption_gpu.lanes.ports import Admission, Objects, Sessions, SnapshotUnreadableError, StoreAwayError, takes_all
 from kaption_gpu.lanes.reach import Reach
 from kaption_gpu.lanes.records import Incoming, RefusedError, parse
 from kaption_gpu.lanes.transactions import NO_TRACING, LaneWriter, Tracing, TransactionFailedError

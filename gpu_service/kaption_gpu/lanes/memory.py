@@ -12,6 +12,7 @@ from typing import Final as Const
 from aiokafka.structs import ConsumerRecord
 
 from kaption.domain.decoding.port import Decoded, Window
+from kaption.domain.pool.ports import Admission, LaneSession, Sessions, Wanted, takes_all
 from kaption.domain.records import AudioRecord, DeadLetter, Latency, Output, RunKey
 from kaption.domain.run.ordering import published_again
 from kaption_gpu.lanes.closed_runs import Closed, ClosedRuns
@@ -19,7 +20,6 @@ from kaption_gpu.lanes.data import Draft, DraftStats, Saved, SavedLane, Shown, S
 from kaption_gpu.lanes.file_progress import FileProgress
 from kaption_gpu.lanes.letters import Letter, Letters
 from kaption_gpu.lanes.open_runs import OpenRun, OpenRuns
-from kaption_gpu.lanes.ports import Admission, LaneSession, Sessions, Wanted, takes_all
 from kaption_gpu.lanes.records import (
     Incoming,
     Message,

@@ -6,15 +6,15 @@ from uuid import uuid4
 
 from kaption.adapters.store.s3 import NORMALISED, ObjectStore, StoreError
 from kaption.domain.intake.events import RefusedError
+from kaption.domain.pool.ports import ObjectUnavailableError, StoreAwayError
 from kaption.domain.records import RunKey
-from kaption_gpu.lanes.ports import ObjectUnavailableError, StoreAwayError
 from kaption_schemas.records import DataRef
 
 _PROBE: Const = b"kaption"
 
 
 class StoreObjects:
-    """``kaption_gpu.lanes.ports.Objects`` on S3. Calls block; the store's client is shared between threads."""
+    """``kaption.domain.pool.ports.Objects`` on S3. Calls block; the store's client is shared between threads."""
 
     def __init__(self, store: ObjectStore, work_bucket: str) -> None:
         self._store = store

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from aiokafka.structs import ConsumerRecord
 
+from kaption.domain.pool.ports import LaneSession
 from kaption.domain.records import RunKey
 from kaption_gpu.lanes.file_progress import FileProgress
-from kaption_gpu.lanes.ports import LaneSession
 from kaption_schemas.records import FinalTranscript, Gap, StreamCompleted
 
 

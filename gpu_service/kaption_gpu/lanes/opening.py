@@ -18,13 +18,13 @@ from aiokafka.structs import ConsumerRecord
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
 from kaption.domain.intake.events import is_undecodable
+from kaption.domain.pool.ports import Admission, Sessions, SnapshotUnreadableError, takes_all
 from kaption.domain.records import Latency, RunKey
 from kaption_gpu.lanes.clock import BrokerClock
 from kaption_gpu.lanes.closed_runs import keep_ms
 from kaption_gpu.lanes.data import Saved, SavedLane, Source
 from kaption_gpu.lanes.letters import NOTHING_TOLD, Told
 from kaption_gpu.lanes.memory import LaneMemory
-from kaption_gpu.lanes.ports import Admission, Sessions, SnapshotUnreadableError, takes_all
 from kaption_gpu.lanes.records import read_marks
 from kaption_gpu.lanes.transactions import LaneWriter
 from kaption_schemas.headers import text_headers

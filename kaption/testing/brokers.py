@@ -16,7 +16,7 @@ from aiokafka.errors import KafkaError
 
 from kaption.adapters.kafka.embedded import embedded
 from kaption.adapters.processes.tcp_ports import free_port
-from tests.support.processes import Child
+from kaption.testing.processes import Child
 
 ROOT = Path(__file__).resolve().parents[2]
 # A node that comes back after SIGKILL waits until its last registration has lapsed, 9 s by default.

@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-CACHE = Path(__file__).parents[2] / ".cache"
+CACHE = Path(__file__).parents[1] / ".cache"
 
 
 def unpacked(name: str, packages: tuple[str, ...]) -> Path | None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import urllib.request
 from collections.abc import AsyncIterator, Sequence
@@ -16,17 +17,47 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.processes.tcp_ports import free_port
-from kaption.adapters.settings import Settings
+from kaption.adapters.settings import Settings, child_environment
+from kaption.testing.processes import Child
 from kaption_schemas.headers import Headers, event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.topics import DLQ, EVENTS, FINAL, Type, topic_name
-from tests.support.pool import ready, worker
-from tests.support.processes import Child
+
+
+def worker(settings: Settings, log: Path, port: int = 0) -> Child:
+    """A pool worker, not started; its port for health is in ``KAPTION_HTTP_PORT`` of its environment."""
+    env = child_environment(settings) | {"KAPTION_HTTP_PORT": str(port or free_port()), "OMP_NUM_THREADS": "1"}
+    return Child([sys.executable, "-m", "kaption_gpu"], log, env)
 
 
 def agent(settings: Settings, log: Path) -> Child:
     """A live agent, not started."""
     env = worker(settings, log).env | {"KAPTION_HTTP_PORT": str(free_port())}
     return Child([sys.executable, "-m", "kaption_streams", "live"], log, env)
+
+
+async def ready(child: Child, seconds: float = 60) -> None:
+    """Wait until the worker is warm; raises ``RuntimeError`` with its log when it ends or takes longer."""
+    url = f"http://127.0.0.1:{child.env['KAPTION_HTTP_PORT']}/ready"
+    for _ in range(round(seconds / 0.2)):
+        if not child.running:
+            break
+        if await asyncio.to_thread(_answers, url):
+            return
+        await asyncio.sleep(0.2)
+    raise RuntimeError(f"the worker is not ready (pid {os.getpid()}):\n{child.output()}")
+
+
+async def is_ready(child: Child) -> bool:
+    """Whether it says so now."""
+    return await asyncio.to_thread(_answers, f"http://127.0.0.1:{child.env['KAPTION_HTTP_PORT']}/ready")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=1) as response:  # noqa: S310  # a fixed http URL on loopback
+            return bool(response.status == 200)
+    except OSError:
+        return False
 
 
 @asynccontextmanager

@@ -1,32 +1,27 @@
-"""A session and a backend without speech, for tests of lanes: a segment a second of audio, its text a sum of the samples."""
+"""A session without speech, for tests of lanes: a segment a second of audio, its text what the backend says."""
 
 import json
-import threading
-import time
 from dataclasses import dataclass
 
 import numpy as np
 
-from kaption.adapters.store.s3 import normalised_key
-from kaption.domain.decoding.port import Costs, Decoded, DecodeOptions, Kind, ModelInfo, Window, window_length
+from kaption.domain.decoding.port import Decoded, DecodeOptions, Kind, Window, window_length
+from kaption.domain.pool.ports import SnapshotUnreadableError
 from kaption.domain.records import AudioRecord, DeadLetter, Latency, Output, RunKey
 from kaption.domain.run.windows import MOST_FAILURES
-from kaption_gpu.lanes.ports import ObjectUnavailableError, SnapshotUnreadableError, StoreAwayError
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import DataRef, FinalTranscript, Gap, Model, PartialTranscript, RunOptions, StreamCompleted
+from kaption_schemas.records import FinalTranscript, Gap, Model, PartialTranscript, RunOptions, StreamCompleted
 from kaption_schemas.topics import Type
 
 RATE = 16_000
 #: A chunk whose first sample has this value is refused.
 REFUSED = 666
-#: The work bucket, as it is by default.
-WORK = "kaption"
-#: A batch with a window that begins with this value makes the backend fail.
-POISON = 667
 
 
 @dataclass(frozen=True)
 class CountingWanted:
+    """Fits ``kaption.domain.pool.ports.Wanted``."""
+
     window_id: int
     kind: Kind
     seconds: float
@@ -35,7 +30,7 @@ class CountingWanted:
 
 
 class CountingSession:
-    """Fits ``kaption_gpu.lanes.ports.LaneSession``."""
+    """Fits ``kaption.domain.pool.ports.LaneSession``."""
 
     def __init__(self, key: RunKey, latency: Latency) -> None:
         self.key = key
@@ -202,52 +197,3 @@ class CountingSessions:
         session = CountingSession(RunKey(tenant, stream, run), Latency(latency))
         session.segment, session.revision, session.next_sequence = segment, revision, next_sequence
         return session
-
-
-class CountingBackend:
-    """Says the sum of a window's samples, after ``seconds``."""
-
-    info = ModelInfo("counting", "0", "test")
-
-    def __init__(self, seconds: float = 0.0) -> None:
-        self.seconds = seconds
-        self.batches: list[int] = []
-        self._lock = threading.Lock()
-
-    def warm_up(self) -> None:
-        """Nothing to warm."""
-
-    def calibrate(self, size: int) -> Costs:  # the port's signature
-        """What the planner assumes."""
-        return Costs()
-
-    def transcribe(self, batch: list[Window]) -> list[Decoded]:
-        time.sleep(self.seconds)
-        with self._lock:
-            self.batches.append(len(batch))
-        if any(window.audio[0] == POISON for window in batch):
-            raise RuntimeError("poisoned")
-        return [Decoded(f"{len(w.audio)}:{int(w.audio.sum())}", None, 0.0, 0.0, 1.0) for w in batch]
-
-
-class MemoryObjects:
-    """An object store in memory."""
-
-    def __init__(self) -> None:
-        self.objects: dict[tuple[str, str], bytes] = {}
-        self.away = 0  # reads that find no store
-
-    def read(self, ref: DataRef) -> bytes:
-        if self.away:
-            self.away -= 1
-            raise StoreAwayError
-        body = self.objects.get((ref.bucket, ref.key))
-        if body is None:
-            raise ObjectUnavailableError
-        return body[ref.offset : ref.offset + ref.length]
-
-    def remove(self, run: RunKey) -> None:
-        self.objects.pop((WORK, normalised_key(run)), None)
-
-    def works(self) -> bool:
-        return not self.away

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kaption.adapters.settings import Settings
-from tests.support.debian import CACHE
-from tests.support.processes import Child
+from kaption.testing.processes import Child
 
 _READY = re.compile(r"^ready kafka=(\S+) s3=(\S+) http=(\S+)", re.MULTILINE)
 #: Two cores, and other tests beside: a start takes longer than the 20 s of a quiet machine.
@@ -56,7 +55,7 @@ async def start_up(
 
 def share_choices(data: Path) -> None:
     """Let workers on the folder ``data`` choose their encoder as the first of all did: measuring takes seconds at each start."""
-    known = CACHE / "encoders"
+    known = Path(".cache", "encoders").resolve()
     known.mkdir(parents=True, exist_ok=True)
     data.mkdir(parents=True, exist_ok=True)
     if not (data / known.name).exists():

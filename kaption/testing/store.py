@@ -7,7 +7,7 @@ from pathlib import Path
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.embedded import answers, create_buckets, embedded
-from tests.support.processes import Child
+from kaption.testing.processes import Child
 
 START_SECONDS = 60
 

@@ -1,7 +1,6 @@
-"""Human speech for tests: Debian's Asterisk prompts, fetched by apt into a cache (never committed), with their texts."""
+"""Human speech for tests and benchmarks: Debian's Asterisk prompts, fetched by apt into a cache (never committed), with their texts."""
 
 import gzip
-import os
 import re
 import shutil
 import subprocess
@@ -11,7 +10,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import pytest
 import soundfile
 import soxr
 
@@ -19,7 +17,7 @@ from kaption.domain.decoding.port import SAMPLE_RATE, Audio
 
 #: The sounds, and the texts that are spoken in them.
 PACKAGES = ("asterisk-core-sounds-en-wav", "asterisk-core-sounds-en")
-CACHE = Path(__file__).parents[2] / ".cache" / "asterisk"
+CACHE = Path(__file__).parents[1] / ".cache" / "asterisk"
 NO_SPEECH = "the Asterisk prompts need apt-get and dpkg-deb: this machine has none, or they could not be fetched"
 _SOUNDS = "usr/share/asterisk/sounds/en_US_f_Allison"
 _TEXTS = "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
@@ -110,13 +108,3 @@ def prompt(name: str) -> Prompt:
         if candidate.name == name:
             return candidate
     raise KeyError(name)
-
-
-def require_prompts(min_words: int = 1) -> list[Prompt]:
-    """``prompts``, or the test skips; where ``KAPTION_TEST_STRICT=1`` is set (CI) it fails instead."""
-    found = prompts(min_words)
-    if not found and os.environ.get("KAPTION_TEST_STRICT") == "1":
-        pytest.fail(NO_SPEECH)
-    if not found:
-        pytest.skip(NO_SPEECH)
-    return found

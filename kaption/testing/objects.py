@@ -1,0 +1,32 @@
+"""An object store in memory, as the pool sees one."""
+
+from kaption.adapters.store.s3 import normalised_key
+from kaption.domain.pool.ports import ObjectUnavailableError, StoreAwayError
+from kaption.domain.records import RunKey
+from kaption_schemas.records import DataRef
+
+#: The work bucket, as it is by default.
+WORK = "kaption"
+
+
+class MemoryObjects:
+    """Fits ``kaption.domain.pool.ports.Objects``. ``objects`` holds bodies by bucket and key; ``away`` is how many reads find no store."""
+
+    def __init__(self) -> None:
+        self.objects: dict[tuple[str, str], bytes] = {}
+        self.away = 0
+
+    def read(self, ref: DataRef) -> bytes:
+        if self.away:
+            self.away -= 1
+            raise StoreAwayError
+        body = self.objects.get((ref.bucket, ref.key))
+        if body is None:
+            raise ObjectUnavailableError
+        return body[ref.offset : ref.offset + ref.length]
+
+    def remove(self, run: RunKey) -> None:
+        self.objects.pop((WORK, normalised_key(run)), None)
+
+    def works(self) -> bool:
+        return not self.away
