@@ -100,7 +100,7 @@ async def serve(settings: Settings, make: Callable[[Settings], Backend] = make_b
             health.ready = True
             info = backend.info
             log.info(
-                "The worker is warm",
+                "worker_warm",
                 extra={"model": info.alias, "backend": info.backend, "precision": info.precision},
             )
 
@@ -128,10 +128,10 @@ def main() -> None:
     try:
         asyncio.run(serve(settings))
     except TopicsError as error:
-        log.error("can't start", extra={"error": str(error)})  # the topics' fault, so no place in the code
+        log.error("start_failed", extra={"error": str(error)})  # the topics' fault, so no place in the code
         status = 1
     except Exception:  # the process's one broad except: whatever it was, log its type and end
-        log.exception("The worker ends by an error")
+        log.exception("worker_failed")
         status = 1
     # A hung batch is a thread that never ends.
     end(status)

@@ -93,6 +93,6 @@ def recover(batch: Batch, cause: Cause) -> Recovered:
             again += 1
         else:
             figures = {"lane": str(memory.source), "kind": candidate.kind.value, "seconds": round(candidate.seconds, 1)}
-            log.error("A window is given up: the model fails on it each time", extra=figures)
-    log.warning("Windows are computed again", extra={"cause": cause.value, "windows": again})
+            log.error("window_abandoned", extra=figures)
+    log.warning("windows_requeued", extra={"cause": cause.value, "windows": again})
     return Recovered(batch, again, len(batch.windows) - again)

@@ -179,7 +179,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             async with asyncio.timeout(_STOP_SECONDS):
                 await self._consumer.stop()
         except (TimeoutError, KafkaError):
-            log.warning("The consumer did not stop in time")
+            log.warning("consumer_stop_timed_out")
 
     # Rebalances
 
@@ -199,7 +199,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             if tp not in self.lanes:
                 self._open(tp)
             self.lanes[tp].on_assigned()
-        log.info("Partitions were assigned", extra={"lanes": len(now)})
+        log.info("partitions_assigned", extra={"lanes": len(now)})
 
     def _open(self, tp: TopicPartition) -> None:
         parts = self._parts
@@ -344,7 +344,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self._apply(batch, execution)
 
     def _apply(self, batch: Batch, execution: Execution) -> None:
-        log.debug("A batch was decoded", extra={"windows": len(batch.windows), "seconds": round(execution.seconds, 3)})
+        log.debug("batch_decoded", extra={"windows": len(batch.windows), "seconds": round(execution.seconds, 3)})
         batches.apply(batch, execution.results, time.time_ns() // 1_000_000)
         self._parts.sinks.decoded(BatchStats(batch, execution.results, execution.seconds))
         self._wake.set()

@@ -45,7 +45,9 @@ def _own(name: str) -> bool:
 
 
 def _plain(value: object) -> object:
-    """A scalar as it is; anything else by its type's name, since its repr may hold a record."""
+    """Scalars, and names with a number each, as they are; anything else by its type's name, since its repr may hold a record."""
+    if isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, int | float) for k, v in value.items()):
+        return value
     return value if value is None or isinstance(value, str | int | float | bool) else type(value).__name__
 
 
@@ -95,7 +97,10 @@ def describe(error: BaseException) -> dict[str, Any]:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON: time (UTC), level, process, logger, message, the caller's extra fields, error."""
+    """Formats a record as one line of JSON: time (UTC), level, process, logger, event, the caller's extra fields, error.
+
+    Ours have an ``event``, a name in snake_case that stays the same; a library's line has its scrubbed ``message`` instead.
+    """
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -109,8 +114,8 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "process": self._process,
             "logger": record.name,
-            "message": (record.getMessage() if own else _library_message(record))[:_MAX_MESSAGE],
         }
+        line["event" if own else "message"] = (record.getMessage() if own else _library_message(record))[:_MAX_MESSAGE]
         if own:
             line |= {key: _plain(value) for key, value in vars(record).items() if key not in _STANDARD}
         if record.exc_info and record.exc_info[1] is not None:
@@ -143,7 +148,7 @@ def configure(settings: Settings, name: str, stream: TextIO | None = None) -> lo
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
     for place in settings.in_clear():
-        logging.getLogger(OWN[0]).warning("audio and text travel in clear", extra={"to": place})
+        logging.getLogger(OWN[0]).warning("plaintext_transport", extra={"to": place})
     return handler
 
 
@@ -151,4 +156,4 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
     """Log what nobody caught in the same form; Python's own hook would print the exception's message."""
     if issubclass(kind, KeyboardInterrupt):
         return
-    logging.getLogger("kaption").critical("The process ends by an error", exc_info=(kind, error, trace))
+    logging.getLogger("kaption").critical("process_crashed", exc_info=(kind, error, trace))

@@ -237,7 +237,7 @@ def service_settings(process: str) -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        line = {"level": "CRITICAL", "process": process, "message": explain(error)}
+        line = {"level": "CRITICAL", "process": process, "event": "settings_refused", "error": explain(error)}
         sys.stderr.write(json.dumps(line) + "\n")
         sys.exit(CONFIG_STATUS)
 

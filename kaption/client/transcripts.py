@@ -275,7 +275,7 @@ class Transcripts:
     def _news(self, record: ConsumerRecord) -> Transcript | None:
         if is_undecodable(record.headers):
             log.warning(
-                "skipped an unreadable batch at %s-%s, up to @%s", record.topic, record.partition, record.offset
+                "batch_skipped topic=%s partition=%s last_offset=%s", record.topic, record.partition, record.offset
             )
             return None
         if self._streams is not None and (record.key or b"").decode("utf-8", "replace") not in self._streams:
@@ -284,7 +284,7 @@ class Transcripts:
             item = parse(record.headers, record.value)
         except ValidationError:
             # No text and no cause: the body may be speech.
-            log.warning("skipped an unreadable record at %s-%s@%s", record.topic, record.partition, record.offset)
+            log.warning("record_skipped topic=%s partition=%s offset=%s", record.topic, record.partition, record.offset)
             return None
         return item if item is not None and self._reader.accept(item) else None
 
@@ -303,9 +303,7 @@ class Transcripts:
                 await consumer.commit(offsets)
             except CommitFailedError:
                 # The group gave this member up while it was busy; who has the partitions now begins at the last commit.
-                log.warning(
-                    "the group did not wait for this member: what it handled last may be handled again elsewhere"
-                )
+                log.warning("group_left_behind: what this member handled last may be handled again by another")
 
 
 class _HandOver(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types

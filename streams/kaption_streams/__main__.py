@@ -95,7 +95,7 @@ async def _agent(
     failures = [end.exception() for end in (door.failed, watching) if end.done()]
     if failures or app.crashed:
         error = failures[0] if failures else app.crash_reason
-        log.error("stopping", extra={"error": type(error).__name__})
+        log.error("process_failed", extra={"error": type(error).__name__})
         # What is not acknowledged comes again. Faust's own end would wait for it, and for ever.
         return 1
     watching.cancel()
@@ -125,12 +125,12 @@ def main() -> None:
     settings = service_settings(name)
     configure(settings, name)
     if not filters():
-        log.warning("system calls can't be filtered here: a decoder that was taken over reaches what its user reaches")
+        log.warning("seccomp_unavailable")
     status = 1
     try:
         status = asyncio.run(run(settings, name))
     except (StoreError, KafkaError, TopicsError) as error:
-        log.error("can't start", extra={"error": f"{type(error).__name__}: {error}"})
+        log.error("start_failed", extra={"error": f"{type(error).__name__}: {error}"})
     end(status)
 
 

@@ -49,7 +49,7 @@ class FileStage:
         except RefusedError as error:
             return [RefusedObject(error.reason)]
         except Exception:
-            log.exception("a record failed as none should", extra={"topic": origin.topic, "offset": origin.offset})
+            log.exception("record_failed", extra={"topic": origin.topic, "offset": origin.offset})
             return [RefusedObject(Reason.INTERNAL_ERROR)]
 
     async def transcribe(self, origin: Origin, run: ObjectRun) -> None:
@@ -62,13 +62,13 @@ class FileStage:
             await self._deliver(batch_records(run, options, audio), f"{run.tenant}/{run.stream}".encode(), Type.CHUNK)
         seconds = audio.samples / audio.rate
         self._telemetry.record(FILE_AUDIO_SECONDS, seconds, tenant_class=tenant_class(run.tenant))
-        log.info("normalised", extra={"run": run.run, "seconds": round(seconds)})
+        log.info("object_normalised", extra={"run": run.run, "seconds": round(seconds)})
 
     async def refuse(self, origin: Origin, error: RefusedError, run: ObjectRun | None, attempts: int = 1) -> None:
         """Dead-letter what ``origin`` asks for, and tell whoever waits for the run. Raises ``KafkaError``."""
         self._telemetry.record(DEAD_LETTERS, reason=error.reason.value)
         refusal = Refusal(error.reason, _STAGE, mark_of(origin, error.reason, run), self._clear(error.detail))
-        log.info("refused", extra={"reason": str(error.reason), "topic": origin.topic, "offset": origin.offset})
+        log.info("object_refused", extra={"reason": str(error.reason), "topic": origin.topic, "offset": origin.offset})
         letter = dead_letter(origin, refusal, now_ms(), attempts)
         await (await self._output.send(topic_name(DLQ, origin.tenant), letter.key, letter.value, letter.headers))
         if refusal.mark is not None:

@@ -221,7 +221,7 @@ class FileDoor:
             raise
         except (NoRoomError, LocalError) as error:
             self._no_room.add(job)
-            log.warning("the scratch disk does not take an object", extra={"run": run.run, "error": str(error)})
+            log.warning("scratch_full", extra={"run": run.run, "error": str(error)})
             self._again(job, _NO_ROOM_SECONDS)
             return
         except RefusedError as error:
@@ -235,12 +235,12 @@ class FileDoor:
             job.tries += 1
             if job.tries < self._settings.object_tries:
                 extra = {"run": run.run, "error": str(error), "again_in_seconds": pause(job.tries)}
-                log.warning("an object failed", extra=extra)
+                log.warning("object_failed", extra=extra)
                 self._again(job, pause(job.tries))
                 return
             refusal = _given_up(error, self._settings.s3)
         except Exception as error:
-            log.exception("an object failed as none should", extra={"run": run.run})
+            log.exception("object_failed_unexpectedly", extra={"run": run.run})
             refusal = RefusedError(Reason.INTERNAL_ERROR, type(error).__name__)
         if refusal is not None:
             await self._stage.refuse(job.record.origin, refusal, run, max(1, job.tries))

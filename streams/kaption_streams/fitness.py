@@ -51,7 +51,7 @@ class Fitness:
             return True
         if self.fit:
             self.fit = False
-            log.warning("no file is decoded for now", extra={"error": str(error)})
+            log.warning("decoding_paused", extra={"error": str(error)})
             self.start()
         return False
 
@@ -59,10 +59,10 @@ class Fitness:
         tries = 0
         while (error := await self._look()) is not None:
             tries += 1
-            log.warning("no file can be decoded", extra={"error": str(error), "again_in_seconds": pause(tries)})
+            log.warning("decoding_failed", extra={"error": str(error), "again_in_seconds": pause(tries)})
             await asyncio.sleep(pause(tries))
         self.fit = True
-        log.info("files are decoded")
+        log.info("decoding_resumed")
         self._again()
 
     async def _look(self) -> Exception | None:

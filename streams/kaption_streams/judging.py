@@ -55,7 +55,7 @@ async def judge(
             raise
         except Exception:  # whatever a stranger's record makes of a stage
             extra = {"stage": stage, "topic": origin.topic, "offset": origin.offset, "attempt": attempt}
-            log.exception("a stage failed on a record", extra=extra)
+            log.exception("stage_failed", extra=extra)
     return refusal(origin, Reason.INTERNAL_ERROR, stage)
 
 

@@ -107,7 +107,9 @@ class Door:
     async def _refuse(self, origin: Origin, refusal: Refusal, topic: Topic) -> Deliveries:
         """Dead-letter ``origin``, and put what it leaves in its run on ``topic``."""
         self._telemetry.record(DEAD_LETTERS, reason=refusal.reason.value)
-        log.info("refused", extra={"reason": str(refusal.reason), "topic": origin.topic, "offset": origin.offset})
+        log.info(
+            "record_refused", extra={"reason": str(refusal.reason), "topic": origin.topic, "offset": origin.offset}
+        )
         attempts = ATTEMPTS if refusal.reason is Reason.INTERNAL_ERROR else 1
         letter = dead_letter(origin, refusal, now_ms(), attempts)
         delivery = await self._output.send(topic_name(DLQ, origin.tenant), letter.key, letter.value, letter.headers)

@@ -164,7 +164,7 @@ async def test_an_agent_waits_for_a_broker_and_refuses_topics_that_do_not_fit(
     waits.spawn()
     try:
         async with asyncio.timeout(30):
-            while "waiting for the broker" not in waits.output():
+            while "broker_awaited" not in waits.output():
                 await asyncio.sleep(0.1)
         await fresh_kafka.start()
         await create_topics(settings)

@@ -225,7 +225,7 @@ async def test_an_agent_starts_and_ends_while_the_store_is_away(
     agent.spawn()
     try:
         async with asyncio.timeout(30):
-            while "no file can be decoded" not in agent.output():
+            while "decoding_failed" not in agent.output():
                 await asyncio.sleep(0.1)
         assert not await is_ready(agent)
         assert agent.stop(10) == 0

@@ -86,7 +86,7 @@ async def test_what_never_works_is_given_up_with_its_last_words(tmp_path: Path, 
     supervisor.start(spec(tmp_path, "good", "well"))
     supervisor.start(spec(tmp_path, "bad", "die"))
     with pytest.raises(
-        ChildFailedError, match=r"bad ended with status 3 3 times .*The model is missing \(WeightsError\)"
+        ChildFailedError, match=r"bad ended with status 3 3 times .*start_failed \(WeightsError: no model called huge\)"
     ):
         await supervisor.wait_ready()
     pids = [child.pid for child in supervisor.children]

@@ -15,7 +15,7 @@ from kaption_gpu.__main__ import RealSessions, session_config
 from kaption_gpu.worker import Worker, WorkerParts
 from tests.support.runs import PORTS
 
-READY = "A lane is ready"
+READY = "lane_ready"
 
 
 class Speller:

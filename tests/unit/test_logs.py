@@ -52,9 +52,13 @@ class Record:
 
 
 def test_our_own_lines_carry_scalars_as_fields(captured: Captured) -> None:
-    logging.getLogger("kaption.test").info("Lane ready", extra={"topic": "audio.live.v1", "partition": 3, "body": b"x"})
+    logging.getLogger("kaption.test").info(
+        "lane_ready",
+        extra={"topic": "audio.live.v1", "partition": 3, "body": b"x", "costs": {"ct2": 8.5}, "words": {"a": CANARY}},
+    )
     (line,) = captured.lines
-    assert line["message"] == "Lane ready"
+    assert line["event"] == "lane_ready"
+    assert (line["costs"], line["words"]) == ({"ct2": 8.5}, "dict")
     assert (line["process"], line["topic"], line["partition"], line["body"]) == ("agent", "audio.live.v1", 3, "bytes")
 
 

@@ -55,7 +55,7 @@ async def load(make: Callable[[], Backend], executors: int, batch_size: int) -> 
         measured = [loop.run_in_executor(threads, backend.calibrate, batch_size) for _ in range(executors)]
         # The least disturbed of them: others may be busy on the machine.
         costs = min(await asyncio.gather(*measured), key=lambda costs: costs.a_second)
-    log.info("Batches were calibrated", extra={"second": round(costs.a_second, 4), "fixed": round(costs.fixed, 2)})
+    log.info("batches_calibrated", extra={"second": round(costs.a_second, 4), "fixed": round(costs.fixed, 2)})
     return backend, costs
 
 
@@ -205,7 +205,7 @@ class Executors:
         if flight.thread in self._hung:
             self._hung.discard(flight.thread)
             flight.thread.inbox.put(None)
-            log.info("A hung executor came back; its result is dropped")
+            log.info("hung_executor_returned")
             self._refill()
             return
         seconds = self._land(flight)
@@ -230,7 +230,7 @@ class Executors:
 
     def _replace(self, flight: _Flight, cause: Cause, error: BaseException | None) -> None:
         """Put a fresh thread in the place of ``flight``'s, as far as the spare ones go."""
-        log.error("An executor is replaced", exc_info=error, extra={"cause": cause.value, "hung": len(self._hung)})
+        log.error("executor_replaced", exc_info=error, extra={"cause": cause.value, "hung": len(self._hung)})
         self._replaced(cause)
         if flight.windows is None and error is not None:
             if not self.broken.done():

@@ -48,7 +48,7 @@ class ChunkReader:
                 return Read(None, tries)
             except StoreAwayError as error:
                 log.warning(
-                    "The object store does not give a file's audio; trying again",
+                    "file_audio_retried",
                     extra={"lane": lane, "cause": str(error) or type(error).__name__, "tries": tries},
                 )
             else:
@@ -60,9 +60,7 @@ class ChunkReader:
                     blamed = True
                     continue
                 self._remember(ref.key)
-                log.error(
-                    "A file's audio is given up: the store works but for it", extra={"lane": lane, "tries": tries}
-                )
+                log.error("file_audio_abandoned", extra={"lane": lane, "tries": tries})
                 done()
                 return Read(None, tries)
             blamed = False

@@ -130,11 +130,11 @@ class Lane:
                 await self._serve()
             except (KafkaError, TransactionFailedError, LaneLostError, TimeoutError) as error:
                 log.warning(
-                    "A lane begins again",
+                    "lane_restarted",
                     extra={"lane": str(self.source), "cause": type(error.__cause__ or error).__name__},
                 )
             except SnapshotUnreadableError:
-                log.exception("A snapshot cannot be read; the lane stops", extra={"lane": str(self.source)})
+                log.exception("snapshot_unreadable", extra={"lane": str(self.source)})
                 self.state = State.STOPPED
             finally:
                 await self._discard()
@@ -164,7 +164,7 @@ class Lane:
         self.memory, self.state = memory, State.READY
         self._pause(paused=False)
         log.info(
-            "A lane is ready",
+            "lane_ready",
             extra={
                 "lane": str(self.source),
                 "position": memory.position,
@@ -211,7 +211,7 @@ class Lane:
         try:
             await asyncio.to_thread(self._parts.objects.remove, run)
         except StoreAwayError:
-            log.warning("A normalised object could not be deleted; it expires", extra={"lane": str(self.source)})
+            log.warning("object_not_deleted", extra={"lane": str(self.source)})
 
     async def drain(self) -> None:
         """Commit what is pending, for a stop in good order. A failure costs nothing but a replay."""
@@ -342,7 +342,7 @@ class Lane:
             memory.take(record, replace(incoming, audio=replace(incoming.audio, body=read.body)))
         if memory.faults:
             where = {"lane": str(self.source), "offset": record.offset, "cause": memory.faults[-1]}
-            log.error("A record is dead-lettered: its session failed on it", extra=where)
+            log.error("session_failed", extra=where)
             memory.faults.clear()
 
     def _fetch_ahead(self, memory: LaneMemory) -> None:

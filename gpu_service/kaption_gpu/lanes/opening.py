@@ -102,7 +102,7 @@ async def _place(consumer: AIOKafkaConsumer, tp: TopicPartition, *, out_of_range
     if first <= committed and not out_of_range:
         return Place(committed)
     log.warning(
-        "The log does not hold the committed offset; starting at its beginning",
+        "committed_offset_lost",
         extra={
             "topic": tp.topic,
             "partition": tp.partition,

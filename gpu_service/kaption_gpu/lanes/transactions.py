@@ -160,7 +160,7 @@ class LaneWriter:
         missing = len(draft.messages) - len(messages)
         if missing:
             what = {"lane": str(self._source), "topics": sorted(left_out), "records": missing}
-            log.error("Records are lost: their topics are gone, or closed to the service", extra=what)
+            log.error("output_records_lost", extra=what)
         return missing
 
     async def _note_failure(self, cause: BaseException | None, topics: set[str]) -> None:

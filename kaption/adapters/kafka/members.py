@@ -60,7 +60,7 @@ async def keep_removing(settings: Settings, group: str) -> None:
                     await _remove(admin, group)
                     await asyncio.sleep(every)
         except KafkaError as error:
-            log.info("The group's members could not be looked at", extra={"cause": type(error).__name__})
+            log.info("group_members_unknown", extra={"cause": type(error).__name__})
         await asyncio.sleep(every)
 
 
@@ -80,7 +80,7 @@ async def _remove(admin: AIOKafkaAdminClient, group: str) -> None:
         coordinator = await admin.find_coordinator(group)
         await admin._client.send(coordinator, LeaveGroupRequest(group, member))  # no public call
     if dead:
-        log.warning("Members that died on this machine were taken out of their group", extra={"members": len(dead)})
+        log.warning("dead_members_removed", extra={"members": len(dead)})
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> list[tuple[str, str]]:

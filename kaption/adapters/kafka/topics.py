@@ -160,7 +160,7 @@ async def ensure(settings: Settings, *topics: Topic) -> None:
             async with _Admin(settings) as admin:
                 found = await _describe(admin, settings)
         except (KafkaConnectionError, KafkaTimeoutError, NodeNotReadyError, OSError, TimeoutError) as error:
-            log.warning("waiting for the broker", extra={"error": type(error).__name__})
+            log.warning("broker_awaited", extra={"error": type(error).__name__})
         else:
             problems = tuple(problem for problem in compare(settings, found) if problem.topic in names)
             if not problems:

@@ -109,7 +109,7 @@ class FrameDecoder:
         return decoder
 
     def _failed(self, tenant: str, why: str) -> None:
-        log.warning("a decoder of frames failed", extra={"tenant": tenant, "why": why})
+        log.warning("frame_decoder_failed", extra={"tenant": tenant, "why": why})
         self._failures.setdefault(tenant, deque(maxlen=_FAILURES)).append(self._clock())
 
     def _is_refused(self, tenant: str) -> bool:

@@ -166,8 +166,9 @@ def _last_words(log: Path) -> str:
         with contextlib.suppress(ValueError, AttributeError):
             entry = json.loads(line)
             if entry.get("level") in {"WARNING", "ERROR", "CRITICAL"}:
-                error = entry.get("error", {}).get("type")
-                return f"{entry['message']}" + (f" ({error})" if error else "")
+                what, error = entry.get("event") or entry["message"], entry.get("error")
+                why = error.get("type") if isinstance(error, dict) else error
+                return f"{what} ({why})" if why else str(what)
     return lines[-1][:300] if lines else ""
 
 

@@ -100,7 +100,7 @@ def fastest(candidates: Mapping[str, Encodes], threads: int, bands: int) -> Choi
     took: dict[str, float] = {}
     right = agreeing({name: np.asarray(runtime.encode(mel)) for name, runtime in candidates.items()}) or {_OWN}
     if wrong := sorted(candidates.keys() - right):
-        log.error("Encoders agree with no other and are left out", extra={"encoders": wrong})
+        log.error("encoders_disagree", extra={"encoders": ",".join(wrong)})
     candidates = {name: runtime for name, runtime in candidates.items() if name in right}
 
     def encode(runtime: Encodes) -> None:
@@ -151,7 +151,7 @@ def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
         bands = model.feature_extractor.mel_filters.shape[0]
         file = choice_file(settings, weights.digest)
         choice = remembered(file, lambda: fastest(candidates, settings.executors, bands))
-        log.info("An encoder was chosen", extra={"encoder": choice.name, "milliseconds": choice.milliseconds})
+        log.info("encoder_chosen", extra={"encoder": choice.name, "milliseconds": choice.milliseconds})
         name = choice.name
     if name not in candidates:
         raise ValueError(f"{name} has no activation ranges for these weights: use openvino, or run tools.ranges")

@@ -1,0 +1,28 @@
+"""Log events are names that stay the same, so that alerts and queries can be written for them."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
+
+
+def events(folder: str) -> list[tuple[str, str]]:
+    """Where a service logs, and what it names the event."""
+    out = []
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS:
+                owner = ast.unparse(node.func.value)
+                if owner == "log" or owner.startswith("logging.getLogger"):
+                    out.append((f"{path.relative_to(ROOT)}:{node.lineno}", ast.unparse(node.args[0])))
+    return out
+
+
+@pytest.mark.parametrize("folder", ["kaption/adapters", "streams", "gpu_service"])
+def test_a_service_names_its_events_in_snake_case(folder: str) -> None:
+    wrong = [(where, event) for where, event in events(folder) if not re.fullmatch(r"'[a-z]+(_[a-z0-9]+)+'", event)]
+    assert not wrong
