@@ -15,7 +15,13 @@ from kaption.testing.brokers import ROOT
 from kaption_schemas.audio import RATES
 from kaption_schemas.records import AudioFormat, RunOptions
 
-PAGES = sorted(path for folder in (".", "docs", "docs/adr", "*") for path in ROOT.glob(f"{folder}/*.md"))
+PAGES = sorted(
+    {
+        path
+        for folder in (".", "docs", "docs/adr", "*", "kaption/*", "bench/notes")
+        for path in ROOT.glob(f"{folder}/*.md")
+    }
+)
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 FILE = re.compile(r"`([\w./-]+\.(?:py|yaml|sh|md|flac))`")
