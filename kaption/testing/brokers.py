@@ -21,7 +21,7 @@ from kaption.testing.processes import Child
 ROOT = Path(__file__).resolve().parents[2]
 # A node that comes back after SIGKILL waits until its last registration has lapsed, 9 s by default.
 REGISTRATION = ("--set", "broker.session.timeout.ms=3000", "--set", "broker.heartbeat.interval.ms=500")
-NO_APACHE = "Apache Kafka is not here: set KAFKA_HOME to a folder with `node` (see tests/README.md)"
+NO_APACHE = "Apache Kafka is not here: set KAFKA_HOME to a folder with `node` (see docs/testing.md)"
 
 
 def kafka_home() -> Path | None:
