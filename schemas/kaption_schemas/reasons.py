@@ -67,7 +67,7 @@ class Reason(StrEnum):
     UNDECODABLE = "undecodable", "The audio could not be decoded as its content-type says."
     UNDECODABLE_BATCH = (
         "undecodable_batch",
-        "The batch could not be read: its codec, checksum or content, more than 8 MiB decompressed or 20,000 records.",
+        "The batch could not be read: its codec, checksum or content, more than 8 MiB decompressed, 20,000 records or 1,000 headers a record.",
     )
     TOO_COSTLY = "too_costly", "Judging the record took longer than the seconds that one may take."
     INTERNAL_ERROR = "internal_error", "The service failed on this record each time; that is a fault of Kaption."

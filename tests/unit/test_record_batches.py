@@ -1,13 +1,15 @@
 """Whatever bytes a batch has, reading it gives records, never an error: its own, or one that stands for what was not read."""
 
+import gzip
 import random
 import struct
 from typing import Any
 
 import pytest
+from aiokafka.errors import CorruptRecordException
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 
-from kaption.adapters.kafka.record_batches import MOST_BYTES, MOST_RECORDS, Batches, decompress
+from kaption.adapters.kafka.record_batches import MOST_BYTES, MOST_HEADERS, MOST_RECORDS, Batches, decompress
 from kaption.domain.intake.events import UNDECODABLE
 from tests.support import batches
 from tests.support.batches import CODECS, Headers, signed, with_codec
@@ -69,6 +71,20 @@ def test_a_bomb_is_not_unpacked(codec: int) -> None:
 def test_a_batch_of_a_million_empty_records_is_one_letter() -> None:
     assert len(read(batch([b""] * MOST_RECORDS))) == MOST_RECORDS
     assert faults(read(batch([b""] * (MOST_RECORDS + 1), 1))) == [(BASE, BASE + MOST_RECORDS)]
+
+
+def test_a_record_of_a_million_headers_is_one_letter() -> None:
+    """Compressed they are a kilobyte."""
+    many: Headers = [("", None)]
+    assert len(read(batch([b"x"], 4, many * MOST_HEADERS))[0].headers) == MOST_HEADERS
+    assert faults(read(batch([b"x"], 4, many * (MOST_HEADERS + 1)))) == [(BASE, BASE)]
+
+
+def test_what_gzip_takes_grows_with_the_bytes_alone() -> None:
+    """Streams that hold nothing, one behind the other, would take a second and more a batch."""
+    assert decompress(1, gzip.compress(b"one") + gzip.compress(b"two")) == b"onetwo"
+    with pytest.raises(CorruptRecordException):
+        decompress(1, gzip.compress(b"") * 50_000)
 
 
 def test_a_name_that_is_no_utf8_comes_with_the_records_around_it() -> None:

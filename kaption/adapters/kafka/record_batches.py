@@ -5,7 +5,7 @@ for ever, and the process with it: header names that are no UTF-8, a codec that 
 length leads out of the batch its parsers read memory that is not theirs, and the process may crash. And it decompresses
 whatever comes: a kilobyte may become a megabyte (HAZARDS, aiokafka 8 and 11). So batches are read here:
 
-- one is decompressed into at most ``MOST_BYTES``, and has at most ``MOST_RECORDS`` records;
+- one is decompressed into at most ``MOST_BYTES``, and has at most ``MOST_RECORDS`` records of ``MOST_HEADERS`` headers each;
 - header names hold U+FFFD in place of what is no UTF-8; ``validate`` refuses the record;
 - of a batch that can't be read, what was not read yet comes as one record at the batch's last offset. Its first header is
   ``kaption.domain.intake.events.UNDECODABLE``, a name that no client can write, and its value the batch's bytes.
@@ -34,6 +34,10 @@ from kaption_schemas.topics import MIB
 MOST_BYTES: Const = 8 * MIB
 #: What fills ``MOST_BYTES`` with the smallest frames. Without a bound a batch of empty records makes a million dead letters.
 MOST_RECORDS: Const = 20_000
+#: Of one record, which may have 64: some hundred bytes of a batch may hold millions, and those take seconds and 300 MB.
+MOST_HEADERS: Const = 1000
+#: Streams of gzip one behind the other in a batch; clients write one. Each is some 20 bytes and costs 20 us.
+_MOST_MEMBERS: Const = 100
 
 #: Set by the fetcher's task of a consumer that is Kaption's (``fetching``).
 OURS: ContextVar[bool] = ContextVar("OURS", default=False)
@@ -174,6 +178,8 @@ class Batch:
         count, at = _varint(data, at)
         if not 0 <= count <= end - at:
             raise CorruptRecordException("more headers than bytes")
+        if count > MOST_HEADERS:
+            raise CorruptRecordException(f"more than {MOST_HEADERS} headers")
         headers: list[tuple[str, bytes | None]] = []
         for _ in range(count):
             name, at = _piece(data, at, end)
@@ -243,7 +249,9 @@ def _into(work: Callable[[bytes, bytearray], int], data: bytes, most: int) -> by
 
 def _gunzip(data: bytes, most: int) -> bytes:
     out = bytearray()
-    while data:  # members may stand one behind the other
+    for _ in range(_MOST_MEMBERS + 1):
+        if not data:
+            return bytes(out)
         member = zlib.decompressobj(wbits=31)
         out += member.decompress(data, most + 1 - len(out))
         if len(out) > most:
@@ -251,7 +259,7 @@ def _gunzip(data: bytes, most: int) -> bytes:
         if not member.eof:
             raise CorruptRecordException("the data ends too early")
         data = member.unused_data
-    return bytes(out)
+    raise CorruptRecordException(f"more than {_MOST_MEMBERS} streams of gzip")
 
 
 def _unsnappy(data: bytes, most: int) -> bytes:
