@@ -79,7 +79,7 @@ class FileDoor:
         self._intake = Intake(self._hold, self._resume)
         self._turns: Turns[_Job] = Turns(settings.files_at_once)
         self._lines: dict[tuple[str, str], deque[_Job]] = {}
-        self._working: set[asyncio.Task[None]] = set()
+        self._working: dict[asyncio.Task[None], _Job] = {}
         self._no_room: set[_Job] = set()
         self._taken = 0
         self._sweeper: asyncio.Task[None] | None = None
@@ -92,8 +92,8 @@ class FileDoor:
 
     @property
     def ready(self) -> bool:
-        """Whether an object that came now would be decoded."""
-        return self._fitness.fit and not self._no_room
+        """Whether objects are decoded. Where one waits for room on the disk, others may fit: the agent is not to be ended for it."""
+        return self._fitness.fit and not (self._no_room and self._no_room.issuperset(self._working.values()))
 
     def standing(self, places: dict[TP, Place]) -> Standing:
         """Where the agent stands; one that has objects in work, which may take long, has its own limits there."""
@@ -178,8 +178,8 @@ class FileDoor:
         """Begin what may begin."""
         while self._fitness.fit and not self._stopping.is_set() and (turn := self._turns.take()) is not None:
             task = asyncio.create_task(self._turn(*turn))
-            self._working.add(task)
-            task.add_done_callback(self._working.discard)
+            self._working[task] = turn[1]
+            task.add_done_callback(self._working.pop)
 
     async def _turn(self, tenant: str, job: _Job) -> None:
         began = time.monotonic()
