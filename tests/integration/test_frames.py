@@ -70,6 +70,20 @@ def test_a_child_that_died_is_replaced(decoder: FrameDecoder) -> None:
     assert decoder(good, FrameFormat("wav", 16000, 1), TENANT)
 
 
+def test_a_frame_that_was_given_up_takes_no_other_frames_answer(decoder: FrameDecoder) -> None:
+    """The thread of a stage that took too long goes on beside the next one's."""
+    sounds = [np.full(3200, number, "<i2") for number in range(1, 9)]
+    frames = []
+    for sound in sounds:
+        out = io.BytesIO()
+        soundfile.write(out, sound, 16000, format="WAV", subtype="PCM_16")
+        frames.append(out.getvalue())
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(20):
+            done = list(threads.map(lambda body: decoder(body, FrameFormat("wav", 16000, 1), TENANT), frames))
+            assert done == [sound.tobytes() for sound in sounds]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_for_the_service_refuses_no_frame(decoder: FrameDecoder, number: int) -> None:
     """A service manager, or a terminal, may send it to all processes."""

@@ -6,6 +6,7 @@ and again is refused without a try for a while, so that its frames take no other
 
 import logging
 import socket
+import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
@@ -44,7 +45,10 @@ class _FailedError(Exception):
 
 
 class FrameDecoder:
-    """Decodes one frame at a time. Blocks for milliseconds, and never longer than two seconds once a child has been started."""
+    """Decodes one frame at a time. Blocks for milliseconds, and never longer than two seconds once a child has been started.
+
+    Safe to call from several threads: one whose frame was given up is still here when the next frame comes.
+    """
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class FrameDecoder:
     ) -> None:
         self._children = Children(program, _ENVIRONMENT)
         self._clock = clock
+        self._lock = threading.Lock()
         self._decoders: OrderedDict[str, _Decoder] = OrderedDict()
         self._failures: dict[str, deque[float]] = {}
 
@@ -61,13 +66,14 @@ class FrameDecoder:
 
         ``ChildError`` or ``OSError`` where no child can be started.
         """
-        if not body.startswith(_BEGINS[what.encoding]) or self._is_refused(tenant):
-            raise RefusedError(Reason.UNDECODABLE)
-        try:
-            rate, channels, pcm = self._ask(tenant, body)
-        except _FailedError as error:
-            self._failed(tenant, str(error))
-            raise RefusedError(Reason.UNDECODABLE) from None
+        with self._lock:
+            if not body.startswith(_BEGINS[what.encoding]) or self._is_refused(tenant):
+                raise RefusedError(Reason.UNDECODABLE)
+            try:
+                rate, channels, pcm = self._ask(tenant, body)
+            except _FailedError as error:
+                self._failed(tenant, str(error))
+                raise RefusedError(Reason.UNDECODABLE) from None
         if not pcm or (rate, channels) != (what.rate, what.channels):
             raise RefusedError(Reason.UNDECODABLE)
         return pcm
