@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from kaption.adapters.store.s3 import LocalError, ObjectStore, StoreError
 from kaption.adapters.store.upload import UploadError, upload
 from kaption.domain.intake.events import RefusedError
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import MediaObject
+from kaption_schemas.records import DataRef, MediaObject
 from tests.support.fake_store import FakeStore
 
 MEDIA = MediaObject(bucket="media", key="default/a.wav")
+REF = DataRef(bucket="kaption", key="normalised/a", offset=0, length=2)
 
 
 @pytest.fixture
@@ -44,6 +46,28 @@ def test_any_answer_is_an_error_that_says_what_the_store_said(fake: FakeStore, p
         else:
             assert "answered" in str(caught.value)
     port.probe()
+
+
+@pytest.mark.parametrize("body", [b"", b"<Error", b"<html>\xff</html>", b"<Error/>"])
+def test_an_error_that_can_not_be_read_is_the_stores(fake: FakeStore, port: ObjectStore, body: bytes) -> None:
+    """What minio's parser of XML raises is no error of its own, and would refuse the object."""
+    fake.mood, fake.error = lambda method, _path: None if method == "HEAD" else 500, body
+    for work in (lambda: port.fetch(MEDIA, BytesIO()), lambda: port.read(REF), port.probe):
+        with pytest.raises(StoreError, match="answered"):
+            work()
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "AuthorizationHeaderMalformed"])
+def test_credentials_that_expired_are_no_fault_of_an_object(fake: FakeStore, port: ObjectStore, code: str) -> None:
+    """AWS says so with the status 400, as it does of an object that is encrypted by another's key."""
+    fake.mood, fake.error = lambda _method, _path: 400, f"<Error><Code>{code}</Code></Error>".encode()
+    for media in (MEDIA, MEDIA.model_copy(update={"version": "v1"})):
+        with pytest.raises(StoreError, match="answered"):
+            port.stat(media)
+    fake.error = b"<Error><Code>InvalidRequest</Code><Message>stored by Server Side Encryption</Message></Error>"
+    with pytest.raises(RefusedError) as caught:
+        port.stat(MEDIA)
+    assert caught.value.reason is Reason.OBJECT_ENCRYPTED
 
 
 def test_a_store_that_answers_is_not_one_that_is_away(fake: FakeStore, port: ObjectStore) -> None:

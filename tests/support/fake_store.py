@@ -25,6 +25,8 @@ class FakeStore:
         self._notes: dict[str, dict[str, str]] = {}
         self.asked: list[tuple[str, str]] = []
         self.mood: Mood = lambda _method, _path: None
+        #: What an answer of ``mood`` says.
+        self.error = b"<Error><Code>Moody</Code><Message>no</Message></Error>"
         #: Seconds that its clock is ahead.
         self.ahead = 0.0
         self._port = port
@@ -69,7 +71,7 @@ class FakeStore:
                 if store._server is None:
                     self.close_connection = True
                 elif status is not None:
-                    self.say(status, b"<Error><Code>Moody</Code><Message>no</Message></Error>")
+                    self.say(status, store.error)
                 elif self.command == "PUT":
                     store.objects[path] = body
                     store._notes[path] = {n: v for n, v in self.headers.items() if n.lower().startswith("x-amz-meta-")}

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any, BinaryIO, Protocol, cast
 from typing import Final as Const
 from urllib.parse import urlsplit
+from xml.etree.ElementTree import ParseError
 
 import certifi
 import urllib3
@@ -41,8 +42,11 @@ _PART: Const = 16 << 20
 _CONNECTIONS: Const = 10
 _TIMEOUT: Const = urllib3.Timeout(connect=3.0, read=30.0)
 _MISSING: Const = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "MethodNotAllowed", "ResourceNotFound"})
-
-_CREDENTIALS: Const = frozenset({"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"})
+#: Answers that say something of whoever asks, some of them with the status 400.
+_CREDENTIALS: Const = frozenset({
+    "AccessDenied", "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestExpired",
+    "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
+})  # fmt: skip
 
 
 class StoreError(Exception):
@@ -292,6 +296,8 @@ class ObjectStore:
             raise StoreError(f"{store} answered {error._code} without saying why") from error
         except MinioException as error:
             raise StoreError(f"{store} answered what is no S3 ({type(error).__name__})") from error
+        except (ParseError, UnicodeDecodeError) as error:  # minio reads an error's body as XML, whatever it is
+            raise StoreError(f"{store} answered what is no S3 ({type(error).__name__})") from error
         except (HTTPError, OSError) as error:
             why = error.reason if isinstance(error, MaxRetryError) else error
             raise StoreError(f"no object store answers at {self._settings.s3} ({type(why).__name__})") from error
@@ -330,17 +336,20 @@ class ObjectStore:
             return Reason.OBJECT_MISSING
         return None
 
-    def _bad_request(self, media: MediaObject) -> Reason:
-        """400 to HEAD has no body that says why: another's key (SSE-C), or a version id that is none."""
+    def _bad_request(self, media: MediaObject) -> Reason | None:
+        """400 to HEAD has no body that says why: another's key (SSE-C), a version id that is none, or nothing of the object."""
         try:
             response = self._client.get_object(media.bucket, media.key, offset=0, length=1, version_id=media.version)
             response.close()
             response.release_conn()
         except S3Error as error:
             encrypted = "encryption" in str(error.message).lower()
+            if error.code in _CREDENTIALS:
+                return None
             if error.code in _MISSING or (media.version is not None and not encrypted):
                 return Reason.OBJECT_MISSING
-        return Reason.OBJECT_ENCRYPTED
+            return Reason.OBJECT_ENCRYPTED
+        return None
 
     def _is_open(self, bucket: str) -> bool:
         with contextlib.suppress(S3Error):
