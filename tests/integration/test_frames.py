@@ -121,7 +121,10 @@ def test_a_child_holds_a_socket_and_nothing_of_the_agents(decoder: FrameDecoder)
 
 
 @pytest.mark.parametrize("declared", ["flac", "ogg", "wav"])
-def test_no_other_parser_of_the_library_sees_a_frame(decoder: FrameDecoder, declared: str) -> None:
+def test_no_other_parser_of_the_library_sees_a_frame(
+    decoder: FrameDecoder, declared: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # who writes SD2 leaves a file "._" where he stands
     good, form = encoded("WAV", "PCM_16")[0], FrameFormat("wav", 16000, 1)
     decoder(good, form, TENANT)
     before = decoder.pid(TENANT)
