@@ -193,6 +193,11 @@ def command(
     run_until_signal(_follow(settings, transcripts, records, sink, finals))
 
 
+def shows(sink: Sink, record: Transcript, *, finals: bool) -> bool:
+    """Whether ``record`` goes to ``sink``. With ``finals`` only those do, but a file must hear when a run is whole."""
+    return not finals or isinstance(sink, _File) or not isinstance(record, Gap | StreamCompleted)
+
+
 async def _follow(
     settings: Settings, transcripts: Transcripts, records: AsyncIterator[Transcript], sink: Sink, finals: bool
 ) -> None:
@@ -200,7 +205,7 @@ async def _follow(
         async with broker(settings), transcripts:
             with sink:
                 async for record in records:
-                    if not (finals and isinstance(record, Gap | StreamCompleted)):
+                    if shows(sink, record, finals=finals):
                         sink.show(record)
     except RunFailedError as error:
         raise Failed(Exit.FAILED, str(error)) from None

@@ -175,9 +175,11 @@ def _jobs(source: str, stream: str) -> tuple[list[Job], list[str]]:
 
 def _problem(path: Path) -> str | None:
     """Why a file can't be published; None for one that can."""
-    if path.is_dir():
-        return f"{path} is left out: a folder"
     try:
+        if path.is_dir():
+            return f"{path} is left out: a folder"
+        if path.exists() and not path.is_file():  # opening a pipe would wait for whoever writes to it
+            return f"{path} is left out: no file"
         return None if is_media(path) else f"{path} is no audio or video of a container that is read here"
     except OSError as error:
         return f"{path} can't be read: {error.strerror}"

@@ -1,6 +1,8 @@
 """Publish, follow and demo without a broker: what a command line stands for, what is drawn, what is counted."""
 
 import io
+import os
+import threading
 import wave
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from rich.console import Console
 
 from kaption.adapters.media.local import AudioFile, AudioFileError, is_media
 from kaption.cli.demo import scoring as demo
+from kaption.cli.follow import _Lines, _Txt, shows
 from kaption.cli.follow import command as follow
 from kaption.cli.publish import command as publish
 from kaption.cli.screen import Screen, line
@@ -87,6 +90,18 @@ def test_a_file_that_is_no_media_is_refused_before_anything_is_sent(tmp_path: Pa
     assert "no audio or video of a container that is read" in result.output
 
 
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    told: list[str] = []
+    thread = threading.Thread(
+        target=lambda: told.append(CliRunner().invoke(publish, [str(tmp_path), "--stream", "a"]).output), daemon=True
+    )
+    thread.start()
+    thread.join(10)
+    assert told
+    assert "there are no audio or video files" in told[0]
+
+
 @pytest.mark.parametrize(
     ("written", "code"),
     [
@@ -119,6 +134,23 @@ def test_what_is_no_language_is_none(wrong: str) -> None:
 )  # fmt: skip
 def test_a_wrong_follow_is_refused(argv: list[str]) -> None:
     assert CliRunner().invoke(follow, argv).exit_code == 2
+
+
+@pytest.mark.parametrize("finals", [False, True])
+def test_text_of_a_run_is_whole_once_it_is_completed(capsys: pytest.CaptureFixture[str], finals: bool) -> None:
+    """What waits for another channel waits no longer, and nothing of the run is kept: the command may go on for ever."""
+    text = _Txt()
+    for record in (final(0, "First.", channels=2), gap(), completed()):
+        if shows(text, record, finals=finals):
+            text.show(record)
+    assert capsys.readouterr().out == "1: First.\n"
+    assert not text._runs
+
+
+def test_finals_alone_are_finals_alone() -> None:
+    lines = _Lines()
+    assert [shows(lines, record, finals=True) for record in (gap(), completed(), final(0))] == [False, False, True]
+    assert all(shows(lines, record, finals=False) for record in (gap(), completed(), final(0)))
 
 
 def test_lines_say_what_kind_they_are() -> None:
