@@ -122,6 +122,15 @@ def test_an_upload_says_what_to_do(fake: FakeStore, tmp_path: Path, status: int 
     assert caught.value.refused == (status is not None)
 
 
+def test_an_upload_that_can_not_be_read_back_says_so(fake: FakeStore, tmp_path: Path) -> None:
+    """Credentials may write and not read: the store says 403 of the object, and not of its bucket."""
+    (tmp_path / "a.wav").write_bytes(b"sound")
+    fake.mood = lambda method, path: 403 if method in ("HEAD", "GET") and path.endswith("a.wav") else None
+    with pytest.raises(UploadError, match="can't be read back") as caught:
+        upload(Settings(**fake.fields), "acme", tmp_path / "a.wav", "a.wav", lambda _: None)
+    assert caught.value.refused
+
+
 def test_an_upload_goes_where_the_agent_looks(fake: FakeStore, tmp_path: Path) -> None:
     """Whatever else of braces the prefix has."""
     (tmp_path / "a.wav").write_bytes(b"sound")

@@ -10,6 +10,7 @@ from minio.error import MinioException, S3Error
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import LocalError, ObjectStore, StoreError
 from kaption.domain.intake.bucket_events import place_of
+from kaption.domain.intake.events import RefusedError
 from kaption_schemas.records import MediaObject
 
 
@@ -56,6 +57,9 @@ def upload(settings: Settings, tenant: str, path: Path, name: str, moved: Callab
         found = store.stat(MediaObject(bucket=bucket, key=key))
     except LocalError as error:
         raise OSError(error.number, str(error)) from None
+    except RefusedError as error:  # it may be written and not read, or was replaced at once
+        what = f"{bucket}/{key} can't be read back ({error.reason})"
+        raise UploadError(f"{what}: check what KAPTION_S3_ACCESS_KEY may do", refused=True) from None
     except StoreError as error:
         refused = isinstance(error.__cause__, MinioException)
         if not refused:
