@@ -89,6 +89,20 @@ async def test_what_takes_too_long_is_refused_and_keeps_no_loop() -> None:
     assert time.monotonic() - begin < 5
 
 
+@pytest.mark.parametrize("content_type", [pcm_type(16_000, 1), "application/json"])
+async def test_no_text_is_judged_on_the_event_loop(content_type: str) -> None:
+    """Whatever its publisher says that it is: only samples are."""
+    threads: list[threading.Thread] = []
+
+    def work(_: Origin) -> list[Event]:
+        threads.append(threading.current_thread())
+        return []
+
+    for origin in (record(Type.STARTED, content_type), RAW):
+        await judge(origin, "fused", work)
+    assert [thread is threading.main_thread() for thread in threads] == [False, True]
+
+
 async def test_a_process_ends_when_too_many_stages_hang() -> None:
     over = threading.Event()
 

@@ -20,6 +20,7 @@ from kaption_schemas.topics import Type
 #: Decodes a self-contained frame to PCM s16le of the stated format, for the tenant named. Raises ``RefusedError`` (``UNDECODABLE``).
 DecodeFrame = Callable[[bytes, FrameFormat, str], bytes]
 
+_FRAME = Type.FRAME.encode()
 _RAW = b"audio/pcm"
 EVENT_TYPES = (Type.STARTED, Type.FRAME, Type.ENDED)
 
@@ -36,8 +37,8 @@ class Tools:
 
 def is_quick(origin: Origin) -> bool:
     """Whether the record claims to be a frame of raw samples, which takes no time worth a thread, whatever its bytes are."""
-    content = next((value or b"" for name, value in origin.headers if name == "content-type"), b"")
-    return content.lstrip().lower().startswith(_RAW)
+    head = dict(origin.headers)
+    return head.get("ce_type") == _FRAME and (head.get("content-type") or b"").lstrip().lower().startswith(_RAW)
 
 
 def redact(event: Event, tools: Tools) -> list[Event]:
