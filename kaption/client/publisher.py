@@ -128,8 +128,10 @@ class StreamWriter:
 
     async def skip(self, samples: int) -> None:
         """Leave out ``samples`` (a channel) of silence: the sample clock goes on, nothing is sent."""
+        end = self._sample + -(-len(self._buffer) // self._stride)
         await self.flush()
-        self._sample += samples
+        # What the last frame was filled up with is of the silence that is left out, or each hole would move what follows.
+        self._sample = max(self._sample, end + samples)
 
     async def _publish(self, size: int) -> None:
         frame = bytes(self._buffer[:size])
