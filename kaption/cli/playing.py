@@ -78,6 +78,11 @@ class Report:
             self.say(f"{end.stream}: {end.reason}, {segments(end.segments)}, {clock(end.duration_ms)}")
 
 
+def object_name(path: Path) -> str:
+    """The file's name as an object may have it: no bytes that are no UTF-8, and nothing that the file agent takes for another place."""
+    return "".join(char if char.isprintable() and char not in "\\%" else "-" for char in path.name)
+
+
 @dataclass(frozen=True, slots=True)
 class Publication:
     """What publishing needs, whatever is published. ``ends`` is None where nobody listens."""
@@ -98,7 +103,8 @@ class Publication:
         def moved(size: int) -> None:
             loop.call_soon_threadsafe(self.report.advance, task, size)
 
-        done = await asyncio.to_thread(upload, self.settings, self.tenant, path, f"{job.stream}/{path.name}", moved)
+        name = f"{job.stream}/{object_name(path)}"
+        done = await asyncio.to_thread(upload, self.settings, self.tenant, path, name, moved)
         run = await self.publisher.object(
             done.bucket, done.key, stream=job.stream, version=done.version, etag=done.etag, size=done.size,
             sha256=done.sha256, options=self.options, track=self.track,

@@ -14,11 +14,13 @@ from kaption.adapters.media.local import AudioFile, AudioFileError, is_media
 from kaption.cli.demo import scoring as demo
 from kaption.cli.follow import _Lines, _Txt, shows
 from kaption.cli.follow import command as follow
+from kaption.cli.playing import object_name
 from kaption.cli.publish import command as publish
 from kaption.cli.screen import Screen, line
+from kaption.domain.intake.bucket_events import Place, within
 from kaption_schemas.languages import language
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import RunOptions, Word
+from kaption_schemas.records import MediaObject, RunOptions, Word
 from tests.support.transcripts import RUN, completed, final, gap, partial, progress
 
 SPEECH = Path(__file__).parents[2] / "demo" / "speech"
@@ -100,6 +102,15 @@ def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
     thread.join(10)
     assert told
     assert "there are no audio or video files" in told[0]
+
+
+@pytest.mark.parametrize("name", [b"M\xfcller.wav", b"a\\b.wav", b"..%2f...wav", b"%2e%2e", b"two\nlines.wav"])
+def test_a_file_may_have_any_name(name: bytes) -> None:
+    """An old archive's names are no UTF-8, which ended the command; others were uploaded and then refused as out of place."""
+    key = f"acme/s/{object_name(Path(os.fsdecode(name)))}"
+    assert key.encode()
+    assert within(MediaObject(bucket="media", key=key), Place("media", "acme/"))
+    assert object_name(Path("Besprechung März (2).wav")) == "Besprechung März (2).wav"
 
 
 @pytest.mark.parametrize(
