@@ -176,7 +176,9 @@ async def _show(settings: Settings, where: TopicPartition, offset: int) -> Consu
         if not first <= offset < end:
             raise missing
         consumer.seek(where, offset)
-        record = await consumer.getone()
-        if record.offset != offset:  # a transaction's marker
-            raise missing
-        return record
+        while await consumer.position(where) < end:
+            for record in (await consumer.getmany(timeout_ms=200, max_records=1)).get(where, ()):
+                if record.offset == offset:
+                    return record
+                raise missing  # a transaction's marker is there
+        raise missing  # and nothing behind it

@@ -86,6 +86,21 @@ async def test_dead_letters_are_told_without_their_bodies(kafka: Broker, make_se
     assert (await run("dlq", "show", "first", *at))[0] == 2
 
 
+async def test_a_transactions_marker_is_no_dead_letter(kafka: Broker, make_settings: MakeSettings) -> None:
+    """The pool's dead letters are in transactions: a marker is often the last thing in a partition."""
+    settings = make_settings(kafka)
+    await topics.create(settings)
+    async with (
+        AIOKafkaProducer(bootstrap_servers=settings.kafka, transactional_id="letters") as producer,
+        producer.transaction(),
+    ):
+        await producer.send_and_wait(DLQ.name, CANARY, b"talk", partition=0)
+    async with asyncio.timeout(60):
+        status, _, err = await run("dlq", "show", "0:1", "--kafka", kafka.bootstrap)
+    assert (status, "no dead letter 0:1" in err) == (1, True)
+    assert (await run("dlq", "show", "0:0", "--kafka", kafka.bootstrap))[0] == 0
+
+
 async def test_the_doctor_names_each_remedy(
     fresh_kafka: EmbeddedBroker, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
