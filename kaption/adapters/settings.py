@@ -193,7 +193,7 @@ class Settings(BaseSettings):
     def in_clear(self) -> tuple[str, ...]:
         """What audio, text or passwords travel to without encryption, beyond this machine."""
         servers = () if self.kafka_security.endswith("SSL") else self.kafka.split(",")
-        out = [f"kafka {server.strip()}" for server in servers if not _on_this_machine(server.rpartition(":")[0])]
+        out = [f"kafka {server.strip()}" for server in servers if not _on_this_machine(_host(server))]
         store = urlsplit(self.s3)
         if store.scheme != "https" and not _on_this_machine(store.hostname or ""):
             out.append(f"object store {self.s3}")
@@ -214,6 +214,12 @@ def harmless_environment() -> dict[str, str]:
     return {
         name: value for name, value in os.environ.items() if name in _HARMLESS or name.startswith(_HARMLESS_PREFIXES)
     }
+
+
+def _host(server: str) -> str:
+    """The host of ``HOST:PORT``, or of ``HOST``: a Kafka client then takes a port of its own."""
+    host, _, port = server.rpartition(":")
+    return host if port.strip().isdigit() else server
 
 
 def _on_this_machine(host: str) -> bool:

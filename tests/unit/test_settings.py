@@ -50,6 +50,7 @@ def test_what_is_fine() -> None:
         ({"kafka": "broker:9092", "kafka_security": "SSL"}, ()),
         ({"s3": "http://store:9000"}, ("object store http://store:9000",)),
         ({"s3": "https://store:9000"}, ()),
+        ({"kafka": "broker,[::1]:9092,localhost"}, ("kafka broker",)),
     ],
 )
 def test_what_travels_in_clear_is_told(fields: dict[str, str], clear: tuple[str, ...]) -> None:
