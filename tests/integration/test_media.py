@@ -242,10 +242,15 @@ def children(decoder: MediaDecoder) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{decoder.pid}/task/{decoder.pid}/children").read_text().split()]
 
 
-def rest(decoding: Decoding) -> int:
+def rest_of(decoding: Decoding) -> int:
     samples = 0
     while block := decoding.read(50_000):
         samples += len(block) // decoding.format.width
+    return samples
+
+
+def rest(decoding: Decoding) -> int:
+    samples = rest_of(decoding)
     assert decoding.finish() == samples
     return samples
 
@@ -293,6 +298,14 @@ def test_a_decode_that_is_left_ends_its_child(decoder: MediaDecoder, minutes: Bi
         decoding.read(1000)
         (pid,) = children(decoder)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_slow_reader_is_not_the_files_fault(decoder: MediaDecoder, minutes: BinaryIO) -> None:
+    """A store takes hours of audio at its own pace, and the child waits for it."""
+    with decoder.decode(minutes, mix=True, wall_seconds=2) as decoding:
+        first = len(decoding.read(50_000)) // decoding.format.width
+        time.sleep(2.5)  # longer than the child may be waited for
+        assert first + rest_of(decoding) == decoding.finish() == 120 * 16_000
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

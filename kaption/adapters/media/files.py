@@ -7,7 +7,8 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -23,7 +24,7 @@ from kaption.domain.run.mixing import Mixer
 from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
 
-#: Wall seconds a decode may take beyond twice its CPU seconds: it also waits for whoever reads.
+#: Wall seconds that a child may be waited for beyond twice its CPU seconds: it shares the processor and the disk.
 _WALL_SLACK: Const = 60
 __all__ = ["ChildError", "Decoding", "MediaDecoder", "MediaFormat"]
 
@@ -86,7 +87,7 @@ class MediaDecoder:
         """A decode of ``file``, down to one channel with ``mix``; of the sound track that is meant, or of number ``track``.
 
         It is a real file, and this decode's alone: its position is the child's. Entering raises ``ChildError`` or ``OSError``
-        where no child can be started.
+        where no child can be started. ``wall_seconds``: so long the child is waited for in all.
         """
         settings = self._settings
         job = Job(
@@ -124,7 +125,7 @@ class Decoding:
     """
 
     def __init__(self, start: Callable[[], _Sources], job: Job, wall_seconds: float) -> None:
-        self._start, self._job, self._wall = start, job, wall_seconds
+        self._start, self._job, self._patience = start, job, wall_seconds
         self.format = self._decoded = MediaFormat(0, 0)
         self._mixer: Mixer | None = None
         self._mixed = bytearray()
@@ -133,9 +134,6 @@ class Decoding:
     def __enter__(self) -> Self:
         """Start. Raises ``RefusedError`` when the child refuses before the first sample, ``ChildError`` or ``OSError`` when there is none."""
         self._sources = self._start()
-        self._timer = threading.Timer(self._wall, self._sources.child.kill)
-        self._timer.daemon = True
-        self._timer.start()
         try:
             line = self._line()
             rate, channels = _number(line, "rate"), _number(line, "channels")
@@ -172,7 +170,8 @@ class Decoding:
 
     def _read(self, samples: int) -> bytes:
         """What the child decoded, up to ``samples`` of all its channels."""
-        pcm = self._sources.pcm.read(samples * self._decoded.width)
+        with self._limited():
+            pcm = self._sources.pcm.read(samples * self._decoded.width)
         count, cut = divmod(len(pcm), self._decoded.width)
         self._samples += count
         if cut:  # it was ended in the middle of a sample
@@ -190,12 +189,25 @@ class Decoding:
 
     def close(self) -> None:
         """End the child."""
-        self._timer.cancel()
-        self._timer.join()  # it has let go of the descriptor that is closed next
         self._sources.close()
 
+    @contextlib.contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Wait for the child, and end it once it was waited for too long in all. Who reads may take his time: his store may be slow."""
+        began = time.monotonic()
+        timer = threading.Timer(max(0.0, self._patience), self._sources.child.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()  # it has let go of the descriptor that may be closed next
+            self._patience -= time.monotonic() - began
+
     def _line(self) -> dict[str, object]:
-        line = self._sources.status.readline(_STATUS_BYTES)
+        with self._limited():
+            line = self._sources.status.readline(_STATUS_BYTES)
         if not line.endswith(b"\n"):
             raise RefusedError(_why(self._sources.child.end()))
         try:
