@@ -24,6 +24,7 @@ class Window:
         self._pending: deque[tuple[asyncio.Future[Any], Callable[[], Any], int]] = deque()
         self._room = asyncio.Event()
         self._failed = False
+        self._added = self._acknowledged = 0
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -38,12 +39,14 @@ class Window:
             await self._room.wait()
         future = asyncio.ensure_future(deliveries[0] if len(deliveries) == 1 else asyncio.gather(*deliveries))
         self._room_left -= size
+        self._added += 1
         self._pending.append((future, ack, size))
         future.add_done_callback(self._drain)
 
     async def settle(self) -> None:
-        """Wait until everything is acknowledged."""
-        while self._pending and not self._failed:
+        """Wait until everything that was added before is acknowledged; under load something is always under way."""
+        last = self._added
+        while self._acknowledged < last and not self._failed:
             self._room.clear()
             await self._room.wait()
 
@@ -58,5 +61,6 @@ class Window:
                 break
             self._pending.popleft()
             self._room_left += size
+            self._acknowledged += 1
             ack()
         self._room.set()

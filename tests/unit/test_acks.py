@@ -32,6 +32,19 @@ async def test_acks_in_the_order_of_events() -> None:
     assert acked == [1, 2]
 
 
+async def test_settling_ends_though_more_comes() -> None:
+    """An agent that is to end is read to meanwhile."""
+    window, acked = Window(unexpected), list[int]()
+    first, second = pending(), pending()
+    await add(window, acked, 1, first)
+    settled = asyncio.create_task(window.settle())
+    await asyncio.sleep(0)
+    await add(window, acked, 2, second)
+    first.set_result(None)
+    await asyncio.wait_for(settled, 1)
+    assert acked == [1]
+
+
 async def test_an_event_waits_for_all_its_deliveries() -> None:
     window, acked = Window(unexpected), list[int]()
     one, two = pending(), pending()
