@@ -123,6 +123,25 @@ def test_left_alone(text: str) -> None:
     assert redacted(text) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("gate B12. 4155550132.", "gate B12. [PHONE_NUMBER]."),
+        ("the code is A1 4111 1111 1111 1112, yes", "the code is A1 [CREDIT_CARD], yes"),
+        ("4111 1111 1111 1112 3D is it", "[CREDIT_CARD]D is it"),
+        ("4111 1111 1111 1112 5a6", "[CREDIT_CARD] 5a6"),
+        ("202 555 0123 10minutes ago", "[PHONE_NUMBER] 10minutes ago"),
+        ("O7700 900123 it is", "O[PHONE_NUMBER] it is"),
+        ("202 555 0123, x12345678y", "[PHONE_NUMBER], x12345678y"),
+        ("550e8400-e29b-41d4-a716-446655440000 4111 1111 1111 1112", "550e8400-e29b-41d4-a716-446655440000 [CREDIT_CARD]"),
+        ("4111 1111 1111 1112 550e8400-e29b-41d4-a716-446655440000", "[CREDIT_CARD] 550e8400-e29b-41d4-a716-446655440000"),
+        ("MP3, 1984 and 2010", "MP3, 1984 and 2010"),
+    ],
+)  # fmt: skip
+def test_a_name_with_digits_hides_no_number_beside_it(text: str, masked: str) -> None:
+    assert redacted(text) == masked
+
+
 def test_a_list_of_small_numbers_is_none_where_the_text_says_what_it_is() -> None:
     assert redacted("there were 14, 27 and 35, 46, 58 of them") == "there were 14, 27 and 35, 46, 58 of them"
     assert redacted("my phone is 14, 27, 35, 46, 58 now") == "my phone is [PHONE_NUMBER] now"

@@ -7,11 +7,11 @@ Whoever asks for cards gets every long run of digits masked that is not a quanti
 import re
 from bisect import bisect_right
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final as Const
 
 from kaption.domain.redaction.quantities import counts_from_one, harmless, is_postal
-from kaption.domain.redaction.spoken import Run, normalise, scan
+from kaption.domain.redaction.spoken import Group, Run, normalise, scan
 
 #: A run of so many digits is a number of the entity: a card of 13 with one lost, a local phone number, an IBAN of Norway.
 LEAST: Const = {"CREDIT_CARD": 12, "IBAN_CODE": 12, "PHONE_NUMBER": 7, "US_SSN": 9, "US_ITIN": 9}
@@ -51,25 +51,42 @@ def numbers(view: str, entities: Collection[str]) -> tuple[Number, ...]:
     if LEAST.keys().isdisjoint(entities):
         return ()
     ids = [found.span() for found in _UUID.finditer(view)]
+    runs = (_without_names(view, run) for run in scan(view).runs)
     return tuple(
         Number(run.start, run.end, entity_of(view, run, entities))
-        for run in scan(view).runs
-        if is_number(view, run, entities) and not _within(run.start, ids)
+        for run in runs
+        if is_number(view, run, entities) and not _within(run, ids)
     )
 
 
-def _within(at: int, spans: list[tuple[int, int]]) -> bool:
-    index = bisect_right(spans, (at, at)) - 1
-    return any(start <= at < end for start, end in spans[max(0, index) : index + 2])
+def _without_names(view: str, run: Run) -> Run:
+    """The run without what is written in one piece with letters, such as "MP3" and "x12345678y"; all of it if that is a card.
+
+    What else stands there is none the less a number: "gate B12. 4155550132".
+    """
+    if not any(group.name for group in run.groups) or (len(run.digits) in _CARD and luhn(run.digits)):
+        return run
+    pieces: list[list[Group]] = []
+    for group in run.groups:
+        if pieces and " " not in view[pieces[-1][-1].end : group.start]:
+            pieces[-1].append(group)
+        else:
+            pieces.append([group])
+    groups = [group for piece in pieces if not any(one.name for one in piece) for group in piece]
+    start = groups[0].start if groups and groups[0] is not run.groups[0] else run.start
+    return replace(run, start=start, groups=groups)
+
+
+def _within(run: Run, spans: list[tuple[int, int]]) -> bool:
+    index = bisect_right(spans, (run.start, run.start)) - 1
+    return any(start <= run.start and run.end <= end for start, end in spans[max(0, index) : index + 2])
 
 
 def is_number(view: str, run: Run, entities: Collection[str]) -> bool:
-    """Whether a run has the digits of one of ``entities``, and is neither a quantity nor part of a name."""
+    """Whether a run has the digits of one of ``entities``, and is no quantity."""
     count = run.count
     if count < _least(view, run, entities):
         return False
-    if run.name:
-        return len(run.digits) in _CARD and luhn(run.digits)
     before = _before(view, run)
     if is_postal(view, run) and _POST.search(before):
         return False

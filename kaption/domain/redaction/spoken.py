@@ -105,6 +105,7 @@ class Group:
     """Digits without anything between, or one number in words. ``scaled``: said with hundred, thousand or more.
 
     ``letters``: a part of an IBAN that has no digits. ``twofold``: it could be one digit more, as "ninety four" is 94 or 90, 4.
+    ``name``: letters stand right before or behind it, as in "MP3" or an identifier.
     """
 
     start: int
@@ -114,6 +115,7 @@ class Group:
     scaled: bool = False
     letters: bool = False
     twofold: bool = False
+    name: bool = False
     total: int = 0
     current: int = 0
 
@@ -147,15 +149,14 @@ class Group:
 class Run:
     """What may be one number: characters ``[start, end)``, from the first digit or sign to the last digit.
 
-    ``head``: it begins with the letters of an IBAN, ``sure`` when nothing else is written so. ``name``: letters stand right
-    before or behind it, as in "MP3" or an identifier. ``open``: it may go on behind the text's end.
+    ``head``: it begins with the letters of an IBAN, ``sure`` when nothing else is written so. ``open``: it may go on behind the
+    text's end.
     """
 
     start: int
     groups: list[Group] = field(default_factory=list)
     head: str = ""
     sure: bool = False
-    name: bool = False
     extension: bool = False
     open: bool = False
 
@@ -253,6 +254,7 @@ class _Scanner:
         self.fillers = 0
 
     def _number(self, group: Group) -> None:
+        group.name = self._named(group.start)
         if self.run is None:
             at = group.start if self.times_at is None else self.times_at
             self.run = self._begin(at)
@@ -264,13 +266,17 @@ class _Scanner:
         return self.view[slice(*self.before)].lower() if self.before else ""
 
     def _begin(self, at: int) -> Run:
-        head = self._head(at)
-        if head:
-            return head
-        before = self.view[at - 1] if at else ""
-        named = self.before is not None and self.before[1] == at and self.times == 1 and before < _NO_NAMES
-        name = named and self._last_word().upper() not in _COUNTRIES
-        return Run(_lead(self.view, self.at if self.times_at is None else 0, at), name=name)
+        return self._head(at) or Run(_lead(self.view, self.at if self.times_at is None else 0, at))
+
+    def _named(self, at: int) -> bool:
+        """Whether letters that are no part of a number stand right before ``at``: "MP3", and not "DE89" or "4111o1111"."""
+        if self.before is None or self.before[1] != at or self.times > 1 or self.view[at - 1] >= _NO_NAMES:
+            return False
+        if self.run is None:
+            word = self._last_word()
+            return word.upper() not in _COUNTRIES and word.lower() not in _ZEROS_WITHIN and self._head(at) is None
+        start = self.before[0]
+        return not (self.run.head or is_number_word(self._last_word()) or self.view[start - 1 : start].isalnum())
 
     def _head(self, at: int) -> Run | None:
         """A run that begins with an IBAN's country, "DE", "D E" or "de", right before ``at``."""
@@ -296,7 +302,7 @@ class _Scanner:
         if self.run:
             if text and start == self.run.end and text[0] < _NO_NAMES:
                 # A unit or an ending is short; an identifier goes on.
-                self.run.name |= len(text) > 4 or self.view[end : end + 1].isdigit()
+                self.run.groups[-1].name |= len(text) > 4 or self.view[end : end + 1].isdigit()
             self.runs.append(self.run)
         self.run, self.fillers, self.times, self.times_at = None, 0, 1, None
 
