@@ -9,7 +9,7 @@ def test_a_topic_that_stays_away_is_left_out_and_one_that_comes_back_is_not() ->
     now = [0.0]
     reach = Reach(lambda: now[0])
     reach.fails({TOPIC})
-    assert (reach.fails_now(TOPIC), reach.left_out(TOPIC), reach.to_look({TOPIC})) == (True, False, False)
+    assert (reach.shed(TOPIC), reach.left_out(TOPIC), reach.to_look({TOPIC})) == (True, False, False)
     now[0] = GRACE_SECONDS
     assert reach.to_look({TOPIC}), "it is looked once more before anything is lost"
     reach.seen({"another"})
@@ -18,7 +18,7 @@ def test_a_topic_that_stays_away_is_left_out_and_one_that_comes_back_is_not() ->
     now[0] += 60
     assert reach.to_look({TOPIC})
     reach.seen({TOPIC})
-    assert not reach.fails_now(TOPIC)
+    assert not reach.shed(TOPIC)
     reach.fails({TOPIC})
     assert not reach.left_out(TOPIC), "it counts from anew"
 
@@ -34,4 +34,33 @@ def test_one_that_was_denied_is_tried_again_less_and_less_often() -> None:
             reach.fails({TOPIC}, denied=True)
     assert tries == [0, 30, 90, 210, 450, 930, 1530, 2130, 2730, 3330]
     reach.works({TOPIC})
-    assert not reach.fails_now(TOPIC)
+    assert not reach.shed(TOPIC)
+
+
+def test_a_topic_that_was_closed_first_and_is_gone_then_holds_nobody_up() -> None:
+    now = [0.0]
+    reach = Reach(lambda: now[0])
+    reach.fails({TOPIC}, denied=True)
+    now[0] = GRACE_SECONDS
+    assert not reach.left_out(TOPIC), "it is tried again"
+    reach.fails({TOPIC})  # the try found no topic
+    assert reach.left_out(TOPIC)
+    now[0] += 60
+    assert reach.to_look({TOPIC})
+    reach.seen({"another"})
+    assert reach.left_out(TOPIC)
+    reach.seen({TOPIC})
+    assert not reach.left_out(TOPIC)
+
+
+def test_partials_are_tried_again_where_they_were_denied() -> None:
+    now = [0.0]
+    reach = Reach(lambda: now[0])
+    reach.fails({TOPIC}, denied=True)
+    assert reach.shed(TOPIC)
+    now[0] = GRACE_SECONDS
+    assert not reach.shed(TOPIC), "the grant may be there again"
+    reach.fails({TOPIC}, denied=True)
+    assert reach.shed(TOPIC)
+    now[0] += 60
+    assert not reach.shed(TOPIC)

@@ -40,15 +40,19 @@ class Reach:
                 self._gone[topic] = _Gone(now, now + GRACE_SECONDS, denied)
             elif denied and now - known.since >= GRACE_SECONDS:
                 known.look_at, known.wait = now + known.wait, min(2 * known.wait, _TRY_SECONDS[1])
+                known.denied = True
+            elif known.denied and not denied:  # it was closed first, and is gone now
+                known.denied, known.look_at = False, now + _LOOK_SECONDS
 
     def works(self, topics: Iterable[str]) -> None:
         """These were written to."""
         for topic in topics:
             self._gone.pop(topic, None)
 
-    def fails_now(self, topic: str) -> bool:
-        """Whether the last that is known of a topic is that it cannot be written to."""
-        return topic in self._gone
+    def shed(self, topic: str) -> bool:
+        """Whether what may be lost is not written to a topic: it could not be last time, and it is not time to try again."""
+        gone = self._gone.get(topic)
+        return gone is not None and (not gone.denied or self._clock() < gone.look_at)
 
     def left_out(self, topic: str) -> bool:
         """Whether records to a topic are left out: it has been so for long, and it is not time to try."""

@@ -256,13 +256,14 @@ class PartialsWriter:
 
     async def _write(self, producer: AIOKafkaProducer) -> None:
         while True:
-            await self._filled.wait()
+            if not self._queue:
+                await self._filled.wait()
             self._filled.clear()
             while self._queue:
                 taken = [self._queue.popleft() for _ in range(min(len(self._queue), _PARTIALS_WINDOW))]
                 if self._reach.to_look({message.topic for message, _ in taken}):
                     await _look(producer, (), self._reach)
-                batch = [item for item in taken if not self._reach.fails_now(item[0].topic)]
+                batch = [item for item in taken if not self._reach.shed(item[0].topic)]
                 self._shed += _partials(taken) - _partials(batch)
                 topics = {message.topic for message, _ in batch}
                 try:
@@ -276,6 +277,7 @@ class PartialsWriter:
                         self._reach.fails(topics & set(map(str, error.args)), denied=True)
                     await _look(producer, topics, self._reach)
                     raise
+                self._reach.works(topics)
                 self._written += _partials(batch)
             self._empty.set()
 
