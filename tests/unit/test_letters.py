@@ -150,3 +150,17 @@ def test_a_chunk_that_was_given_up_says_after_how_many_tries_and_is_not_asked_fo
     again.take_unavailable(log[1], parse(log[1], Latency.LIVE))
     after = again.draft(2)
     assert after is None or after.stats.dead_letters == ()
+
+
+def test_a_chunk_that_is_not_to_be_had_since_its_run_is_over_is_refused_as_any_other() -> None:
+    """It was asked for while the run was open; its audio was deleted when the run was done."""
+    broker = Committed()
+    memory = broker.open(0, latency=Latency.BATCH)
+    for item in (record(0, "a", 1, Type.ENDED, -1, 7), record(1, "b", 2, Type.CHUNK, 0, 7)):
+        take(memory, item)
+    broker.commit(memory, 1)
+    assert memory.closed_runs == 1
+    late = record(2, "a", 1, Type.CHUNK, 0, 7)
+    memory.take_unavailable(late, parse(late, Latency.LIVE))
+    broker.commit(memory, 2)
+    assert refused(broker) == {"run_closed@2": 1}

@@ -110,7 +110,9 @@ class LaneMemory:
         """Whether ``take`` would not hand this record's audio to a session, so that it need not be fetched."""
         audio = incoming.audio
         run = self._runs.get(audio.key)
-        return audio.key in self._closed or (run is not None and run.covers(audio.offset, audio.timestamp_ms))
+        if run is None:
+            return audio.key in self._closed
+        return run.session.ended or run.superseded or run.covers(audio.offset, audio.timestamp_ms)
 
     def take(self, record: ConsumerRecord, incoming: Incoming | Reason) -> None:
         """Take the next record: parsed, or why it could not be."""
@@ -147,6 +149,9 @@ class LaneMemory:
 
     def take_unavailable(self, record: ConsumerRecord, incoming: Incoming, attempts: int = 1) -> None:
         """Take a batch chunk whose bytes cannot be read, tried so often: the record is dead-lettered, the session gets a gap."""
+        if self.skips(incoming):  # its run may be over by now, and its audio deleted for that
+            self.take(record, incoming)
+            return
         audio = incoming.audio
         gap = Gap(
             run=audio.key.run,
@@ -158,8 +163,7 @@ class LaneMemory:
             tenant=audio.key.tenant,
             stream=audio.key.stream,
         )
-        if not self.skips(incoming):
-            self._letters.add(record, Reason.AUDIO_UNAVAILABLE, attempts)
+        self._letters.add(record, Reason.AUDIO_UNAVAILABLE, attempts)
         body = gap.model_dump_json().encode()
         self.take(record, replace(incoming, audio=replace(audio, kind=Type.GAP, body=body)))
 
