@@ -7,8 +7,11 @@ from kaption.domain.records import DeadLetter
 from kaption.domain.run.config import Ports
 from kaption.domain.run.session import Session
 from kaption.testing.voices import MODEL
+from kaption_gpu.__main__ import RealSessions
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, StreamCompleted
+from kaption_schemas.topics import Type
+from tests.support.lane_log import Committed, record, take
 from tests.support.runs import CONFIG, PORTS, START_MS, babble, play, records, session
 
 RATE = 16_000
@@ -50,3 +53,26 @@ def test_the_same_weights_or_a_snapshot_that_does_not_say_go_on() -> None:
     former = snapshot.replace(b'"model":"' + b"0" * 64 + b'"', b'"model":""')
     assert former != snapshot
     assert not Session.restore(former, CONFIG, OTHER).ended
+
+
+def test_what_the_run_took_is_dead_lettered_though_others_were_told_behind_it() -> None:
+    """Another run's dead letter lay behind it; all before that was taken for told, and what was told of this run is no letter."""
+    broker = Committed(sessions=RealSessions(CONFIG, PORTS))
+    memory = broker.open(0)
+    log = [record(number, "call", 1, Type.CHUNK, number, 0, samples=8000) for number in range(30)]
+    log += [record(30, "cat", 2, Type.ENDED, -1, 0), record(31, "cat", 2, Type.CHUNK, 0, 7)]
+    for item in log:
+        take(memory, item)
+    broker.commit(memory, 10_000)
+    first = broker.offset
+    assert 0 < first < 30
+    letters = [f"run_closed@{offset}" for offset in range(first, 30)]
+    for epoch, until in ((1, first + 3), (2, 32), (3, 32)):  # the first of these dies early
+        broker.sessions = RealSessions(CONFIG, OTHER)
+        again = broker.open(epoch)
+        broker.commit(again, 20_000 * epoch)
+        for item in log[again.position : until]:
+            take(again, item)
+        broker.commit(again, 20_001 * epoch)
+    told = [output for output in broker.outputs if output.startswith("run_closed@") and not output.endswith("@31")]
+    assert told == letters

@@ -6,7 +6,7 @@ as long as another run of the partition keeps the offset back, and a record of t
 
 import json
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from typing import Final as Const
@@ -84,6 +84,7 @@ class Letters:
         self._unavailable = set(told.unavailable)
         self._waiting: deque[Letter] = deque()
         self._offsets: set[int] = set()
+        self._forgot = False
 
     def __len__(self) -> int:
         """How many wait."""
@@ -111,6 +112,15 @@ class Letters:
         if not known:
             self._waiting.append(Letter(record, reason, attempts))
             self._offsets.add(record.offset)
+
+    def forget_told(self) -> None:
+        """Take no letter for committed but those of chunks that were given up: records that were taken before are refused now."""
+        self._told, self._forgot = NOTHING_TOLD, True
+
+    def marks(self, letters: Sequence[Letter], committed: int) -> bool:
+        """Whether the state topic is to be told, where ``letters`` are written and a replay begins at ``committed``."""
+        forgot, self._forgot = self._forgot, False
+        return forgot or any(letter.record.offset >= committed for letter in letters)
 
     def take(self) -> list[Letter]:
         """Those that the next transaction takes, the first ones first."""

@@ -320,7 +320,8 @@ class LaneMemory:
             ref=marks.ref, progress=self._file_progress(), until_ms=until,
         )  # fmt: skip
         self._runs.add(run)
-        if session.ended:  # it cannot go on here
+        if session.ended:  # it cannot go on here, and what it took and no final covers gets dead letters
+            self._letters.forget_told()
             run.touched = True
             self._collect(run, session.tick(0), 0)
 
@@ -454,7 +455,7 @@ class LaneMemory:
 
     def _mark_told(self, letters: Sequence[Letter], offset: int) -> list[Message]:
         """The lane's record, when dead letters lie at or beyond what is committed: a replay meets their records again."""
-        if all(letter.record.offset < offset for letter in letters):
+        if not self._letters.marks(letters, offset):
             return []
         undecided = (at for run in self._runs for at in run.session.undecided)
         return [lane_message(str(self.source), self._letters.mark(offset, self.position, undecided).value())]
