@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final as Const
 
 from kaption.domain.decoding.port import Decoded, DecodedWord
-from kaption.domain.redaction.addresses import addresses, begins_address, open_sign
+from kaption.domain.redaction.addresses import addresses, begins_address, open_address, open_sign
 from kaption.domain.redaction.matches import Match, TextRedactor, mask, merge
 from kaption.domain.redaction.numbers import CONTEXT, begins_number, last_run, stand_in
 from kaption.domain.redaction.open_suffix import sensitive_from
@@ -25,7 +25,8 @@ _WHOLE_IBAN = 20
 #: What a text might continue, as long as what was said before it is not known: a number, an address before and behind its "@".
 UNKNOWN: Const = ("5555 5555 5555 5555", "x at", "x@x")
 
-_SIGNED = re.compile(r"\S*(?:@|\w[._]\w)\S*")
+#: What has a sign of an address within, of a mailbox or a machine.
+_SIGNED = re.compile(r"\S*(?:@|\w[._:]\w|::)\S*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,12 @@ def without_numbers(text: str, entities: tuple[str, ...]) -> str:
         return text
     view = normalise(text)
     spans = [Match("", run.start, run.end) for run in scan(view).runs]
-    spans += [Match("", start, end) for start, end in addresses(view)]
     spans += [Match("", word.start(), word.end()) for word in _SIGNED.finditer(view)]
+    for front in ("", *(f"{begun} " for begun in UNKNOWN)):
+        at = len(front)
+        spans += [Match("", max(start - at, 0), end - at) for start, end in addresses(front + view) if end > at]
+    if begins_address(view):
+        spans.append(Match("", open_address(view), len(view)))
     out, at = [], 0
     for span in merge(spans):
         out.append(text[at : span.start])
