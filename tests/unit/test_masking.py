@@ -165,3 +165,19 @@ def test_a_prompt_has_nothing_that_may_be_part_of_a_number_or_an_address() -> No
 def test_nor_what_begins_an_address_or_ends_one(text: str, left: str) -> None:
     """It stands in snapshots, too, where the final has a mask."""
     assert without_numbers(text, REAL) == left
+
+
+@pytest.mark.parametrize("separator", [" ", ","])
+def test_who_counts_for_hours_leaves_no_more_to_mask_with_than_who_counts_to_four_hundred(separator: str) -> None:
+    before = ""
+    for first in range(1, 3001, 15):
+        said = separator.join(map(str, range(first, first + 15)))
+        before = published_end([decoded(said)], REAL, PRESIDIO, before)
+        assert len(before) <= 1500
+    [masked] = mask_together([decoded("4111 1111 1111 1112")], REAL, PRESIDIO, before)
+    assert masked.text == "[CREDIT_CARD]"
+    for _ in range(100):
+        before = published_end([decoded("4111 1111 1111 1112")], REAL, PRESIDIO, before)
+        assert len(before) <= 1500
+    [masked] = mask_together([decoded("1111 and so on")], REAL, PRESIDIO, before)
+    assert masked.text.endswith("] and so on")

@@ -22,6 +22,9 @@ _FEWEST_HELD = 3
 #: With so many digits a card is taken to be at its end; an IBAN may be longer.
 _WHOLE = 15
 _WHOLE_IBAN = 20
+#: So much of published text is kept for what comes next: whoever counts for hours says one run of digits. A number or an address, however
+#: it is said, is shorter, and what stands before it no more than a list by then.
+_LONGEST_END: Const = 1500
 #: What a text might continue, as long as what was said before it is not known: a number, an address before and behind its "@".
 UNKNOWN: Const = ("5555 5555 5555 5555", "x at", "x@x")
 
@@ -194,6 +197,9 @@ def published_end(
         at = match.end
     text = "".join([*out, whole.text[at:]])
     cut = max(0, redactor.open_suffix(f"{text} ", entities) - CONTEXT)
+    if len(text) - cut > _LONGEST_END:
+        cut = max(len(text) - _LONGEST_END, text.find(" ", len(text) - _LONGEST_END))
+        return text[cut:].strip()
     return text[text.find(" ", cut) + 1 if cut else 0 :].rstrip()
 
 

@@ -164,7 +164,7 @@ def stand_in(text: str, entities: Collection[str]) -> str:
     found = last_run(text)
     least = max((LEAST[entity] for entity in entities if entity in LEAST), default=_LEAST_NAMED)
     count, head = (found[1].count, found[1].head) if found else (0, "")
-    return head + "5" * max(count, least)
+    return head + "5" * max(min(count, _IBAN.stop), least)
 
 
 def last_run(text: str) -> tuple[str, Run] | None:
