@@ -9,7 +9,7 @@ from aiokafka.structs import ConsumerRecord
 from kaption.domain.records import Latency
 from kaption.testing.sessions import REFUSED
 from kaption_gpu.__main__ import RealSessions
-from kaption_gpu.lanes.letters import MOST_WAITING, Letters, Told
+from kaption_gpu.lanes.letters import MOST_WAITING, MOST_WAITING_BYTES, Letters, Told
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.records import lane_message, parse
 from kaption_schemas.headers import text_headers
@@ -95,6 +95,18 @@ def test_a_lane_that_has_many_letters_to_write_reads_on_when_they_are_out() -> N
     assert draft.offset == len(draft.stats.dead_letters), "no letter that waits is passed by the offset"
     assert memory.has_room()
     assert memory.has_pending()
+
+
+def test_a_lane_whose_letters_are_large_is_not_read_on_before_they_are_out() -> None:
+    memory = Committed().open(0)
+    broken = replace(record(0, "a", 1, Type.CHUNK, 0, 7), headers=(), value=bytes(MIB))
+    for offset in range(MOST_WAITING_BYTES // MIB):
+        assert memory.has_room()
+        take(memory, replace(broken, offset=offset))
+    assert not memory.has_room()
+    while memory.has_pending():
+        assert memory.draft(1)
+        assert memory.has_room()
 
 
 def test_however_many_are_undecided_the_record_stays_small_and_tells_too_little_rather_than_too_much() -> None:

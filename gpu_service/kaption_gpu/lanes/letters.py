@@ -15,8 +15,9 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption_schemas.reasons import Reason
 
-#: Letters that wait at most; a lane with more is not read on. A transaction takes so many, and so many bytes, at most.
+#: Letters that wait at most, and their bytes; a lane with more is not read on. A transaction takes so many, and so many bytes, at most.
 MOST_WAITING: Const = 4000
+MOST_WAITING_BYTES: Const = 64 << 20
 _MOST_TAKEN: Const = 1000
 _MOST_BYTES: Const = 8 << 20
 #: Offsets that the lane's record names at most, 400 KiB in all: what is beyond may be written a second time after a crash.
@@ -84,6 +85,7 @@ class Letters:
         self._unavailable = set(told.unavailable)
         self._waiting: deque[Letter] = deque()
         self._offsets: set[int] = set()
+        self._bytes = 0
         self._forgot = False
 
     def __len__(self) -> int:
@@ -93,7 +95,7 @@ class Letters:
     @property
     def full(self) -> bool:
         """Whether no more records should be taken before some are written."""
-        return len(self._waiting) >= MOST_WAITING
+        return len(self._waiting) >= MOST_WAITING or self._bytes >= MOST_WAITING_BYTES
 
     @property
     def oldest(self) -> int | None:
@@ -112,6 +114,7 @@ class Letters:
         if not known:
             self._waiting.append(Letter(record, reason, attempts))
             self._offsets.add(record.offset)
+            self._bytes += len(record.value or b"")
 
     def forget_told(self) -> None:
         """Take no letter for committed but those of chunks that were given up: records that were taken before are refused now."""
@@ -131,6 +134,7 @@ class Letters:
             self._offsets.discard(letter.record.offset)
             size += len(letter.record.value or b"")
             out.append(letter)
+        self._bytes -= size
         return out
 
     def mark(self, committed: int, position: int, undecided: Iterable[int]) -> Told:
