@@ -16,7 +16,9 @@ from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN
 
 Stream = Annotated[str, StringConstraints(pattern=f"^(?:{STREAM_PATTERN.pattern})$")]
 Run = Annotated[str, StringConstraints(pattern=f"^(?:{RUN_PATTERN.pattern})$")]
-Samples = Annotated[int, Field(ge=0, le=10**12)]
+#: No run has more: at 48 kHz that is eight months.
+MOST_SAMPLES = 10**12
+Samples = Annotated[int, Field(ge=0, le=MOST_SAMPLES)]
 Milliseconds = Annotated[int, Field(ge=0)]
 #: A code; a tag such as ``en-US`` is read as its code.
 Language = Annotated[str, BeforeValidator(code_of), StringConstraints(pattern=r"^(auto|[a-z]{2,3})$")]

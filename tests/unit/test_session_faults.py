@@ -11,6 +11,7 @@ from kaption.domain.run.session import Session
 from kaption.testing.voices import spell
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import (
+    MOST_SAMPLES,
     AudioFormat,
     FinalTranscript,
     Gap,
@@ -296,6 +297,15 @@ def test_what_the_log_lost_is_a_gap_of_its_own_reason() -> None:
     [retention, lost] = gaps(out)
     assert (retention[1], retention[4]) == (32, Reason.RETENTION)
     assert (lost[0], lost[1], lost[4]) == (36, 37, Reason.LOST)
+
+
+def test_a_frame_that_ends_behind_the_last_sample_that_a_run_may_have_is_refused_wherever_it_may_lie() -> None:
+    """Behind what retention took a frame may lie anywhere, but a final could not say where it ends."""
+    run = session()
+    run.note_loss()
+    far = replace(stream()[6], offset=0, first_sample=MOST_SAMPLES - 100)
+    out = run.feed(far) + run.tick(START_MS + 60_000) + decode_all(run, START_MS + 60_000)
+    assert reasons(out) == [Reason.SAMPLES_JUMP]
 
 
 def test_a_gap_of_a_closed_run_is_told_by_its_own_dead_letter() -> None:

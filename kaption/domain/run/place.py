@@ -8,6 +8,7 @@ from typing import Final as Const
 
 from kaption.domain.records import AudioRecord
 from kaption_schemas.reasons import Reason
+from kaption_schemas.records import MOST_SAMPLES
 
 #: A jump of a live run's samples beyond the clock by more than this is a mistake, not audio sent early.
 _JUMP_SECONDS: Const = 1
@@ -36,7 +37,8 @@ class Place:
         jump = record.first_sample - self.end
         if jump < 0:
             return Reason.SAMPLES_OVERLAP
-        if jump > _LONGEST_JUMP_SECONDS * record.rate and not self.anywhere:
+        far = jump > _LONGEST_JUMP_SECONDS * record.rate and not self.anywhere
+        if far or record.first_sample + record.samples > MOST_SAMPLES:
             return Reason.SAMPLES_JUMP
         if self.began_ms is None:
             return None
