@@ -109,6 +109,22 @@ def test_a_lane_whose_letters_are_large_is_not_read_on_before_they_are_out() -> 
         assert memory.has_room()
 
 
+def test_what_still_waited_for_its_letter_when_its_run_was_saved_gets_it_from_the_next_owner() -> None:
+    """A transaction takes a thousand letters, and 8 MiB. What a run's snapshot covers is not refused again by the next owner."""
+    broker = Committed(sessions=RealSessions(CONFIG, PORTS))
+    memory = broker.open(0)
+    log = [record(number, "a", 1, Type.CHUNK, number, 0, samples=8000) for number in range(30)]
+    log += [record(offset, "a", 1, Type.CHUNK, 29, 7, samples=8000) for offset in range(30, 1530)]
+    log.append(record(1530, "a", 1, Type.ENDED, 29, 0))
+    for item in log:
+        take(memory, item)
+    broker.commit(memory, 10_000)
+    assert 0 < len(refused(broker)) <= 1000
+    again = broker.open(1)
+    read(broker, log, again, 20_000)
+    assert refused(broker) == {f"sequence_conflict@{offset}": 1 for offset in range(30, 1530)}
+
+
 def test_however_many_are_undecided_the_record_stays_small_and_tells_too_little_rather_than_too_much() -> None:
     mark = Letters(Told()).mark(0, 10**12, range(10**12 - 200_000, 10**12))
     assert len(mark.value()) < MIB // 2

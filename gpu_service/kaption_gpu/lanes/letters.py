@@ -5,7 +5,7 @@ as long as another run of the partition keeps the offset back, and a record of t
 """
 
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -13,6 +13,7 @@ from typing import Final as Const
 
 from aiokafka.structs import ConsumerRecord
 
+from kaption.domain.records import RunKey
 from kaption_schemas.reasons import Reason
 
 #: Letters that wait at most, and their bytes; a lane with more is not read on. A transaction takes so many, and so many bytes, at most.
@@ -70,11 +71,12 @@ NOTHING_TOLD: Const = Told()
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A record to dead-letter, why, and after how many tries."""
+    """A record to dead-letter, why, and after how many tries; ``run`` is the one that it is of, where that is known."""
 
     record: ConsumerRecord
     reason: Reason
     attempts: int = 1
+    run: RunKey | None = None
 
 
 class Letters:
@@ -85,6 +87,7 @@ class Letters:
         self._unavailable = set(told.unavailable)
         self._waiting: deque[Letter] = deque()
         self._offsets: set[int] = set()
+        self._owed: Counter[RunKey | None] = Counter()
         self._bytes = 0
         self._forgot = False
 
@@ -102,17 +105,22 @@ class Letters:
         """The lowest offset among those that wait."""
         return min(self._offsets, default=None)
 
+    def owed(self, run: RunKey) -> bool:
+        """Whether letters of the run wait: its snapshot would cover their records, so that nobody wrote them after a crash."""
+        return self._owed[run] > 0
+
     def gave_up(self, offset: int) -> bool:
         """Whether the audio of the chunk at ``offset`` was given up, now or by an earlier owner."""
         return offset in self._unavailable
 
-    def add(self, record: ConsumerRecord, reason: Reason, attempts: int = 1) -> None:
+    def add(self, record: ConsumerRecord, reason: Reason, run: RunKey | None = None, attempts: int = 1) -> None:
         """Note a record to dead-letter; nothing happens where it has its letter."""
         known = self._told.holds(record.offset) or record.offset in self._offsets or self.gave_up(record.offset)
         if reason is Reason.AUDIO_UNAVAILABLE:
             self._unavailable.add(record.offset)
         if not known:
-            self._waiting.append(Letter(record, reason, attempts))
+            self._waiting.append(Letter(record, reason, attempts, run))
+            self._owed[run] += 1
             self._offsets.add(record.offset)
             self._bytes += len(record.value or b"")
 
@@ -135,6 +143,7 @@ class Letters:
             size += len(letter.record.value or b"")
             out.append(letter)
         self._bytes -= size
+        self._owed -= Counter(letter.run for letter in out)
         return out
 
     def mark(self, committed: int, position: int, undecided: Iterable[int]) -> Told:

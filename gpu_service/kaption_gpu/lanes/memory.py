@@ -132,7 +132,7 @@ class LaneMemory:
             run.ref = (incoming.ref.bucket, incoming.ref.key)
         run.touched = True
         if incoming.refused:
-            self._letters.add(record, incoming.refused)
+            self._letters.add(record, incoming.refused, run.key)
         audio = incoming.audio
         if audio.kind is Type.CHUNK:
             run.anchor = (audio.first_sample + audio.samples, audio.rate, audio.received_ms)
@@ -142,7 +142,7 @@ class LaneMemory:
             outputs = run.session.feed(audio)
         except Exception as error:  # noqa: BLE001  # whatever a publisher has found: it is one record's, not the process's
             self.faults.append(type(error).__name__)
-            self._letters.add(record, Reason.INTERNAL_ERROR)
+            self._letters.add(record, Reason.INTERNAL_ERROR, run.key)
             outputs = ()
         self._collect(run, outputs, record.timestamp)
         run.forget_decided()
@@ -163,7 +163,7 @@ class LaneMemory:
             tenant=audio.key.tenant,
             stream=audio.key.stream,
         )
-        self._letters.add(record, Reason.AUDIO_UNAVAILABLE, attempts)
+        self._letters.add(record, Reason.AUDIO_UNAVAILABLE, audio.key, attempts)
         body = gap.model_dump_json().encode()
         self.take(record, replace(incoming, audio=replace(audio, kind=Type.GAP, body=body)))
 
@@ -362,14 +362,14 @@ class LaneMemory:
         if published_again(audio, self.source.latency, over.next_sequence, over.newest_ms):
             self._repeats += 1
         elif audio.kind not in _UNTOLD:
-            self._letters.add(record, Reason.RUN_CLOSED)
+            self._letters.add(record, Reason.RUN_CLOSED, audio.key)
 
     def _file_progress(self) -> FileProgress | None:
         return FileProgress() if self.source.latency is Latency.BATCH else None
 
     def _turn_away(self, run: OpenRun, record: ConsumerRecord, reason: Reason) -> None:
         """Close a run at its first record. The snapshot of a closed run makes a replay repeat it (promise 5)."""
-        self._letters.add(record, reason)
+        self._letters.add(record, reason, run.key)
         run.touched = run.turned_away = True
         run.session.close(reason, record.timestamp)
         self._collect(run, run.session.tick(record.timestamp), record.timestamp)
@@ -387,7 +387,7 @@ class LaneMemory:
                 self.partials.append(partial_message(output, run.trace, split=run.split))
                 self._note_shown(run, output, now_ms)
             elif isinstance(output, DeadLetter):
-                self._letters.add(run.raw[output.offset], output.reason)
+                self._letters.add(run.raw[output.offset], output.reason, run.key)
                 run.touched = True
             else:
                 run.pending.append(output)
@@ -428,7 +428,9 @@ class LaneMemory:
         return not 0 <= now_ms - since_ms < self._silence_ms
 
     def _saves(self, run: OpenRun, now_ms: int) -> bool:
-        """Whether the run's snapshot is due."""
+        """Whether the run's snapshot is due; it waits for all letters of the run, since a replay does not judge what it covers."""
+        if self._letters.owed(run.key):
+            return False
         must = bool(run.pending) or run.session.closed
         return must or (run.touched and self._passed(run.saved_ms, now_ms) and self._reached(run) > run.needs)
 
