@@ -43,6 +43,7 @@ class CountingSession:
         self.revision = 0
         self.next_sequence = 0
         self.newest_ms = -1
+        self.last_offset = -1
         self.chunks: list[tuple[int, int, bytes]] = []  # offset, sequence, PCM
         self.closing: tuple[Reason, int] | None = None
         self.flying: dict[int, int] = {}  # window -> chunks in it

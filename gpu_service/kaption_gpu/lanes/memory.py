@@ -317,7 +317,7 @@ class LaneMemory:
         session.epoch = self.epoch
         run = OpenRun(
             item.key, session, began=min(marks.began, self.position), covered=marks.settled, needs=marks.settled, saved_ms=0,
-            ref=marks.ref, progress=self._file_progress(), until_ms=until,
+            ref=marks.ref, progress=self._file_progress(), until_ms=until, judged=-1 if session.ended or cut_off else session.last_offset,
         )  # fmt: skip
         self._runs.add(run)
         if session.ended:  # it cannot go on here, and what it took and no final covers gets dead letters
@@ -353,7 +353,8 @@ class LaneMemory:
         for other in self._runs.before(run):
             self._supersede(other, record.timestamp)
         if (run.session.ended or run.superseded) and not run.covers(record.offset, record.timestamp):
-            self._too_late(record, incoming.audio, run.session)
+            if record.offset > run.judged:
+                self._too_late(record, incoming.audio, run.session)
             return None
         return run
 
@@ -445,6 +446,8 @@ class LaneMemory:
 
     def _reached(self, run: OpenRun) -> int:
         """The offset that the session, as it is now, must be replayed from."""
+        if run.session.closed:  # a replay may close it by fewer records than the earlier owner had judged
+            return max(self.position, run.judged + 1)
         return self.position if run.settled is None else run.settled
 
     def _floor(self, now_ms: int | None) -> int:

@@ -17,7 +17,8 @@ class OpenRun:
     """One open run. ``needs`` is the offset that its stored snapshot must be replayed from.
 
     ``raw`` are the records that may still be dead-lettered, by their offset. ``until_ms`` bounds what is covered, in a log
-    that was cut off. ``backlog``, ``undecoded`` and ``settled`` are what its session said last (``OpenRuns.note``).
+    that was cut off. ``judged``: an earlier owner has judged the run's records up to this offset, and told what it refused.
+    ``backlog``, ``undecoded`` and ``settled`` are what its session said last (``OpenRuns.note``).
     """
 
     key: RunKey
@@ -38,6 +39,7 @@ class OpenRun:
     #: A file's; a live run has none.
     progress: FileProgress | None = None
     until_ms: int | None = None
+    judged: int = -1
     backlog: float = 0.0
     undecoded: bool = False
     settled: int | None = None

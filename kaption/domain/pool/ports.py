@@ -67,6 +67,10 @@ class LaneSession(Protocol):
         """When the broker received the newest record that was taken, in ms since 1970; -1 before the first."""
 
     @property
+    def last_offset(self) -> int:
+        """Offset of the last record that was fed, to an earlier owner too; -1 before the first."""
+
+    @property
     def undecided(self) -> Collection[int]:
         """Offsets of the records that were taken and may still be dead-lettered."""
 

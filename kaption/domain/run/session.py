@@ -73,6 +73,11 @@ class Session:
         return self.order.newest_ms
 
     @property
+    def last_offset(self) -> int:
+        """Offset of the last record that was fed, to an earlier owner too; -1 before the first."""
+        return self.progress.last_offset
+
+    @property
     def undecided(self) -> set[int]:
         """Offsets of the records that wait for one before them: they may still be refused."""
         return {record.offset for record in self.order.waiting}
