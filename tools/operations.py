@@ -82,9 +82,7 @@ def _metrics() -> str:
         (f"`{metric.name}`", metric.kind, ", ".join(f"`{label}`" for label in metric.labels), metric.description)
         for metric in METRICS
     ]
-    text = (
-        "Each process serves its own at `/metrics`, beside `/health` and `/ready`. No label names a stream or a run.\n"
-    )
+    text = "Each process serves its own at `/metrics`, with `/health` and `/ready`. No label names a stream or a run.\n"
     return f"## Metrics\n\n{text}\n{_table(('Metric', 'Kind', 'Labels', 'What it is'), rows)}"
 
 

@@ -50,7 +50,7 @@ class Settings(BaseSettings):
         description="Apache Kafka 4 for `kaption up --kafka apache`; the variable KAFKA_HOME is read as well.",
     )
     delivery_seconds: Annotated[float, Field(gt=0)] = Field(
-        120, description="A publisher gives up on a record that the brokers have not taken for this long."
+        120, description="A publisher abandons a record that the brokers have not acknowledged for this long."
     )
     group: str = Field("kaption", description="Prefix of consumer groups and transactional ids.")
     partitions: Annotated[int, Field(ge=1, le=512)] = Field(
@@ -82,25 +82,25 @@ class Settings(BaseSettings):
     object_max_seconds: int = Field(6 * 3600, description="Longest audio of an object.")
     files_at_once: Annotated[int, Field(ge=1)] = Field(
         2,
-        description="Files that a file agent decodes at once. A tenant with none among them gets one beyond that, up to as many again.",
+        description="Files that a file agent decodes at once. A tenant with no file among them gets one more slot, up to twice the number.",
     )
     object_tries: Annotated[int, Field(ge=1)] = Field(
         12,
-        description="Tries of an object that the store fails for while it answers otherwise, half a second to 15 s apart.",
+        description="Tries of an object for which the store fails while it answers for others, half a second to 15 s apart.",
     )
     decode_memory_mb: int = Field(1024, description="Memory that a decoding child may have.")
     decode_cpu_seconds: int = Field(900, description="CPU time that a decoding child may have.")
     # Runs
     redaction: Annotated[tuple[str, ...], NoDecode] = Field(
         ("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "PHONE_NUMBER", "US_SSN"),
-        description="What runs redact that do not say; Presidio entity names, comma-separated.",
+        description="Default redaction policy for runs that set none; Presidio entity names, comma-separated.",
     )
     idle_final_seconds: float = Field(
         8, description="Without a record for this long the open segment is finalised; a file's after 30 s at least."
     )
     idle_close_seconds: float = Field(900, description="Without a record for this long the run is closed.")
     unheard_close_seconds: float = Field(
-        120, description="A live run of which no frame has come is closed without a record for this long."
+        120, description="A live run without any frame is closed after this long without a record."
     )
     tenant_runs: Annotated[int, Field(ge=1)] = Field(
         2000, description="Live runs that a tenant may have open in one worker; more are refused."
@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     models: Path | None = Field(None, description="Folder with <alias>/model.bin; unset: the weights' packages.")
     backend: str = Field(
         "auto",
-        description="faster-whisper; openvino or openvino-int8: its encoder before CTranslate2's decoder; auto: the "
+        description="faster-whisper; openvino or openvino-int8: OpenVINO's encoder with CTranslate2's decoder; auto: the "
         "fastest of these on this machine; openai-whisper.",
     )
     workers: Annotated[int, Field(ge=1)] = Field(1, description="Pool workers that `kaption up` starts.")
@@ -120,10 +120,10 @@ class Settings(BaseSettings):
     batch_size: Annotated[int, Field(ge=1)] = Field(8, description="Most windows in one batch.")
     beam_size: Annotated[int, Field(ge=1)] = Field(
         1,
-        description="Beam of finals; partials are greedy. One in doubt is decoded again, by 5, or if it is 5 already in a longer window.",
+        description="Beam of finals; partials are greedy. A doubtful final is decoded again with beam 5, or in a longer window if 5 was used.",
     )
     prompt_seconds: float = Field(
-        0, description="A live final is prompted by the one before if it ended less than this ago; 0: never."
+        0, description="The previous final prompts a live final if it ended less than this before; 0: never."
     )
     partial_step_seconds: float = Field(0.4, description="New audio that a partial waits for.")
     session_timeout_ms: int = Field(10_000, description="Consumer session timeout of agents and workers.")

@@ -48,7 +48,7 @@ class Metric:
 QUEUE_TIME: Const = Metric(
     "asr_queue_time_seconds",
     "histogram",
-    "From a window's being wanted to its batch's start.",
+    "Time from ready-to-decode until its batch starts.",
     ("model", "kind"),
     _QUEUE,
 )
@@ -80,7 +80,7 @@ PARTIAL_REVISIONS: Const = Metric("asr_partial_revisions_total", "counter", "Par
 PARTIALS_SHED: Const = Metric(
     "asr_partials_shed_total",
     "counter",
-    "Partials made and not written: the broker failed or was too slow. Load makes fewer: see `asr_queue_time_seconds`.",
+    "Partials made and not written, because the broker failed or was too slow. Load makes fewer: see `asr_queue_time_seconds`.",
     ("model",),
 )
 AUDIO_SECONDS: Const = Metric(
@@ -91,7 +91,7 @@ AUDIO_BACKLOG: Const = Metric(
 )
 FALLBACK: Const = Metric("asr_fallback_total", "counter", "Finals decoded again by other options.", ("model", "reason"))
 HALLUCINATION_SUPPRESSED: Const = Metric(
-    "asr_hallucination_suppressed_total", "counter", "Texts that a guard took back.", ("model", "reason")
+    "asr_hallucination_suppressed_total", "counter", "Texts that a guard removed.", ("model", "reason")
 )
 DEAD_LETTERS: Const = Metric("asr_dlq_total", "counter", "Dead letters by reason code.", ("reason",))
 FILE_AUDIO_SECONDS: Const = Metric(
@@ -100,7 +100,7 @@ FILE_AUDIO_SECONDS: Const = Metric(
 FILE_WORK_SECONDS: Const = Metric(
     "kaption_file_work_seconds_total",
     "counter",
-    "Time that files, refused ones too, had one of `KAPTION_FILES_AT_ONCE`.",
+    "Time that files, also refused ones, held one of the `KAPTION_FILES_AT_ONCE` slots.",
     ("tenant_class",),
 )
 MODEL_INFO: Const = Metric("asr_model_info", "gauge", "1 for each model that is loaded.", ("alias", "digest"))
@@ -115,7 +115,7 @@ OVERDUE: Const = Metric("asr_overdue_seconds", "gauge", "Audio in windows past t
 OVERLOAD_STEP: Const = Metric(
     "kaption_overload_step",
     "gauge",
-    "What is let go: 0 nothing, 1 partials thinned, 2 files wait, 3 new live runs refused.",
+    "What overload sheds: 0 nothing, 1 partials, 2 files wait, 3 new live runs rejected.",
 )
 EXECUTORS_REPLACED: Const = Metric(
     "kaption_executors_replaced_total", "counter", "Executors whose batch raised (failed) or hung.", ("cause",)
@@ -123,19 +123,19 @@ EXECUTORS_REPLACED: Const = Metric(
 WINDOWS_AGAIN: Const = Metric(
     "kaption_windows_again_total",
     "counter",
-    "Windows put back after their executor failed or hung: finals are decoded again, partials with what comes next.",
+    "Windows requeued after their executor failed or hung: finals are decoded again, partials with new audio.",
     ("kind",),
 )
 WINDOWS_GIVEN_UP: Const = Metric(
     "kaption_windows_given_up_total",
     "counter",
-    "Windows that the model failed on each time; a final among them has no text and a gap `decode_failed`.",
+    "Windows abandoned after the model failed each time; a final among them has no text and a gap `decode_failed`.",
     ("kind",),
 )
 SESSIONS: Const = Metric("asr_sessions", "gauge", "Open sessions.", ("topic",))
 LANES: Const = Metric("kaption_lanes", "gauge", "Partitions that this worker is ready for.", ("topic",))
 RECORDS: Const = Metric("kaption_records_total", "counter", "Records taken, by topic and type.", ("topic", "type"))
-REPEATS: Const = Metric("kaption_repeats_total", "counter", "Exact repeats that were counted and left.", ("topic",))
+REPEATS: Const = Metric("kaption_repeats_total", "counter", "Exact repeats, counted and otherwise ignored.", ("topic",))
 STAGE_DURATION: Const = Metric(
     "kaption_stage_duration_seconds", "histogram", "One record in the agent's stages.", ("stage",), _FAST
 )
@@ -143,13 +143,13 @@ COMMIT_AGE: Const = Metric("kaption_commit_age_seconds", "gauge", "Since the las
 READING_LATE: Const = Metric(
     "kaption_reading_late_seconds",
     "gauge",
-    "By which the newest record taken lies behind the broker's clock, where the log goes on behind it.",
+    "How far the newest record read is behind the broker's clock, if the log has more.",
     ("topic",),
 )
 LEFT_OUT: Const = Metric(
     "kaption_records_left_out_total",
     "counter",
-    "Records that are lost since their tenant's topics are gone, or closed to the service.",
+    "Records lost because their tenant's topics are missing, or closed to the service.",
     ("topic",),
 )
 TRANSACTIONS: Const = Metric(

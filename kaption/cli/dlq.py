@@ -92,7 +92,7 @@ def command() -> None:
 @_KAFKA
 @_TENANT
 @click.option("--reason", type=click.Choice([str(reason) for reason in Reason]), help="Only this reason code.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="The newest so many.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many, the newest.")
 @_JSON
 def list_(kafka: str | None, tenant: str, reason: str | None, limit: int, as_json: bool) -> None:
     """List dead letters, oldest first."""

@@ -22,7 +22,7 @@ class Exit(IntEnum):
         return self
 
     OK = 0, "done, or stopped by a signal"
-    FAILED = 1, "something asked for is missing or wrong, or a run was refused or given up"
+    FAILED = 1, "something is missing or wrong, or a run was refused or abandoned"
     USAGE = 2, "wrong command line"
     UNAVAILABLE = 69, "broker or object store does not answer"
     GAVE_UP = 70, "a process keeps ending at its start"

@@ -137,10 +137,10 @@ _FILES: dict[str, type[_Lines]] = {"json": _Json, "srt": _Srt, "vtt": _Vtt, "txt
 @click.option("--srt", "form", flag_value="srt", help="SubRip subtitles of one run.")
 @click.option("--vtt", "form", flag_value="vtt", help="WebVTT subtitles of one run.")
 @click.option("--txt", "form", flag_value="txt", help="Plain text, of finals.")
-@click.option("--from-beginning", is_flag=True, help="Start with the oldest that is kept, not with what comes next.")
+@click.option("--from-beginning", is_flag=True, help="Start with the oldest kept record, not with the next one.")
 @click.option("--until-completed", is_flag=True, help="Read one run of each stream named, and end with it.")
 @click.option("--run", metavar="ULID", help="Read this run of the stream, from its beginning, and end with it.")
-@click.option("--group", help="Consumer group that remembers the place: the next time goes on behind it.")
+@click.option("--group", help="Consumer group that keeps the offset; the next call continues after it.")
 @click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose streams.")
 @click.option("--kafka", metavar="HOST:PORT", help="Bootstrap servers [KAPTION_KAFKA].")
 def command(
@@ -157,14 +157,14 @@ def command(
 ) -> None:
     r"""Read captions as they come, of the streams named or of all, until Ctrl-C.
 
-    On a terminal the sentence that is being said grows; its unsettled end is dim, and how far files are stands below.
+    On a terminal the current sentence grows; its unsettled end is dim, and the progress of files is below it.
     Elsewhere each record is a line, and partials are marked with ~.
 
-    --until-completed reads the newest run that is kept with --from-beginning, else the first that is heard of. It ends with
-    status 1, and says why on stderr, when that run was refused or given up.
+    --until-completed reads the newest run that is kept with --from-beginning, otherwise the first one seen. It ends with
+    status 1, and says why on stderr, when that run was refused or abandoned.
 
     A subtitle file has one clock, so --srt and --vtt hold one run of one stream, and end with it as --until-completed does.
-    Where each channel has a transcript of its own, cues stand in the order of their times and say which channel speaks.
+    Where each channel has a transcript of its own, cues are in the order of their times and name the channel.
     """
     one_clock = form in ("srt", "vtt")
     if until_completed and not streams:

@@ -49,7 +49,7 @@ def create(
 @click.option("--stages", type=click.Choice(["fused", "staged"]), help="staged has two topics more [KAPTION_STAGES].")
 @_JSON
 def check(kafka: str | None, stages: str | None, as_json: bool) -> None:
-    """Compare the broker's topics with the map; each difference is told with its remedy. Status 78 if there is one."""
+    """Compare the broker's topics with the map; each difference comes with its remedy. Status 78 if there is one."""
     settings = load_settings(kafka=kafka, stages=stages)
     problems = asyncio.run(_check(settings))
     if as_json:

@@ -192,7 +192,7 @@ class Transcripts:
 
         Args:
             run: The run, where there is one stream. Without it, the newest that is kept with ``from_beginning`` (unless a
-                group's place counts), else the first that is heard of.
+                group's place counts), otherwise the first one seen.
 
         Raises:
             RunFailedError: Behind the last record: a run was refused, or given up.

@@ -69,7 +69,7 @@ class Reason(StrEnum):
         "undecodable_batch",
         "The batch could not be read: its codec, checksum or content, more than 8 MiB decompressed, 20,000 records or 1,000 headers a record.",
     )
-    TOO_COSTLY = "too_costly", "Judging the record took longer than the seconds that one may take."
+    TOO_COSTLY = "too_costly", "Checking the record took longer than the limit."
     INTERNAL_ERROR = "internal_error", "The service failed on this record each time; that is a fault of Kaption."
     # Judged by the file agent.
     NOT_A_CREATION = "not_a_creation", "The notification is for something other than a new object."
@@ -96,7 +96,7 @@ class Reason(StrEnum):
     RUN_CLOSED = "run_closed", "The run is closed; start a new one."
     SEQUENCE_CONFLICT = (
         "sequence_conflict",
-        "The sequence was used before, with other bytes or longer ago than bytes are remembered.",
+        "The sequence was used before, with other bytes, or too long ago to compare the bytes.",
     )
     SEQUENCE_AHEAD = "sequence_ahead", "The sequence is further ahead than the reorder bound allows."
     LATE = "late", "The frame arrived after its gap was declared."
@@ -120,12 +120,12 @@ class Reason(StrEnum):
     LOST = "lost", "Frames never arrived within the reorder bound."
     RETENTION = "retention", "The log no longer holds records that were not yet transcribed."
     ENDED = "ended", "The publisher ended the run."
-    ABORTED = "aborted", "The publisher gave the run up: there was more audio than it sent."
+    ABORTED = "aborted", "The publisher aborted the run: it did not send all of the audio."
     SUPERSEDED = "superseded", "A new run of the same stream began."
     IDLE = "idle", "No record arrived for the idle limit."
     MODEL_CHANGED = (
         "model_changed",
-        "Other weights serve the pool now than those that the run began with; start a new run.",
+        "The pool now has other weights than the run began with; start a new run.",
     )
     UNKNOWN_REASON = (
         "unknown_reason",

@@ -121,7 +121,7 @@ def failed(run: StreamCompleted) -> bool:
 class OneRun:
     """Reading of one run of each stream up to its end: which records are of it, and when it is over.
 
-    The run is the one that was chosen, else the first that is heard of.
+    The run is the one that was chosen, otherwise the first one seen.
     """
 
     def __init__(self, streams: Iterable[str], run: str | None = None) -> None:
