@@ -53,3 +53,16 @@ def test_a_folder_says_in_ten_lines_what_lives_there_and_what_does_not(folder: s
 def test_the_pictures_are_what_their_script_draws() -> None:
     for name, text in pictures().items():
         assert (PICTURES / name).read_text() == text, f"{name}: run python -m tools.pictures"
+
+
+def test_the_readmes_pictures_exist_in_light_and_dark_and_have_a_text() -> None:
+    text = (ROOT / "README.md").read_text()
+    pictures_there = re.findall(
+        r'<picture>\n  <source media="\(prefers-color-scheme: dark\)" srcset="(\S+)-dark\.svg">\n  <img src="(\S+)-light\.svg" alt="(.+)">',
+        text,
+    )
+    assert len(pictures_there) == text.count("<picture>") > 0
+    for dark, light, alt in pictures_there:
+        assert dark == light
+        assert all((ROOT / f"{light}-{theme}.svg").exists() for theme in ("light", "dark"))
+        assert len(alt.split()) > 10
