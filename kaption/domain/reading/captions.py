@@ -1,6 +1,6 @@
 """Finals as captions: SRT, WebVTT and plain text. Pure; one final's cues depend on that final alone.
 
-The rules are those of docs on subtitling (CONVENTIONS): two lines of 37 characters, lines broken after punctuation and
+The limits are those that broadcasters and streaming services publish for subtitles (EBU-TT-D, the BBC, Netflix): two lines of 37 characters, lines broken after punctuation and
 before conjunctions and prepositions, a cue shown for 0.83 to 7 s and at most 17 characters a second where time allows.
 """
 
