@@ -70,6 +70,17 @@ def test_credentials_that_expired_are_no_fault_of_an_object(fake: FakeStore, por
     assert caught.value.reason is Reason.OBJECT_ENCRYPTED
 
 
+def test_an_object_that_a_loaded_store_does_not_find_at_once_is_not_missing(fake: FakeStore, port: ObjectStore) -> None:
+    """An embedded store on a machine with five times the work that it has cores for said so once of an object that it held."""
+    answers = iter([404])
+    fake.mood = lambda method, _path: next(answers, None) if method == "HEAD" else None
+    assert port.stat(MEDIA).size == len(b"sound")
+    fake.mood = lambda _method, _path: 404
+    with pytest.raises(RefusedError) as caught:
+        port.stat(MEDIA)
+    assert caught.value.reason is Reason.OBJECT_MISSING
+
+
 def test_a_store_that_answers_is_not_one_that_is_away(fake: FakeStore, port: ObjectStore) -> None:
     fake.mood = lambda _method, _path: 503
     with pytest.raises(StoreError, match="answered 503"):

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import io
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ _CREDENTIALS: Const = frozenset({
     "AccessDenied", "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestExpired",
     "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
 })  # fmt: skip
+#: Between two looks for an object that was not found.
+_AGAIN_SECONDS: Const = 0.5
 
 
 class StoreError(Exception):
@@ -126,10 +129,22 @@ class ObjectStore:
     def stat(self, media: MediaObject) -> Stat:
         """The object that ``media`` names, checked against its size, version and ETag.
 
+        An object that the store does not find is looked for once more: a store under load, or one that replicates, may
+        announce an object before it finds it.
+
         Raises:
             RefusedError: It is missing, encrypted with another's key, or not as named.
             StoreError: The store can't say.
         """
+        try:
+            return self._stat(media)
+        except RefusedError as error:
+            if error.reason is not Reason.OBJECT_MISSING:
+                raise
+        time.sleep(_AGAIN_SECONDS)
+        return self._stat(media)
+
+    def _stat(self, media: MediaObject) -> Stat:
         with self._heads(), self._refusals(media):
             found = self._client.stat_object(media.bucket, media.key, version_id=media.version)
         stat = Stat(found.size or 0, str(found.etag or "").strip('"'), found.version_id or None)
