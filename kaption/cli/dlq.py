@@ -23,7 +23,7 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import DEFAULT_TENANT, DLQ, topic_name
 
 _KAFKA = click.option("--kafka", metavar="HOST:PORT", help="Bootstrap servers [KAPTION_KAFKA].")
-_TENANT = click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose dead letters.")
+_TENANT = click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Tenant of the dead letters.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, one object a line.")
 _SHOWN = ("errors.body_sha256", "ce_type", "ce_run", "ce_sequence", "ce_firstsample", "content-type")
 
@@ -92,7 +92,7 @@ def command() -> None:
 @_KAFKA
 @_TENANT
 @click.option("--reason", type=click.Choice([str(reason) for reason in Reason]), help="Only this reason code.")
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many, the newest.")
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Only this number of the newest.")
 @_JSON
 def list_(kafka: str | None, tenant: str, reason: str | None, limit: int, as_json: bool) -> None:
     """List dead letters, oldest first."""

@@ -132,16 +132,16 @@ _FILES: dict[str, type[_Lines]] = {"json": _Json, "srt": _Srt, "vtt": _Vtt, "txt
 
 @click.command()
 @click.argument("streams", nargs=-1, metavar="[STREAM ...]")
-@click.option("--finals", is_flag=True, help="Only what is final.")
+@click.option("--finals", is_flag=True, help="Only finals.")
 @click.option("--json", "form", flag_value="json", help="Each record as a JSON object, one a line.")
 @click.option("--srt", "form", flag_value="srt", help="SubRip subtitles of one run.")
 @click.option("--vtt", "form", flag_value="vtt", help="WebVTT subtitles of one run.")
-@click.option("--txt", "form", flag_value="txt", help="Plain text, of finals.")
+@click.option("--txt", "form", flag_value="txt", help="Plain text of finals.")
 @click.option("--from-beginning", is_flag=True, help="Start with the oldest kept record, not with the next one.")
 @click.option("--until-completed", is_flag=True, help="Read one run of each stream named, and end with it.")
 @click.option("--run", metavar="ULID", help="Read this run of the stream, from its beginning, and end with it.")
 @click.option("--group", help="Consumer group that keeps the offset; the next call continues after it.")
-@click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose streams.")
+@click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Tenant of the streams.")
 @click.option("--kafka", metavar="HOST:PORT", help="Bootstrap servers [KAPTION_KAFKA].")
 def command(
     *,
@@ -155,13 +155,13 @@ def command(
     tenant: str,
     kafka: str | None,
 ) -> None:
-    r"""Read captions as they come, of the streams named or of all, until Ctrl-C.
+    r"""Show captions of the given streams, or of all, as they come, until Ctrl-C.
 
     On a terminal the current sentence grows; its unsettled end is dim, and the progress of files is below it.
-    Elsewhere each record is a line, and partials are marked with ~.
+    Otherwise each record is a line, and ~ marks partials.
 
-    --until-completed reads the newest run that is kept with --from-beginning, otherwise the first one seen. It ends with
-    status 1, and says why on stderr, when that run was refused or abandoned.
+    With --from-beginning, --until-completed reads the newest kept run; without it, the first one seen. When that run was
+    refused or abandoned, the command reports the reason on stderr and ends with status 1.
 
     A subtitle file has one clock, so --srt and --vtt hold one run of one stream, and end with it as --until-completed does.
     Where each channel has a transcript of its own, cues are in the order of their times and name the channel.

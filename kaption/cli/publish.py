@@ -47,29 +47,31 @@ class Order:
 @click.argument("source", metavar="FILE|DIR|-")
 @click.option("--stream", required=True, help="Name of the stream; files of a folder get STREAM.FILE.")
 @click.option("--live", is_flag=True, help="Play it in real time, as a live stream; - is always live.")
-@click.option("--as-object", is_flag=True, help="Upload it and have it transcribed as a whole (default for files).")
-@click.option("--wait", is_flag=True, help="Stay until it is transcribed; status 1 when it is refused.")
+@click.option("--as-object", is_flag=True, help="Upload it, to be transcribed as a whole (default for files).")
+@click.option("--wait", is_flag=True, help="Wait until it is transcribed; status 1 when it is refused.")
 @click.option("--language", default="auto", show_default=True, help="English, en or en-US for example, or auto.")
 @click.option("--redaction", help="What to mask, for example CREDIT_CARD,EMAIL_ADDRESS; none masks nothing.")
 @click.option("--vocabulary", help="Names and terms to expect, comma-separated.")
-@click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Whose stream it is.")
+@click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Tenant of the stream.")
 @click.option(
     "--channels",
     type=click.Choice(["mix", "split", "1", "2"]),
-    help="mix: one transcript of all channels (default); split: one a channel. Raw samples on standard input: how many (split: 2).",
+    help="mix: one transcript of all channels (default); split: one for each. For raw samples also 1 or 2, their number (split: 2).",
 )
 @click.option(
     "--track",
     type=click.IntRange(0),
-    help="Sound track of a file, counted from 0 [the default one, else the first that sounds].",
+    help="Sound track of a file, counted from 0 [the default track, else the first that is not silent].",
 )
 @click.option(
-    "--rate", type=click.Choice([str(rate) for rate in RATES]), help="Of raw samples on standard input [16000]."
+    "--rate",
+    type=click.Choice([str(rate) for rate in RATES]),
+    help="Sample rate of raw samples on standard input [16000].",
 )
 @click.option("--kafka", metavar="HOST:PORT", help="Bootstrap servers [KAPTION_KAFKA].")
 @click.option("--s3", metavar="URL", help="Object store [KAPTION_S3].")
 @click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object a run on stdout, and with --wait one more at its end."
+    "--json", "as_json", is_flag=True, help="Print a JSON object for each run, and with --wait another at its end."
 )
 def command(
     *,
@@ -91,16 +93,17 @@ def command(
 ) -> None:
     """Publish audio as a live stream or as an object.
 
-    FILE is any audio or video; DIR all those in it, not in folders below; - is standard input, which is always live: a WAV, or raw s16le.
+    FILE is any audio or video. DIR is all such files in it, not in folders below. - is standard input, always live: a WAV, or
+    raw s16le.
 
     \b
       kaption publish talk.mp3 --stream talk            upload it, and transcribe it as a whole
-      kaption publish talk.mp3 --stream talk --wait     ... and say how that went
+      kaption publish talk.mp3 --stream talk --wait     ... and report the result
       kaption publish talk.mp3 --stream talk --live     play it in real time
       arecord -f S16_LE -r 16000 -t raw | kaption publish - --stream mic
 
-    A file is taken by its first bytes, whatever its name. What is left out of a folder is named, and the status is 1. A live
-    run that is refused ends the command with the reason.
+    The first bytes of a file decide its type, not its name. If the command leaves
+    out a file of a folder, it names the file and ends with status 1. When a live run is refused, the command ends with the reason.
     """  # noqa: D301 - click reads the character
     if live and as_object:
         raise click.UsageError("--live and --as-object exclude each other")
