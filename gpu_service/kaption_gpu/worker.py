@@ -20,7 +20,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import KafkaError
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.kafka.fetching import log_end
 from kaption.adapters.kafka.members import client_id, keep_removing
 from kaption.adapters.settings import Settings
@@ -109,7 +109,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     @staticmethod
     def _make_consumer(settings: Settings) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
+        return Consumer(
             **(security(settings) | {"client_id": client_id("pool")}),
             group_id=f"{settings.group}.pool",
             enable_auto_commit=False,

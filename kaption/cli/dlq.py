@@ -13,7 +13,7 @@ import click
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.kafka.topics import partition_count
 from kaption.adapters.settings import Settings
 from kaption.cli.exits import Exit, Failed, load_settings
@@ -140,7 +140,7 @@ def show(at: str, kafka: str | None, tenant: str, body: bool, as_json: bool) -> 
 
 
 def _consumer(settings: Settings) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(
+    return Consumer(
         **security(settings), enable_auto_commit=False, auto_offset_reset="earliest", isolation_level="read_committed"
     )
 

@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import Any, Self
 from typing import Final as Const
 
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRebalanceListener, ConsumerRecord, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import CommitFailedError
 from pydantic import ValidationError
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.kafka.presence import require_topics
 from kaption.adapters.settings import Settings
 from kaption.domain.intake.events import is_undecodable
@@ -129,7 +129,7 @@ class Transcripts:
             LookupError: A topic is not there, or not for this user; the message says what to do.
         """
         grouped = self._group is not None
-        consumer = AIOKafkaConsumer(
+        consumer = Consumer(
             *(() if grouped else self._topics),
             **security(self._settings),
             group_id=self._group,  # without one aiokafka assigns every partition

@@ -7,9 +7,10 @@ from typing import Any
 
 import aiokafka
 import faust
+from faust.transport.drivers import aiokafka as driver
 from faust.types import EventT
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import adopt, security
 from kaption.adapters.kafka.members import client_id
 from kaption.adapters.settings import Settings
 from kaption.domain.intake.events import Origin
@@ -18,11 +19,30 @@ from kaption_schemas.topics import MIB, Topic, tenant_of, topic_name
 log = logging.getLogger(__name__)
 
 
+class _Thread(driver.AIOKafkaConsumerThread):
+    def _create_consumer(self, loop: Any) -> Any:
+        consumer = super()._create_consumer(loop)
+        adopt(consumer)
+        return consumer
+
+
+class _Consumer(driver.Consumer):
+    def _new_consumer_thread(self) -> Any:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+
+
 class _Stateless(faust.App):
     """An app without tables: it makes no folder for them in the working directory, which may be read-only."""
 
     def _create_directories(self) -> None:
         pass
+
+    def _new_transport(self) -> Any:
+        return _Transport(self.conf.broker_consumer, self)
 
 
 def make_app(settings: Settings, name: str) -> faust.App:

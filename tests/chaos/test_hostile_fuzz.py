@@ -14,9 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.testing.brokers import Broker
 from kaption.testing.pipeline import agent, frames, ready
@@ -135,7 +135,7 @@ async def test_no_record_ends_an_agent_or_keeps_another_tenant_waiting(
     try:
         await ready(child)
         pid = child.pid
-        consumer = AIOKafkaConsumer(**security(settings), auto_offset_reset="latest")
+        consumer = Consumer(**security(settings), auto_offset_reset="latest")
         async with consumer, AIOKafkaProducer(**security(settings)) as producer:
             places = [TopicPartition(LIVE.name, n) for n in range(settings.partitions)]
             consumer.assign(places)

@@ -3,10 +3,10 @@
 import asyncio
 import time
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from kaption.adapters.kafka import topics
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.testing.brokers import Broker
 from kaption_schemas.topics import EVENTS
 from tests.conftest import MakeSettings
@@ -16,7 +16,7 @@ async def test_an_idle_consumer_is_idle_and_a_record_comes_at_once(kafka: Broker
     settings = make_settings(kafka)
     await topics.create(settings)
     async with (
-        AIOKafkaConsumer(EVENTS.name, **security(settings)) as consumer,
+        Consumer(EVENTS.name, **security(settings)) as consumer,
         AIOKafkaProducer(**security(settings)) as producer,
     ):
         await consumer.getmany(timeout_ms=1000)
@@ -40,7 +40,7 @@ async def test_a_partition_that_is_resumed_is_read_soon(kafka: Broker, make_sett
     await topics.create(settings)
     paused, other = (TopicPartition(EVENTS.name, n) for n in range(2))
     async with (
-        AIOKafkaConsumer(**security(settings), auto_offset_reset="earliest", fetch_max_wait_ms=1500) as consumer,
+        Consumer(**security(settings), auto_offset_reset="earliest", fetch_max_wait_ms=1500) as consumer,
         AIOKafkaProducer(**security(settings)) as producer,
     ):
         consumer.assign([paused, other])

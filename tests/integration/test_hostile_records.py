@@ -14,7 +14,7 @@ from aiokafka.errors import NoError
 from aiokafka.structs import ConsumerRecord
 from confluent_kafka import Producer
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.testing.brokers import Broker
 from kaption.testing.pipeline import Record, agent, frames, ready
@@ -38,7 +38,7 @@ async def running(settings: Settings, folder: Path, *topics: str) -> AsyncIterat
     await create_topics(settings)
     child = agent(settings, folder / "agent.log")
     child.spawn()
-    consumer = AIOKafkaConsumer(**security(settings), auto_offset_reset="earliest")
+    consumer = Consumer(**security(settings), auto_offset_reset="earliest")
     await consumer.start()
     try:
         await ready(child)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import normalised_key
 from kaption.domain.records import Latency, RunKey
@@ -152,7 +152,7 @@ async def test_a_lane_whose_transaction_fails_says_so_and_begins_again(settings:
 
 
 async def test_a_log_that_lost_what_was_committed_is_begun_anew(settings: Settings) -> None:
-    consumer = AIOKafkaConsumer(**security(settings), group_id=f"{settings.group}.pool", enable_auto_commit=False)
+    consumer = Consumer(**security(settings), group_id=f"{settings.group}.pool", enable_auto_commit=False)
     await consumer.start()
     try:
         lanes = [TopicPartition(LIVE.name, number) for number in range(settings.partitions)]

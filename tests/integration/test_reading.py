@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, cast
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.domain.records import Latency
 from kaption.testing.brokers import Broker
@@ -50,7 +50,7 @@ async def test_a_lane_with_little_to_read_does_not_wait_for_one_with_much(
     lanes = {tp: NotingLane(tp) for tp in (BUSY, CALM)}
     async with (
         AIOKafkaProducer(**security(settings), linger_ms=50) as producer,
-        AIOKafkaConsumer(
+        Consumer(
             **security(settings),
             auto_offset_reset="earliest",
             enable_auto_commit=False,

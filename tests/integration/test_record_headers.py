@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from bench.debian import kcat
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.testing.brokers import Broker
 from kaption.testing.pipeline import agent, frames, publish, ready
@@ -48,7 +48,7 @@ async def test_an_odd_header_name_stops_nothing(
     await publish(settings, good[5:], per_second=500)
     child = agent(settings, tmp_path / "agent.log")
     child.spawn()
-    consumer = AIOKafkaConsumer(**security(settings), auto_offset_reset="earliest")
+    consumer = Consumer(**security(settings), auto_offset_reset="earliest")
     await consumer.start()
     seen: list[ConsumerRecord] = []
     try:

@@ -6,10 +6,15 @@ instead; the lane begins again with a new one, whose epoch refuses what is late.
 """
 
 import asyncio
+from types import MethodType
 from typing import Any
+from typing import Final as Const
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, NodeNotReadyError
 from aiokafka.producer import sender
+
+from kaption.adapters.kafka.copies import with_names
 
 
 class _Once:
@@ -44,7 +49,14 @@ class _OffsetsOnce(_Once, sender.TxnOffsetCommitHandler):  # type: ignore[misc] 
     pass
 
 
-def end_transactions_once() -> None:
-    """Let every transactional producer of this process do so; a second call changes nothing."""
-    sender.EndTxnHandler = _EndOnce
-    sender.TxnOffsetCommitHandler = _OffsetsOnce
+_commit: Const = with_names(sender.Sender._do_txn_commit, EndTxnHandler=_EndOnce)
+_commit_offsets: Const = with_names(sender.Sender._do_txn_offset_commit, TxnOffsetCommitHandler=_OffsetsOnce)
+
+
+class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka ships no types
+    """A producer that asks once for the end of a transaction."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._sender._do_txn_commit = MethodType(_commit, self._sender)
+        self._sender._do_txn_offset_commit = MethodType(_commit_offsets, self._sender)

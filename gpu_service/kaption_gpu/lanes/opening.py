@@ -15,7 +15,7 @@ from typing import Final as Const
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.domain.intake.events import is_undecodable
 from kaption.domain.pool.ports import Admission, Sessions, SnapshotUnreadableError, takes_all
@@ -166,7 +166,7 @@ async def _read_saved(
     waited for.
     """
     tp = TopicPartition(STATE.name, source.partition)
-    reader = AIOKafkaConsumer(
+    reader = Consumer(
         **security(settings),
         isolation_level="read_committed",
         enable_auto_commit=False,

@@ -20,7 +20,7 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
-from kaption_gpu.lanes.ask_once import end_transactions_once
+from kaption_gpu.lanes.ask_once import TransactionalProducer
 from kaption_gpu.lanes.data import Draft, Source
 from kaption_gpu.lanes.letters import NOTHING_TOLD
 from kaption_gpu.lanes.reach import Reach
@@ -29,8 +29,6 @@ from kaption_schemas.headers import Headers
 from kaption_schemas.topics import MIB, STATE
 
 log = logging.getLogger(__name__)
-
-end_transactions_once()
 
 #: A dead letter is up to 2 MiB (topics.DLQ), with its envelope.
 MAX_REQUEST: Const = 2 * MIB + 64 * 1024
@@ -115,7 +113,7 @@ class LaneWriter:
         self._reach = reach or Reach()
         self._group = f"{settings.group}.pool"
         self._timeout = settings.transaction_timeout_ms / 1000
-        self._producer = AIOKafkaProducer(
+        self._producer = TransactionalProducer(
             **security(settings),
             transactional_id=settings.transactional_id(source.topic, source.partition),
             transaction_timeout_ms=settings.transaction_timeout_ms,

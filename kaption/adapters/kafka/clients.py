@@ -1,16 +1,16 @@
-"""Kafka clients, made one way: security, compression and limits from the settings. See HAZARDS on aiokafka."""
+"""Kafka clients, made one way: security, compression and limits from the settings. See HAZARDS on aiokafka.
+
+Importing this changes nothing of aiokafka: what Kaption needs otherwise is done to the objects that Kaption makes.
+"""
 
 import ssl
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.helpers import create_ssl_context
 
-from kaption.adapters.kafka.fetching import CLIENT, pause_between_fetches
-from kaption.adapters.kafka.record_batches import read_any_batch
+from kaption.adapters.kafka.fetching import patient
 from kaption.adapters.settings import Settings
-
-pause_between_fetches()
-read_any_batch()
 
 
 def security(settings: Settings) -> dict[str, Any]:
@@ -18,7 +18,7 @@ def security(settings: Settings) -> dict[str, Any]:
     out: dict[str, Any] = {
         "bootstrap_servers": settings.kafka,
         "security_protocol": settings.kafka_security,
-        "client_id": CLIENT,
+        "client_id": "kaption",
     }
     if settings.kafka_security.startswith("SASL"):
         password = settings.kafka_password
@@ -33,3 +33,21 @@ def security(settings: Settings) -> dict[str, Any]:
         )
         out["ssl_context"] = context
     return out
+
+
+class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
+    """A consumer that any batch may come to (``record_batches``), and that asks its brokers patiently (``fetching``)."""
+
+    @property
+    def _fetcher(self) -> Any:
+        return self.__dict__["_fetcher"]
+
+    @_fetcher.setter
+    def _fetcher(self, made: Any) -> None:
+        # `start` makes the fetcher, which has a task of its own: that runs at the next await, behind this.
+        self.__dict__["_fetcher"] = made and patient(made)
+
+
+def adopt(made: AIOKafkaConsumer) -> None:
+    """Make a consumer that a library made, and that has not started, one of Kaption's."""
+    made.__class__ = Consumer

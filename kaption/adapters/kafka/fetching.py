@@ -8,8 +8,7 @@ where nothing came for ten seconds. Apache Kafka holds an empty fetch for its wh
 A question leaves out partitions that are paused, or whose records wait to be read. While the broker holds it, those cannot be
 asked for, however soon they could be read on; Faust's consumers wait 1.5 s. So such a question is held for 50 ms at most.
 
-aiokafka and Faust make their fetchers themselves, hence the method is replaced on the class. Only consumers whose client
-id begins with ``CLIENT`` are asked for patiently: who uses the library keeps his own as they are.
+A consumer makes its fetcher itself, so the fetcher is changed once it is there (``patient``), and aiokafka is not.
 """
 
 import asyncio
@@ -24,10 +23,9 @@ from weakref import WeakKeyDictionary
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import Fetcher
 
-from kaption.adapters.kafka.record_batches import OURS
+from kaption.adapters.kafka.copies import with_names
+from kaption.adapters.kafka.record_batches import Batches
 
-#: How the client id of every consumer of Kaption begins.
-CLIENT: Const = "kaption"
 #: From an answer with records to the next question.
 BREATH_SECONDS: Const = 0.01
 #: After an empty answer that came early.
@@ -39,8 +37,8 @@ QUIET_SECONDS: Const = 0.25
 #: For how long the broker may hold a question that leaves partitions out, in ms.
 PARTIAL_WAIT_MS: Const = 50
 
-_ask: Const = Fetcher._proc_fetch_request
-_pauses: Const["WeakKeyDictionary[Any, dict[int, Pause]]"] = WeakKeyDictionary()
+#: The library's question to one node, its answer read by our parser of batches.
+_ask: Const = with_names(Fetcher._proc_fetch_request, MemoryRecords=Batches)
 _asked: Const["WeakKeyDictionary[Any, float]"] = WeakKeyDictionary()
 
 
@@ -86,35 +84,40 @@ class Pause:
         return self._seconds
 
 
-async def _ask_patiently(self: Any, assignment: Any, node: int, request: Any) -> bool:
-    """As the fetcher's own, with the pauses; returns whether a reader is to be woken (records, or an error)."""
-    if not str(self._client._client_id).startswith(CLIENT):
-        return bool(await _ask(self, assignment, node, request))
-    OURS.set(True)  # this task's own, which ends with the answer
-    own = sum(self._select_read_replica(tp) == node for tp in assignment.tps)
-    if sum(len(partitions) for _, partitions in request.topics) < own:
-        request._max_wait_ms = min(request._max_wait_ms, PARTIAL_WAIT_MS)
-    pause = _pauses.setdefault(self, {}).setdefault(node, Pause())
-    # The fetcher cancels its questions and expects a quiet end, as its own method gives.
-    with contextlib.suppress(asyncio.CancelledError):
-        if (seconds := pause.before()) > 0:
-            await asyncio.sleep(seconds)
-        asked = [TopicPartition(topic, place[0]) for topic, places in request.topics for place in places]
-        states = [state for tp in asked if (state := assignment.state_value(tp)) is not None]
-        before = [state.timestamp for state in states]
-        started = time.monotonic()
-        woken = await _ask(self, assignment, node, request)
-        for state, stamp in zip(states, before, strict=True):
-            if state.timestamp != stamp:
-                _asked[state] = started
-        if woken:
-            pause.records()
-            return True
-        if time.monotonic() - started < request._max_wait_ms / 2000:
-            await asyncio.sleep(pause.after_nothing())
-    return False
+class _Questions:
+    """One fetcher's questions to its brokers."""
+
+    def __init__(self, fetcher: Any) -> None:
+        self._fetcher = fetcher
+        self._pauses: dict[int, Pause] = {}
+
+    async def ask(self, assignment: Any, node: int, request: Any) -> bool:
+        """As the fetcher's own, with the pauses; returns whether a reader is to be woken (records, or an error)."""
+        own = sum(self._fetcher._select_read_replica(tp) == node for tp in assignment.tps)
+        if sum(len(partitions) for _, partitions in request.topics) < own:
+            request._max_wait_ms = min(request._max_wait_ms, PARTIAL_WAIT_MS)
+        pause = self._pauses.setdefault(node, Pause())
+        # The fetcher cancels its questions and expects a quiet end, as its own method gives.
+        with contextlib.suppress(asyncio.CancelledError):
+            if (seconds := pause.before()) > 0:
+                await asyncio.sleep(seconds)
+            asked = [TopicPartition(topic, place[0]) for topic, places in request.topics for place in places]
+            states = [state for tp in asked if (state := assignment.state_value(tp)) is not None]
+            before = [state.timestamp for state in states]
+            started = time.monotonic()
+            woken = await _ask(self._fetcher, assignment, node, request)
+            for state, stamp in zip(states, before, strict=True):
+                if state.timestamp != stamp:
+                    _asked[state] = started
+            if woken:
+                pause.records()
+                return True
+            if time.monotonic() - started < request._max_wait_ms / 2000:
+                await asyncio.sleep(pause.after_nothing())
+        return False
 
 
-def pause_between_fetches() -> None:
-    """Let every consumer of Kaption in this process pause; a second call changes nothing."""
-    Fetcher._proc_fetch_request = _ask_patiently
+def patient(fetcher: Any) -> Any:  # aiokafka ships no types
+    """Let ``fetcher``, which has asked nothing yet, pause between its questions and read any batch."""
+    fetcher._proc_fetch_request = _Questions(fetcher).ask
+    return fetcher

@@ -10,21 +10,17 @@ whatever comes: a kilobyte may become a megabyte (HAZARDS, aiokafka 8 and 11). S
 - of a batch that can't be read, what was not read yet comes as one record at the batch's last offset. Its first header is
   ``kaption.domain.intake.events.UNDECODABLE``, a name that no client can write, and its value the batch's bytes.
 
-aiokafka and Faust make their fetchers themselves, hence the class is replaced in the fetcher's module. It serves the
-consumers of Kaption alone: who uses the library beside consumers of his own keeps aiokafka's for those.
+The consumers of Kaption read with it (``clients.Consumer``); any other of the process keeps aiokafka's parser.
 """
 
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from typing import Any, NamedTuple
 from typing import Final as Const
+from typing import NamedTuple
 
 import cramjam
-from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
 from kaption.domain.intake.events import UNDECODABLE
@@ -38,9 +34,6 @@ MOST_RECORDS: Const = 20_000
 MOST_HEADERS: Const = 1000
 #: Streams of gzip one behind the other in a batch; clients write one. Each is some 20 bytes and costs 20 us.
 _MOST_MEMBERS: Const = 100
-
-#: Set by the fetcher's task of a consumer that is Kaption's (``fetching``).
-OURS: ContextVar[bool] = ContextVar("OURS", default=False)
 
 #: A batch is its base offset (8 bytes), its length (4) and that many bytes more.
 _HEAD: Const = struct.Struct(">qi")
@@ -307,12 +300,3 @@ class Batches:
         # What is to be asked for again ends this answer: the fetcher goes on from there.
         self._at = len(self._data) if batch.asks_again else end
         return batch
-
-
-def _records(data: bytes) -> Any:
-    return Batches(data) if OURS.get() else MemoryRecords(data)
-
-
-def read_any_batch() -> None:
-    """Let every consumer of Kaption in this process read such batches; a second call changes nothing."""
-    fetcher.MemoryRecords = _records
