@@ -37,7 +37,7 @@ from kaption.domain.pool.plan import Batch, Planner
 from kaption.domain.records import Latency
 from kaption.domain.run.config import Ports
 from kaption_gpu import batches
-from kaption_gpu.__main__ import RealSessions, session_config
+from kaption_gpu.bootstrap import RealSessions, session_config
 from kaption_gpu.engine.backends import make_backend
 from kaption_gpu.engine.executor import Execution, Executors, load
 from kaption_gpu.engine.vad import SileroDetector

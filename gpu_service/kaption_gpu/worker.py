@@ -29,6 +29,7 @@ from kaption.domain.pool.overload import Overload, Signs, Step, below_share
 from kaption.domain.pool.plan import DEFAULT_COSTS, Batch, Candidate, Planner, overdue_seconds
 from kaption.domain.pool.ports import Objects, Sessions
 from kaption.domain.records import Latency
+from kaption.service.watchdog import StuckError, Watchdog
 from kaption_gpu import batches
 from kaption_gpu.batches import BatchStats, Recovered
 from kaption_gpu.engine.executor import Cause, Execution, Executors, ReplacedError
@@ -39,7 +40,6 @@ from kaption_gpu.lanes.opening import source_of
 from kaption_gpu.lanes.polling import Reader
 from kaption_gpu.lanes.reach import Reach
 from kaption_gpu.lanes.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
-from kaption_gpu.watchdog import StuckError, Watchdog
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import BATCH, LIVE, MIB
 
@@ -367,8 +367,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         reading = Watchdog(self._parts.settings.hang_seconds)
         while True:
             await asyncio.sleep(min(_WATCH_SECONDS, patience / 4))
-            unread = {tp: lane.unread(self._consumer) for tp, lane in self.lanes.items()}
-            reading.look(time.monotonic(), self._reader.polled, unread)
+            unread = {str(lane.source): lane.unread(self._consumer) for lane in self.lanes.values()}
+            reading.look(time.monotonic(), {"poll": self._reader.polled, **unread})
             self._executors.look()
             if self._executors.exhausted:
                 # What was given up is committed first, so that the next process does not hang on it again.

@@ -18,7 +18,8 @@ from typing import Final as Const
 
 from kaption.adapters.settings import Settings
 
-OWN: Const = ("kaption", "kaption_schemas", "kaption_streams", "kaption_gpu")
+#: Every package of ours is called so, or so and an underscore and more.
+OWN: Const = "kaption"
 #: Libraries that reach for a level of their own; the root's level holds for all others.
 LIBRARIES: Const = (
     "aiohttp",
@@ -41,7 +42,7 @@ _PLACEHOLDER: Const = re.compile(r"%(?:\(\w+\))?[-+ #0]*[\d*]*(?:\.[\d*]+)?[a-zA
 
 
 def _own(name: str) -> bool:
-    return name.partition(".")[0] in OWN
+    return name.partition(".")[0].partition("_")[0] == OWN
 
 
 def _plain(value: object) -> object:
@@ -128,8 +129,10 @@ def _allowed(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.WARNING or _own(record.name)
 
 
-def configure(settings: Settings, name: str, stream: TextIO | None = None) -> logging.Handler:
+def configure(settings: Settings, name: str, stream: TextIO | None = None, *, package: str = OWN) -> logging.Handler:
     """Send this process's logs to ``stream`` (default stderr) as JSON; ``name`` is the process in each line.
+
+    ``package`` is the service's, whose loggers get the level of the settings as those of ``kaption`` do.
 
     Replaces every handler of the root logger. Returns the handler, so that a test can take it off again.
     """
@@ -143,12 +146,12 @@ def configure(settings: Settings, name: str, stream: TextIO | None = None) -> lo
     root.setLevel(logging.WARNING)
     for library in LIBRARIES:
         logging.getLogger(library).setLevel(logging.WARNING)
-    for own in OWN:
+    for own in (OWN, package):
         logging.getLogger(own).setLevel(settings.log_level)
     logging.captureWarnings(capture=True)
     sys.excepthook = _uncaught
     for place in settings.in_clear():
-        logging.getLogger(OWN[0]).warning("plaintext_transport", extra={"to": place})
+        logging.getLogger(OWN).warning("plaintext_transport", extra={"to": place})
     return handler
 
 

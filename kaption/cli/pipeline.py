@@ -6,6 +6,7 @@
 import contextlib
 import signal
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,24 +14,21 @@ from typing import Literal
 from aiokafka.errors import KafkaError
 
 from kaption.adapters.kafka.embedded import BrokerCommand, answers, apache, embedded
-from kaption.adapters.processes.aggregate import answers_ready
 from kaption.adapters.processes.supervisor import ChildSpec
 from kaption.adapters.processes.tcp_ports import LOOPBACK, free_port
 from kaption.adapters.settings import Settings, child_environment, harmless_environment
 from kaption.adapters.store import embedded as embedded_s3
-
-BROKER = "kafka"
-STORE = "s3"
-LIVE = "live"
-FILES = "files"
+from kaption.service.aggregate import answers_ready
+from kaption.service.services import BROKER, STORE, Service, running, stop_order
 
 BrokerKind = Literal["embedded", "apache"]
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
-    """A process of Kaption's own and the address of its endpoint."""
+class Instance:
+    """A process of Kaption's own, the service that it is of, and the address of its endpoint."""
 
+    service: Service
     spec: ChildSpec
     url: str
 
@@ -61,17 +59,14 @@ def broker_spec(command: BrokerCommand, settings: Settings) -> ChildSpec:
     )
 
 
-def services(settings: Settings) -> tuple[Service, ...]:
-    """The agents and the pool, each with a free port of its own."""
-    workers = tuple(f"pool-{number}" for number in range(1, settings.workers + 1))
-    return (
-        _service(LIVE, ("kaption_streams", "live"), settings),
-        _service(FILES, ("kaption_streams", "files"), settings),
-        *(_service(name, ("kaption_gpu",), settings) for name in workers),
+def instances(settings: Settings) -> tuple[Instance, ...]:
+    """The processes of every service, each with a free port of its own."""
+    return tuple(
+        _instance(service, name, settings) for service in running(settings) for name in service.names(settings)
     )
 
 
-def _service(name: str, module: tuple[str, ...], settings: Settings) -> Service:
+def _instance(service: Service, name: str, settings: Settings) -> Instance:
     port = free_port()
     url = f"http://{LOOPBACK}:{port}"
     env = child_environment(settings) | {"KAPTION_HTTP_HOST": LOOPBACK, "KAPTION_HTTP_PORT": str(port)}
@@ -81,19 +76,29 @@ def _service(name: str, module: tuple[str, ...], settings: Settings) -> Service:
 
     async def needs() -> bool:
         with contextlib.suppress(KafkaError):
-            return await answers(settings) and (name != FILES or await embedded_s3.answers(settings))
+            return await answers(settings) and (STORE not in service.needs or await embedded_s3.answers(settings))
         return False
 
     spec = ChildSpec(
         name,
-        (sys.executable, "-m", *module),
+        (sys.executable, *service.command),
         env,
         _log(settings, name),
         ready,
         hang_seconds=settings.hang_seconds,
         needs=needs,
     )
-    return Service(spec, url)
+    return Instance(service, spec, url)
+
+
+def stop_groups(instances: Iterable[Instance]) -> list[tuple[str, ...]]:
+    """The names of processes that stop together, in the order of their stop; store and broker last."""
+    instances = tuple(instances)
+    services = {one.service.name: one.service for one in instances}
+    groups = [
+        tuple(one.spec.name for one in instances if one.service in group) for group in stop_order(services.values())
+    ]
+    return [*groups, (STORE, BROKER)]
 
 
 def _log(settings: Settings, name: str) -> Path:

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,6 @@ import click
 from kaption.adapters import logs
 from kaption.adapters.kafka import topics
 from kaption.adapters.kafka.embedded import TRYING_OUT, BrokerError
-from kaption.adapters.processes.aggregate import Aggregate, Status
 from kaption.adapters.processes.confinement import hide
 from kaption.adapters.processes.supervisor import ChildFailedError, ChildSpec, Supervisor
 from kaption.adapters.processes.tcp_ports import LOOPBACK, free_port
@@ -27,6 +26,8 @@ from kaption.adapters.telemetry import RESTARTS, Telemetry
 from kaption.cli import pipeline, watch
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import broker
+from kaption.service.aggregate import Aggregate, Status
+from kaption.service.services import BROKER, STORE
 
 _KAFKA_PORT = 9092
 _S3_PORT = 8333
@@ -41,7 +42,7 @@ class Plan:
     settings: Settings
     broker: ChildSpec | None
     store: ChildSpec | None
-    services: tuple[pipeline.Service, ...]
+    instances: tuple[pipeline.Instance, ...]
     http_port: int
 
 
@@ -157,7 +158,7 @@ def _plan(settings: Settings, kafka: str, kafka_port: int | None, s3: str, http_
         settings=settings,
         broker=pipeline.broker_spec(command, settings) if command else None,
         store=store,
-        services=pipeline.services(settings),
+        instances=pipeline.instances(settings),
         http_port=_port("--http-port", http_port, _HTTP_PORT),
     )
 
@@ -190,7 +191,7 @@ async def _run(plan: Plan) -> None:
     """Start everything, say so, and keep it until a signal; then stop it in order."""
     telemetry = Telemetry(plan.settings, "up")
     supervisor = Supervisor(say, restarted=lambda name: telemetry.record(RESTARTS, process=name.partition("-")[0]))
-    urls = {service.spec.name: service.url for service in plan.services}
+    urls = {one.spec.name: one.url for one in plan.instances}
     brought = _brought(plan)
     aggregate = Aggregate(
         lambda: _statuses(supervisor, urls) | {n: b.status for n, b in brought.items()}, telemetry.prometheus
@@ -210,7 +211,7 @@ async def _run(plan: Plan) -> None:
             task.cancel()
         await asyncio.gather(work, *watches, return_exceptions=True)
         aggregate.ready = False
-        await _stop(plan, supervisor)
+        await supervisor.stop(*pipeline.stop_groups(plan.instances))
         await aggregate.stop()
         telemetry.shutdown()
 
@@ -219,9 +220,9 @@ def _brought(plan: Plan) -> dict[str, watch.Brought]:
     """What the user runs, by the name that it has where ``kaption up`` runs it."""
     out = {}
     if plan.broker is None:
-        out[pipeline.BROKER] = watch.broker(plan.settings)
+        out[BROKER] = watch.broker(plan.settings)
     if plan.store is None:
-        out[pipeline.STORE] = watch.store(plan.settings)
+        out[STORE] = watch.store(plan.settings)
     return out
 
 
@@ -236,15 +237,15 @@ async def _work(plan: Plan, supervisor: Supervisor, aggregate: Aggregate) -> Non
     else:
         await _buckets(plan)
     await _broker_ready(plan, supervisor)
-    for service in plan.services:
-        if service.spec.name != pipeline.FILES:
-            supervisor.start(service.spec)
+    for one in plan.instances:
+        if STORE not in one.service.needs:
+            supervisor.start(one.spec)
     if plan.store is not None:
-        await supervisor.wait_ready(pipeline.STORE)
+        await supervisor.wait_ready(STORE)
         await _buckets(plan)
-    for service in plan.services:
-        if service.spec.name == pipeline.FILES:
-            supervisor.start(service.spec)
+    for one in plan.instances:
+        if STORE in one.service.needs:
+            supervisor.start(one.spec)
     await supervisor.wait_ready()
     aggregate.ready = True
     click.echo(f"ready kafka={plan.settings.kafka} s3={plan.settings.s3} http=http://{LOOPBACK}:{port}")
@@ -268,7 +269,7 @@ async def _buckets(plan: Plan) -> None:
 async def _broker_ready(plan: Plan, supervisor: Supervisor) -> None:
     if plan.broker is not None:
         supervisor.start(plan.broker)
-        await supervisor.wait_ready(pipeline.BROKER)
+        await supervisor.wait_ready(BROKER)
     async with broker(plan.settings):
         await topics.create(plan.settings)
 
@@ -289,14 +290,6 @@ def _on_signals(supervisor: Supervisor) -> "asyncio.Future[None]":
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     return stop
-
-
-async def _stop(plan: Plan, supervisor: Supervisor) -> None:
-    """Agents first, so that nothing new comes, then the pool, then what both need."""
-    pools: Sequence[str] = [
-        one.spec.name for one in plan.services if one.spec.name not in (pipeline.LIVE, pipeline.FILES)
-    ]
-    await supervisor.stop((pipeline.LIVE, pipeline.FILES), pools, (pipeline.STORE, pipeline.BROKER))
 
 
 def _statuses(supervisor: Supervisor, urls: dict[str, str]) -> dict[str, Status]:

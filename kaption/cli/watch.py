@@ -13,9 +13,9 @@ from typing import Final as Const
 from aiokafka.errors import KafkaError
 
 from kaption.adapters.kafka.embedded import answers
-from kaption.adapters.processes.aggregate import Status
 from kaption.adapters.settings import Settings
 from kaption.adapters.store import embedded as embedded_s3
+from kaption.service.aggregate import Status
 
 _LOW_FREE_BYTES: Const = 128 << 20
 _SECONDS: Const = 5.0

@@ -29,10 +29,10 @@ def worker(settings: Settings, log: Path, port: int = 0) -> Child:
     return Child([sys.executable, "-m", "kaption_gpu"], log, env)
 
 
-def agent(settings: Settings, log: Path) -> Child:
-    """A live agent, not started."""
+def agent(settings: Settings, log: Path, *arguments: str) -> Child:
+    """An agent, not started; ``arguments`` say which (default: the live one)."""
     env = worker(settings, log).env | {"KAPTION_HTTP_PORT": str(free_port())}
-    return Child([sys.executable, "-m", "kaption_streams", "live"], log, env)
+    return Child([sys.executable, "-m", "kaption_streams", *(arguments or ("live",))], log, env)
 
 
 async def ready(child: Child, seconds: float = 60) -> None:

@@ -9,14 +9,13 @@ from collections.abc import Callable
 from typing import Any
 from typing import Final as Const
 
-from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import DEAD_LETTERS, FILE_AUDIO_SECONDS, RECORDS, Telemetry
 from kaption.domain.intake.bucket_events import ObjectRun, RefusedObject, mark_of, place_of, read_objects
 from kaption.domain.intake.events import Origin, Refusal, RefusedError, dead_letter, is_undecodable
 from kaption.domain.intake.file_chunks import Normalised, batch_records
 from kaption.domain.intake.stages import Tools, redact_options
-from kaption.domain.redaction.matches import mask
+from kaption.domain.redaction.matches import TextRedactor, mask
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import RunOptions
 from kaption_schemas.topics import BATCH, DEFAULT_TENANT, DLQ, Type, topic_name
@@ -33,11 +32,16 @@ class FileStage:
     """One record or object through the stages, and what comes of it to the broker."""
 
     def __init__(
-        self, settings: Settings, telemetry: Telemetry, output: Output, normalise: Callable[[ObjectRun], Normalised]
+        self,
+        settings: Settings,
+        telemetry: Telemetry,
+        output: Output,
+        redactor: TextRedactor,
+        normalise: Callable[[ObjectRun], Normalised],
     ) -> None:
         self._settings, self._telemetry, self._output, self._normalise = settings, telemetry, output, normalise
         self._sending = asyncio.Lock()
-        self._tools = Tools(PresidioRedactor(), settings.redaction, _no_frames)
+        self._tools = Tools(redactor, settings.redaction, _no_frames)
 
     async def wanted(self, origin: Origin) -> list[ObjectRun | RefusedObject]:
         """The objects that a record asks for."""

@@ -14,25 +14,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import faust
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from kaption.adapters.media.files import ChildError, MediaDecoder
-from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import LocalError, ObjectStore, StoreError
-from kaption.adapters.telemetry import FILE_WORK_SECONDS, Telemetry
+from kaption.adapters.telemetry import FILE_WORK_SECONDS
 from kaption.domain.intake.bucket_events import ObjectRun, RefusedObject
 from kaption.domain.intake.events import RefusedError
 from kaption.domain.intake.turns import Turns
+from kaption.domain.redaction.matches import TextRedactor
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import OBJECTS, topic_name
-from kaption_streams.app import Output, input_topic, origin_of
+from kaption_streams.agent import Agent, AgentParts
+from kaption_streams.app import input_topic, origin_of
 from kaption_streams.file_stage import FileStage, tenant_class
 from kaption_streams.fitness import Fitness, pause
 from kaption_streams.intake import AHEAD, Intake, Record
 from kaption_streams.normalise import Normaliser, NoRoomError, StoppedError
-from kaption_streams.progress import Place, Standing
+from kaption_streams.standing import Place, Standing
 
 log = logging.getLogger(__name__)
 
@@ -61,34 +61,30 @@ class _Job:
         return self.tenant, self.run.stream if self.run else ""
 
 
-class FileDoor:
-    """The file agent behind Faust. ``failed`` gets the error that ends the process: a broker that takes nothing."""
+class FileAgent(Agent):
+    """The file agent."""
 
-    def __init__(self, app: faust.App, settings: Settings, telemetry: Telemetry) -> None:
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._app = app
+    def __init__(self, parts: AgentParts, store: ObjectStore, decoder: MediaDecoder, redactor: TextRedactor) -> None:
+        super().__init__(parts)
+        settings, app = parts.settings, parts.app
         self._settings = settings
-        self._telemetry = telemetry
         self._stopping = threading.Event()
-        self._store = ObjectStore(settings)
-        self._decoder = MediaDecoder(settings)
-        self._fitness = Fitness(self._store, self._decoder, self._fill)
-        self._output = Output(settings)
-        normalise = Normaliser(settings, self._store, self._decoder, self._stopping)
-        self._stage = FileStage(settings, telemetry, self._output, normalise)
+        self._store, self._decoder = store, decoder
+        self._fitness = Fitness(store, decoder, self._fill)
+        normalise = Normaliser(settings, store, decoder, self._stopping)
+        self._stage = FileStage(settings, parts.telemetry, parts.output, redactor, normalise)
         self._intake = Intake(self._hold, self._resume)
         self._turns: Turns[_Job] = Turns(settings.files_at_once)
         self._lines: dict[tuple[str, str], deque[_Job]] = {}
         self._working: dict[asyncio.Task[None], _Job] = {}
         self._no_room: set[_Job] = set()
-        self._taken = 0
         self._sweeper: asyncio.Task[None] | None = None
         app.conf.broker_max_poll_interval = float(_POLL_SECONDS)
         # What is polled at once is read ahead, however much of the tenant's is held by then.
         app.conf.broker_max_poll_records = AHEAD
         # A rebalance does not wait for films: they are read again, and known.
         app.conf.stream_wait_empty = False
-        app.agent(input_topic(app, settings, OBJECTS), name="file-door", concurrency=1)(self._read)
+        app.agent(input_topic(app, settings, OBJECTS), name=OBJECTS.name, concurrency=1)(self._read)
 
     @property
     def ready(self) -> bool:
@@ -104,7 +100,7 @@ class FileDoor:
         # A thread for each that may be in work, and some to look whether the store is well while all of those wait for it.
         threads = ThreadPoolExecutor(2 * self._settings.files_at_once + _SPARE_THREADS, "files")
         asyncio.get_running_loop().set_default_executor(threads)
-        await self._output.start()
+        await super().start()
         self._fitness.start()
         self._sweeper = asyncio.create_task(self._sweep(), name="sweep orphans")
 
@@ -120,7 +116,7 @@ class FileDoor:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, return_exceptions=True)
-        await self._output.stop()
+        await super().close()
         await asyncio.to_thread(self._decoder.close)
         self._store.close()
 
@@ -263,10 +259,6 @@ class FileDoor:
                 with contextlib.suppress(StoreError):  # the next round will do
                     await asyncio.to_thread(lambda: self._store.sweep(self._store.probe()))
             await asyncio.sleep(_SWEEP_SECONDS if self._fitness.fit else 1)
-
-    def _fail(self, error: BaseException) -> None:
-        if not self.failed.done():
-            self.failed.set_exception(error)
 
 
 def _given_up(error: Exception, store: str) -> RefusedError:

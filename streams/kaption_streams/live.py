@@ -1,22 +1,19 @@
 """The live agents: media events in, audio records and dead letters out, each input acknowledged once both are delivered.
 
-``fused`` runs the three stages in one agent, ``staged`` each on a topic of its own; the stages are the same functions.
+One runs the three stages in one go (``fused``). Or there is one a stage, each with a topic to read and one to write, in a process
+of its own (``staged``). The stages are the same functions.
 """
 
-import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from abc import abstractmethod
+from collections.abc import Awaitable
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
-import faust
 from faust.types import TP
 
-from kaption.adapters.media.frames import FrameDecoder
-from kaption.adapters.presidio import PresidioRedactor
-from kaption.adapters.settings import Settings
-from kaption.adapters.telemetry import DEAD_LETTERS, RECORDS, STAGE_DURATION, Telemetry
+from kaption.adapters.telemetry import DEAD_LETTERS, RECORDS, STAGE_DURATION
 from kaption.domain.intake.events import Event, Origin, Refusal, dead_letter
 from kaption.domain.intake.relay import event_of, is_relayed, original, relayed
 from kaption.domain.intake.stages import Tools, accept, check, chunk, clear
@@ -24,79 +21,62 @@ from kaption_schemas.headers import TRACE
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import ACCEPTED, DLQ, EVENTS, LIVE, REDACTED, Topic, topic_name
 from kaption_streams.acks import Window
-from kaption_streams.app import Output, input_topic, now_ms, origin_of
+from kaption_streams.agent import Agent, AgentParts
+from kaption_streams.app import input_topic, now_ms, origin_of
 from kaption_streams.judging import ATTEMPTS, judge
-from kaption_streams.progress import Place, Standing
+from kaption_streams.standing import Place, Standing
 
 log = logging.getLogger(__name__)
 
 Deliveries = list[Awaitable[Any]]
 
 
-class Door:
-    """What agents share: a producer, dead letters, and the order of acknowledgements. ``failed`` ends the process."""
+class LiveAgent(Agent):
+    """What the live agents share: dead letters, and the order of acknowledgements."""
 
-    #: Nothing but the broker is needed.
-    ready = True
+    #: What it is called in metrics and dead letters, and the topic that it reads.
+    stage: ClassVar[str]
+    reads: ClassVar[Topic]
 
-    def __init__(self, settings: Settings, telemetry: Telemetry) -> None:
-        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._telemetry = telemetry
-        self._group = f"{settings.group}.streams"
-        self._output = Output(settings)
-        self._decoder = FrameDecoder()
-        self._tools = Tools(PresidioRedactor(), settings.redaction, self._decoder)
-        self._windows: list[Window] = []
-        self._taken = 0
+    def __init__(self, parts: AgentParts) -> None:
+        super().__init__(parts)
+        self._group = parts.group
+        self._window = Window(self._fail)
+        channel = input_topic(parts.app, parts.settings, self.reads)
+        parts.app.agent(channel, name=self.reads.name, concurrency=1)(self._read)
+
+    @abstractmethod
+    async def work(self, origin: Origin) -> Deliveries:
+        """Send what an input makes, and return the deliveries."""
 
     def standing(self, places: dict[TP, Place]) -> Standing:
-        """Where the agents stand, at these places of their inputs."""
-        return Standing(places, sum(map(len, self._windows)), self._taken)
-
-    async def start(self) -> None:
-        """Connect the producer; before the app starts."""
-        await self._output.start()
+        """Where the agent stands, at these places of its input."""
+        return Standing(places, len(self._window), self._taken)
 
     async def stop(self) -> None:
         """Deliver and acknowledge what was read; before the app stops."""
-        for window in self._windows:
-            await window.settle()
+        await self._window.settle()
 
-    async def close(self) -> None:
-        """Let go of producer and child; after the app stopped."""
-        await self._output.stop()
-        self._decoder.close()
+    async def _read(self, stream: Any) -> None:  # Faust ships no types
+        async for event in stream.noack().events():
+            try:
+                origin = origin_of(event, self.reads)
+                await self._window.add(await self._measured(origin), event.ack, len(origin.value or b""))
+            except Exception as error:  # noqa: BLE001  # the process's edge: Faust would ack the event and go on
+                self._fail(error)
+                return
 
-    def _agent(self, source: Any, topic: Topic, stage: str, work: Callable[[Origin], Awaitable[Deliveries]]) -> None:
-        """Attach one agent to ``source``; ``work`` sends what an input makes and returns the deliveries."""
-        app, channel = source
-        window = Window(self._fail)
-        self._windows.append(window)
-
-        async def agent(stream: Any) -> None:  # Faust ships no types
-            async for event in stream.noack().events():
-                try:
-                    origin = origin_of(event, topic)
-                    await window.add(await self._measured(origin, stage, work), event.ack, len(origin.value or b""))
-                except Exception as error:  # noqa: BLE001  # the process's edge: Faust would ack the event and go on
-                    self._fail(error)
-                    return
-
-        app.agent(channel, name=topic.name, concurrency=1)(agent)
-
-    async def _measured(
-        self, origin: Origin, stage: str, work: Callable[[Origin], Awaitable[Deliveries]]
-    ) -> Deliveries:
-        """Do ``work``, with its time taken, and within the publisher's trace if it has one."""
+    async def _measured(self, origin: Origin) -> Deliveries:
+        """Do the work, with its time taken, and within the publisher's trace if it has one."""
         begin = time.perf_counter()
         self._taken += 1
         if any(name == TRACE[0] for name, _ in origin.headers):
             place = {"partition": origin.partition, "group": self._group}
             with self._telemetry.span("process", origin.topic, parent=origin.headers, **place):  # type: ignore[arg-type]
-                deliveries = await work(origin)
+                deliveries = await self.work(origin)
         else:
-            deliveries = await work(origin)
-        self._telemetry.record(STAGE_DURATION, time.perf_counter() - begin, stage=stage)
+            deliveries = await self.work(origin)
+        self._telemetry.record(STAGE_DURATION, time.perf_counter() - begin, stage=self.stage)
         return deliveries
 
     async def _forward(self, topic: Topic, events: list[Event]) -> Deliveries:
@@ -115,45 +95,52 @@ class Door:
         delivery = await self._output.send(topic_name(DLQ, origin.tenant), letter.key, letter.value, letter.headers)
         return [delivery, *await self._forward(topic, [refusal.mark] if refusal.mark else [])]
 
-    def _fail(self, error: BaseException) -> None:
-        if not self.failed.done():
-            self.failed.set_exception(error)
 
+class FusedAgent(LiveAgent):
+    """The three stages in one agent: one hop, one copy of the audio."""
 
-class FrontDoor(Door):
-    """The three stages in one agent (``fused``): one hop, one copy of the audio."""
+    stage = "fused"
+    reads = EVENTS
 
-    def __init__(self, app: faust.App, settings: Settings, telemetry: Telemetry) -> None:
-        super().__init__(settings, telemetry)
-        self._agent((app, input_topic(app, settings, EVENTS)), EVENTS, "fused", self._accept)
+    def __init__(self, parts: AgentParts, tools: Tools) -> None:
+        super().__init__(parts)
+        self._tools = tools
 
-    async def _accept(self, origin: Origin) -> Deliveries:
+    async def work(self, origin: Origin) -> Deliveries:
+        """All stages."""
         result = await judge(origin, "fused", partial(accept, tools=self._tools))
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, LIVE)
         return await self._forward(LIVE, result)
 
 
-class StagedDoor(Door):
-    """Each stage an agent on a topic of its own (``staged``)."""
+class ValidateAgent(LiveAgent):
+    """The first stage: it needs neither decoder nor recognisers."""
 
-    def __init__(self, app: faust.App, settings: Settings, telemetry: Telemetry) -> None:
-        super().__init__(settings, telemetry)
-        for topic, stage, work in (
-            (EVENTS, "validate", self._validate),
-            (ACCEPTED, "redact", self._redact),
-            (REDACTED, "chunk", self._chunk),
-        ):
-            self._agent((app, input_topic(app, settings, topic)), topic, stage, work)
+    stage = "validate"
+    reads = EVENTS
 
-    async def _validate(self, origin: Origin) -> Deliveries:
+    async def work(self, origin: Origin) -> Deliveries:
+        """Pass on what is valid as it came."""
         result = await judge(origin, "validate", lambda record: check(record) or [])
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, ACCEPTED)
         key = b"/".join([origin.tenant.encode(), origin.key or b""])
         return [await self._output.send(ACCEPTED.name, key, origin.value, relayed(origin))]
 
-    async def _redact(self, record: Origin) -> Deliveries:
+
+class RedactAgent(LiveAgent):
+    """The second: the only one that looks into audio and text."""
+
+    stage = "redact"
+    reads = ACCEPTED
+
+    def __init__(self, parts: AgentParts, tools: Tools) -> None:
+        super().__init__(parts)
+        self._tools = tools
+
+    async def work(self, record: Origin) -> Deliveries:
+        """Decode, mute and redact."""
         relay = is_relayed(record)
         origin = original(record) if relay else record
         stage = partial(clear, tools=self._tools) if relay else _events
@@ -162,7 +149,15 @@ class StagedDoor(Door):
             return await self._refuse(origin, result, REDACTED)
         return await self._forward(REDACTED, result)
 
-    async def _chunk(self, record: Origin) -> Deliveries:
+
+class ChunkAgent(LiveAgent):
+    """The third: frames become chunks."""
+
+    stage = "chunk"
+    reads = REDACTED
+
+    async def work(self, record: Origin) -> Deliveries:
+        """Make chunks."""
         result = await judge(record, "chunk", lambda one: chunk(event_of(one)))
         if isinstance(result, Refusal):
             return await self._refuse(record, result, LIVE)

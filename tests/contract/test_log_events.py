@@ -22,7 +22,7 @@ def events(folder: str) -> list[tuple[str, str]]:
     return out
 
 
-@pytest.mark.parametrize("folder", ["kaption/adapters", "streams", "gpu_service"])
+@pytest.mark.parametrize("folder", ["kaption/adapters", "kaption/service", "streams", "gpu_service"])
 def test_a_service_names_its_events_in_snake_case(folder: str) -> None:
     wrong = [(where, event) for where, event in events(folder) if not re.fullmatch(r"'[a-z]+(_[a-z0-9]+)+'", event)]
     assert not wrong

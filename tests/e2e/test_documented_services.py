@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from kaption.adapters.processes.aggregate import answers_ready
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import child_environment
+from kaption.service.aggregate import answers_ready
 from kaption.testing.brokers import ROOT, EmbeddedBroker
 from kaption.testing.processes import Child
 from kaption.testing.store import EmbeddedStore

@@ -14,7 +14,7 @@ from kaption.adapters.kafka.clients import security
 from kaption.adapters.processes.supervisor import Backoff, Supervisor
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
-from kaption.cli.pipeline import services
+from kaption.cli.pipeline import instances
 from kaption.testing.brokers import ApacheNode, EmbeddedBroker
 from kaption.testing.pipeline import agent, frames, publish, ready, worker
 from kaption.testing.processes import Child
@@ -105,7 +105,7 @@ async def test_an_agent_whose_delivery_fails_is_another_process_soon(
     await create_topics(settings)
     said: list[str] = []
     supervisor = Supervisor(said.append, backoff=Backoff(first=0.1, most=1))
-    supervisor.start(next(one.spec for one in services(settings) if one.spec.name == "live"))
+    supervisor.start(next(one.spec for one in instances(settings) if one.spec.name == "live"))
     (kept,) = supervisor.children
     try:
         await supervisor.wait_ready()

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from kaption.adapters.processes.aggregate import answers_ready, merge
 from kaption.adapters.processes.supervisor import Backoff, ChildFailedError, ChildSpec, Supervisor, rotate
 from kaption.adapters.processes.tcp_ports import free_port
+from kaption.service.aggregate import answers_ready, merge
 
 CHILD = Path(__file__).parents[1] / "support" / "child.py"
 QUICK = Backoff(first=0.05, most=0.2, steady=60)

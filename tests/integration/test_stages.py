@@ -1,4 +1,4 @@
-"""``fused`` and ``staged`` agents put the same records on the audio topic, and the same dead letters beside it."""
+"""One ``fused`` agent, and three ``staged`` ones, put the same records on the audio topic, and the same dead letters beside it."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
+from kaption.service.services import Service, running
 from kaption.testing.brokers import Broker, EmbeddedBroker
 from kaption.testing.pipeline import Record, agent, frames, publish, ready
 from kaption.testing.topics import create_topics
@@ -36,18 +37,27 @@ def records() -> list[Record]:
     return whole
 
 
+def services(settings: Settings) -> list[Service]:
+    """The live agents of a deployment."""
+    return [one for one in running(settings) if one.arguments[:1] == ("live",)]
+
+
 async def outcome(broker: Broker, settings: Settings, folder: Path) -> list[tuple[object, ...]]:
     await create_topics(settings)
-    child = agent(settings, folder / f"{settings.stages}.log")
-    child.env["KAPTION_STAGES"] = settings.stages
-    child.folder = folder / f"{settings.stages}-work"
-    child.folder.mkdir()
-    child.spawn()
+    work = folder / f"{settings.stages}-work"
+    work.mkdir()
+    children = [agent(settings, folder / f"{one.name}.log", *one.arguments) for one in services(settings)]
+    for child in children:
+        # A stage knows by itself that there are others.
+        child.env["KAPTION_STAGES"] = "fused"
+        child.folder = work
+        child.spawn()
     consumer = AIOKafkaConsumer(**security(settings), auto_offset_reset="earliest")
     await consumer.start()
     out: list[tuple[object, ...]] = []
     try:
-        await ready(child)
+        for child in children:
+            await ready(child)
         sent = records()
         await publish(settings, sent, per_second=200)
         names = (LIVE.name, DLQ.name)
@@ -63,8 +73,9 @@ async def outcome(broker: Broker, settings: Settings, folder: Path) -> list[tupl
                     out.append((r.topic, r.key, r.value, kept))
     finally:
         await consumer.stop()
-        child.stop()
-    assert not [*child.folder.iterdir()], "an agent leaves nothing where it works"
+        for child in children:
+            child.stop()
+    assert not [*work.iterdir()], "an agent leaves nothing where it works"
     return sorted(out, key=repr)
 
 

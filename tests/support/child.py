@@ -12,8 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from kaption.adapters.processes.health import Health
 from kaption.adapters.settings import Settings
+from kaption.service.health import Health
 
 
 async def main(port: int, mode: str) -> None:

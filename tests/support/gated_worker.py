@@ -4,13 +4,11 @@ It decodes as any other does until a batch of finals is done. From then on none 
 beside the first, it prints ``HELD``, and waits to be killed.
 """
 
-import asyncio
 import sys
 import threading
 
-from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import Backend, Costs, Decoded, Kind, Window
-from kaption_gpu.__main__ import serve
+from kaption_gpu.__main__ import main
 from kaption_gpu.engine.backends import make_backend
 
 HELD = "two batches are in flight"
@@ -47,4 +45,4 @@ class Gate:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Settings(), lambda settings: Gate(make_backend(settings))))
+    main(lambda settings: Gate(make_backend(settings)))

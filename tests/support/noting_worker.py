@@ -3,7 +3,6 @@
 A line a window, ``begun INDEX SECONDS`` and ``done INDEX SECONDS``: the segment's index in a run of one channel, and its audio.
 """
 
-import asyncio
 import os
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import SAMPLE_RATE, Backend, Costs, Decoded, Window
-from kaption_gpu.__main__ import serve
+from kaption_gpu.__main__ import main
 from kaption_gpu.engine.backends import make_backend
 from kaption_schemas.audio import MAX_CHANNELS
 
@@ -63,4 +62,4 @@ def _make(path: Path, settings: Settings) -> Backend:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Settings(), partial(_make, Path(sys.argv[1]))))
+    main(partial(_make, Path(sys.argv.pop())))

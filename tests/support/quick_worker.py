@@ -11,7 +11,7 @@ from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import Costs, Decoded, Window
 from kaption.testing.objects import MemoryObjects
 from kaption.testing.voices import MODEL, spell
-from kaption_gpu.__main__ import RealSessions, session_config
+from kaption_gpu.bootstrap import RealSessions, session_config
 from kaption_gpu.worker import Worker, WorkerParts
 from tests.support.runs import PORTS
 
@@ -42,5 +42,5 @@ async def work(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    logs.configure(Settings(), "pool")
+    logs.configure(Settings(), "pool", package="kaption_gpu")
     asyncio.run(work(Settings()))

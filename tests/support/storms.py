@@ -12,7 +12,7 @@ from kaption.domain.records import Latency, RunKey
 from kaption.domain.run.config import SessionConfig
 from kaption.domain.run.segmenter import SegmentRules
 from kaption.testing.voices import spell
-from kaption_gpu.__main__ import RealSessions
+from kaption_gpu.bootstrap import RealSessions
 from kaption_gpu.lanes.records import parse
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason

@@ -3,11 +3,15 @@
 import asyncio
 from pathlib import Path
 
+from kaption.adapters.media.files import MediaDecoder
+from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
+from kaption.adapters.store.s3 import ObjectStore
 from kaption.adapters.telemetry import Telemetry
 from kaption.domain.intake.events import Origin
-from kaption_streams.app import make_app
-from kaption_streams.files import FileDoor, _Job
+from kaption_streams.agent import AgentParts
+from kaption_streams.app import Output, make_app
+from kaption_streams.files import FileAgent, _Job
 from kaption_streams.intake import Record
 
 
@@ -17,17 +21,19 @@ def job(offset: int) -> _Job:
 
 async def test_one_object_that_waits_for_room_does_not_end_the_others(tmp_path: Path) -> None:
     settings = Settings(data=tmp_path)
-    door = FileDoor(make_app(settings, "files"), settings, Telemetry(settings, "files"))
-    assert not door.ready
-    door._fitness.fit = True
-    assert door.ready
+    app, telemetry = make_app(settings, "files"), Telemetry(settings, "files")
+    parts = AgentParts(app, "kaption.files", settings, telemetry, Output(settings))
+    agent = FileAgent(parts, ObjectStore(settings), MediaDecoder(settings), PresidioRedactor())
+    assert not agent.ready
+    agent._fitness.fit = True
+    assert agent.ready
     large, film = job(1), job(2)
     task = asyncio.create_task(asyncio.Event().wait())
-    door._no_room.add(large)
-    assert not door.ready  # nothing is decoded
-    door._working[task] = large
-    assert not door.ready  # it looks once more
-    door._working[task] = film
-    assert door.ready
+    agent._no_room.add(large)
+    assert not agent.ready  # nothing is decoded
+    agent._working[task] = large
+    assert not agent.ready  # it looks once more
+    agent._working[task] = film
+    assert agent.ready
     task.cancel()
-    await door.close()
+    await agent.close()

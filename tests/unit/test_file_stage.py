@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import Telemetry
 from kaption.domain.intake.bucket_events import ObjectRun, RefusedObject
@@ -45,7 +46,7 @@ def stage(tmp_path: Path) -> tuple[FileStage, Sent]:
         raise RefusedError(Reason.NOT_MEDIA)
 
     sent = Sent(settings)
-    return FileStage(settings, Telemetry(settings, "files"), sent, normalise), sent
+    return FileStage(settings, Telemetry(settings, "files"), sent, PresidioRedactor(), normalise), sent
 
 
 def origin(body: Any, key: bytes = b"film") -> Origin:

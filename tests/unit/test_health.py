@@ -3,8 +3,8 @@
 import aiohttp
 import pytest
 
-from kaption.adapters.processes.health import Health
 from kaption.adapters.settings import Settings
+from kaption.service.health import Health
 
 
 async def test_alive_at_once_and_ready_when_said() -> None:

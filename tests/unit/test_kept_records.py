@@ -5,7 +5,7 @@ import weakref
 from aiokafka.structs import ConsumerRecord
 
 from kaption.domain.records import Latency
-from kaption_gpu.__main__ import RealSessions
+from kaption_gpu.bootstrap import RealSessions
 from kaption_gpu.lanes.data import SavedLane, Source
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.records import parse

@@ -17,7 +17,7 @@ from kaption.domain.records import Latency
 from kaption.domain.run.config import SessionConfig
 from kaption.testing.objects import MemoryObjects
 from kaption.testing.voices import spell
-from kaption_gpu.__main__ import RealSessions
+from kaption_gpu.bootstrap import RealSessions
 from kaption_gpu.lanes.chunk_reading import ChunkReader
 from kaption_gpu.lanes.clock import BrokerClock
 from kaption_gpu.lanes.data import SavedLane, Source

@@ -8,7 +8,7 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.domain.records import Latency
 from kaption.testing.sessions import REFUSED
-from kaption_gpu.__main__ import RealSessions
+from kaption_gpu.bootstrap import RealSessions
 from kaption_gpu.lanes.letters import MOST_WAITING, MOST_WAITING_BYTES, Letters, Told
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.records import lane_message, parse

@@ -7,7 +7,7 @@ from kaption.domain.records import DeadLetter
 from kaption.domain.run.config import Ports
 from kaption.domain.run.session import Session
 from kaption.testing.voices import MODEL
-from kaption_gpu.__main__ import RealSessions
+from kaption_gpu.bootstrap import RealSessions
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, StreamCompleted
 from kaption_schemas.topics import Type

@@ -9,7 +9,7 @@ from aiokafka.structs import ConsumerRecord
 from kaption.adapters.store.s3 import normalised_key
 from kaption.domain.records import AudioRecord, Latency, Output, RunKey
 from kaption.domain.run.session import Session
-from kaption_gpu.__main__ import RealSessions
+from kaption_gpu.bootstrap import RealSessions
 from kaption_gpu.lanes.records import RefusedError, parse
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason

@@ -15,7 +15,7 @@ from kaption.domain.intake.stages import Tools, accept
 from kaption.domain.records import AudioRecord, Latency, Output
 from kaption.domain.run.session import Session
 from kaption.testing.voices import DigitRedactor
-from kaption_gpu.__main__ import RealSessions
+from kaption_gpu.bootstrap import RealSessions
 from kaption_gpu.lanes.data import Draft, SavedLane, Source
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.records import parse

@@ -14,7 +14,7 @@ from kaption.domain.run.config import SessionConfig
 from kaption.domain.run.ledger import Ledger
 from kaption.domain.run.session import Session
 from kaption.testing.voices import spell
-from kaption_gpu.__main__ import RealSessions
+from kaption_gpu.bootstrap import RealSessions
 from kaption_gpu.lanes.data import SavedLane, Source
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.records import parse

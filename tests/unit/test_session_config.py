@@ -2,7 +2,7 @@
 
 from kaption.adapters.settings import Settings
 from kaption.domain.run.config import SessionConfig
-from kaption_gpu.__main__ import session_config
+from kaption_gpu.bootstrap import session_config
 
 
 def test_each_setting_of_a_run_is_passed_on() -> None:

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Final as Const
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 _armed: Const[list[TextIO]] = []
 #: From SIGTERM, or from a failure, to the end. Less than a supervisor waits before it kills.
@@ -26,7 +26,7 @@ def end_soon(seconds: float = END_SECONDS) -> None:
         faulthandler.dump_traceback_later(seconds, exit=True, file=_armed[0])
 
 
-def end(status: int) -> None:
+def end(status: int) -> NoReturn:
     """End now. Threads that hang are not waited for, as the interpreter's own exit would."""
     sys.stderr.flush()
     os._exit(status)

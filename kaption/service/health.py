@@ -1,9 +1,9 @@
 """The small HTTP server of each process: alive, ready, and its metrics.
 
-Owns the three paths and nothing else: when a process is ready is the process's own to say.
+When a process is ready is the process's own to say; so are further paths that it serves here.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final as Const
 
 from aiohttp import web
@@ -16,13 +16,15 @@ PROMETHEUS_TEXT: Const = "text/plain; version=0.0.4; charset=utf-8"
 class Health:
     """Serves ``/health`` (200), ``/ready`` (200 when ``ready``, else 503) and ``/metrics`` (Prometheus text).
 
-    ``metrics`` renders the metrics, for example ``Telemetry.prometheus``; without it ``/metrics`` is empty.
+    ``metrics`` renders the metrics, for example ``Telemetry.prometheus``; without it ``/metrics`` is empty. ``routes`` are further
+    paths of the service.
     """
 
-    def __init__(self, metrics: Callable[[], str] | None = None) -> None:
+    def __init__(self, metrics: Callable[[], str] | None = None, routes: Sequence[web.AbstractRouteDef] = ()) -> None:
         self.ready = False
         self.port = 0
         self._metrics = metrics
+        self._routes = routes
         self._runner: web.AppRunner | None = None
         self._name = ""
 
@@ -38,6 +40,7 @@ class Health:
                 web.get("/health", self._health),
                 web.get("/ready", self._ready),
                 web.get("/metrics", self._render),
+                *self._routes,
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

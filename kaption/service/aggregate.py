@@ -11,7 +11,7 @@ from typing import Final as Const
 import aiohttp
 from aiohttp import web
 
-from kaption.adapters.processes.health import PROMETHEUS_TEXT
+from kaption.service.health import PROMETHEUS_TEXT
 
 _TIMEOUT: Const = aiohttp.ClientTimeout(total=3)
 _SUFFIXES: Const = ("_bucket", "_count", "_sum", "_total", "_created")

@@ -1,0 +1,1 @@
+"""What every service process shares: its shell, health endpoint, watchdog, end, and the table of services."""

@@ -1,0 +1,40 @@
+"""Where an agent stands: Faust's own watchdogs only log, and a consumer may fall silent (HAZARDS, faust 6, aiokafka 6)."""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from faust.types import TP
+
+#: Next offset to be read, and end of the log as the consumer knows it.
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an agent stands. ``pending``: inputs that are not acknowledged; ``taken``: inputs that it was given so far."""
+
+    places: dict[TP, Place]
+    pending: int
+    taken: int
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything is left to read, or to acknowledge."""
+        return self.pending > 0 or any(position < end for position, end in self.places.values())
+
+    @property
+    def mark(self) -> Hashable | None:
+        """Another one after any progress; None for an agent without work."""
+        positions = sorted((tp, position) for tp, (position, _) in self.places.items())
+        return (tuple(positions), self.pending, self.taken) if self.has_work else None
+
+
+async def places(consumer: Any) -> dict[TP, Place]:  # Faust ships no types
+    """Where Faust's ``consumer`` stands in each partition that it is assigned."""
+    found: dict[TP, Place] = {}
+    for tp in consumer.assignment():
+        position, end = await consumer.position(tp), consumer.highwater(tp)
+        if position is not None and end is not None:
+            found[tp] = (position, end)
+    return found
