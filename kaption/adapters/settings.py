@@ -61,7 +61,8 @@ class Settings(BaseSettings):
         (DEFAULT_TENANT,), description="Tenants, comma-separated; a new one needs a rolling restart."
     )
     stages: Literal["fused", "staged"] = Field(
-        "fused", description="fused: the three stages in one agent; staged: each on a topic of its own."
+        "fused",
+        description="fused: the three stages of live audio in one process; staged: each in one of its own, with topics between them.",
     )
     # Object store
     s3: str = Field("http://127.0.0.1:8333", description="URL of the object store.")

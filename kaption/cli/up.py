@@ -70,7 +70,7 @@ def say(line: str) -> None:
 @click.option(
     "--stages",
     type=click.Choice(["fused", "staged"]),
-    help="Stages in one agent, or in three with topics between them.",
+    help="Stages in one process, or in three with topics between them.",
 )
 @click.option("--workers", type=click.IntRange(1), help="Pool workers [KAPTION_WORKERS].")
 @click.option("--model", metavar="ALIAS", help="tiny.en or base [KAPTION_MODEL].")

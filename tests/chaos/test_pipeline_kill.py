@@ -74,9 +74,11 @@ def pid_of(up: Up, process: str) -> int:
     return next(pid for pid, arguments in group_of(up.child.pid).items() if arguments.endswith(process))
 
 
-async def check(broker: Broker, tmp_path: Path, disturb: Callable[[Up], Awaitable[None]]) -> None:
+async def check(
+    broker: Broker, tmp_path: Path, disturb: Callable[[Up], Awaitable[None]], stages: str = "fused"
+) -> None:
     """Play twice, the second time disturbed, and compare."""
-    up = await start_up(tmp_path, ("--kafka", broker.bootstrap), env={
+    up = await start_up(tmp_path, ("--kafka", broker.bootstrap, "--stages", stages), env={
         "KAPTION_REDACTION": "", "KAPTION_PARTITIONS": "4", "KAPTION_REPLICATION": str(broker.replication),
         "KAPTION_SESSION_TIMEOUT_MS": "6000", "OMP_NUM_THREADS": "1",
         # An agent that was killed is replaced after about as long as ends the open segments of who speaks then (ADR 27).
@@ -111,6 +113,33 @@ async def test_an_agent(every_kafka: Broker, tmp_path: Path, process: str) -> No
         os.kill(pid_of(up, f"kaption_streams {process}"), signal.SIGKILL)
 
     await check(every_kafka, tmp_path, kill)
+
+
+@pytest.mark.parametrize(
+    "stage", ["redact", *(pytest.param(name, marks=pytest.mark.long) for name in ("validate", "chunk"))]
+)
+async def test_a_stage(kafka: Broker, tmp_path: Path, stage: str) -> None:
+    """Each is a process of its own; the others go on without it."""
+    others = {"validate", "redact", "chunk"} - {stage}
+
+    async def kill(up: Up) -> None:
+        before = {name: pid_of(up, f"kaption_streams live --stage {name}") for name in (stage, *others)}
+        assert len(set(before.values())) == 3
+        os.kill(before[stage], signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while (after := processes(up)).get(stage) in (None, before[stage]):
+                await asyncio.sleep(0.1)
+        assert {name: after[name] for name in others} == {name: before[name] for name in others}
+
+    await check(kafka, tmp_path, kill, "staged")
+
+
+def processes(up: Up) -> dict[str, int]:
+    """The stages that run, by their name."""
+    running = {
+        arguments.rpartition(" ")[2]: pid for pid, arguments in group_of(up.child.pid).items() if "--stage" in arguments
+    }
+    return {name: pid for name, pid in running.items() if Path(f"/proc/{pid}").exists()}
 
 
 @pytest.mark.apache

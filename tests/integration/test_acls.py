@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuthorizationFailedError
 from confluent_kafka.admin import (
     AclBinding,
@@ -23,16 +23,20 @@ from confluent_kafka.admin import (
 from pydantic import SecretStr
 
 from kaption.adapters.kafka import topics
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
+from kaption.service.services import SERVICES
 from kaption.testing.brokers import ROOT, ApacheNode
-from kaption_schemas.topics import EVENTS, FINAL, LIVE, TOPICS, topic_name
+from kaption.testing.pipeline import agent, frames, publish, ready
+from kaption_schemas.topics import ACCEPTED, EVENTS, FINAL, LIVE, TOPICS, topic_name
 from tests.conftest import MakeSettings
+from tests.support.pool import speech
 
 pytestmark = pytest.mark.apache
 
 AsUser = Callable[[str], Settings]
 USERS = {"Kaption": "kaption", "a publisher of a tenant": "acme-in", "a reader of a tenant": "acme-out"}
+STAGES = [one for one in SERVICES if one.stages == "staged"]
 RESOURCES = {
     "topics": ResourceType.TOPIC,
     "groups": ResourceType.GROUP,
@@ -70,13 +74,35 @@ def bindings(group: str) -> list[AclBinding]:
     ]
 
 
+def bindings_of_stages(group: str) -> list[AclBinding]:
+    """A user a stage, who may do what its row of the table of services says."""
+    out = []
+    for one in STAGES:
+        what = [(topic, AclOperation.READ) for topic in one.reads] + [
+            (topic, AclOperation.WRITE) for topic in one.writes
+        ]
+        granted = {
+            (ResourceType.TOPIC, topic_name(topic, tenant), operation)
+            for topic, use in what
+            for tenant in ("default", "acme")
+            for operation in (use, AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS)
+        } | {(ResourceType.GROUP, f"{group}.{one.group}", AclOperation.READ)}
+        out += [
+            AclBinding(
+                kind, name, ResourcePatternType.LITERAL, f"User:{one.name}", "*", operation, AclPermissionType.ALLOW
+            )
+            for kind, name, operation in granted
+        ]
+    return out
+
+
 #: CREATE is a topic's; a group and a transactional id are made by their use.
 _NOT_FOR = {ResourceType.GROUP: ("CREATE", "WRITE"), ResourceType.TRANSACTIONAL_ID: ("CREATE", "READ")}
 
 
 @pytest.fixture(scope="module")
 async def broker(apache_home: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ApacheNode]:
-    users = ("admin", *USERS.values())
+    users = ("admin", *USERS.values(), *(one.name for one in STAGES))
     node = ApacheNode(apache_home, tmp_path_factory.mktemp("sasl"), SASL, [f"{user}={user}" for user in users])
     node.child.spawn()
     yield node
@@ -109,7 +135,7 @@ async def granted(broker: ApacheNode, group: str) -> ApacheNode:
                 break
             except Exception:  # noqa: BLE001  # confluent-kafka has one exception for all
                 assert time.monotonic() < end, broker.child.output()
-        for done in admin.create_acls(bindings(group)).values():
+        for done in admin.create_acls([*bindings(group), *bindings_of_stages(group)]).values():
             done.result(30)
 
     await asyncio.to_thread(grant)
@@ -142,7 +168,7 @@ async def send(settings: Settings, topic: str) -> None:
         await producer.send_and_wait(topic, b"value", key=b"key")
 
 
-async def read(settings: Settings, topic: str, group: str) -> bytes:
+async def read(settings: Settings, topic: str, group: str | None = None) -> bytes:
     options = security(settings) | {"group_id": group, "auto_offset_reset": "earliest"}
     async with running(AIOKafkaConsumer(topic, **options)) as consumer:
         return bytes((await asyncio.wait_for(consumer.getone(), 20)).value)
@@ -182,3 +208,30 @@ async def test_a_wrong_password_is_refused(as_user: AsUser) -> None:
     settings = as_user("kaption").model_copy(update={"kafka_password": SecretStr("wrong")})
     with pytest.raises(KafkaError):
         await send(settings, LIVE.name)
+
+
+@pytest.mark.timeout(180)
+async def test_each_stage_needs_what_its_row_says_and_reaches_nothing_else(as_user: AsUser, tmp_path: Path) -> None:
+    kaption = as_user("kaption").model_copy(update={"stages": "staged"})
+    await topics.create(kaption)
+    children = [agent(as_user(one.name), tmp_path / f"{one.name}.log", *one.arguments) for one in STAGES]
+    for child in children:
+        child.spawn()
+    try:
+        for child in children:
+            await ready(child)
+        pcm, rate = speech("harbour-2-slt", 1)
+        run = frames("call", f"01K{'0' * 22}9", pcm, rate)
+        await publish(kaption, run, per_second=100)
+        async with running(Consumer(**security(kaption), auto_offset_reset="earliest")) as consumer:
+            consumer.assign([TopicPartition(LIVE.name, number) for number in range(kaption.partitions)])
+            found = 0
+            async with asyncio.timeout(30):
+                while found < len(run):
+                    found += sum(map(len, (await consumer.getmany(timeout_ms=200)).values()))
+    finally:
+        for child in children:
+            child.stop()
+    for user, topic in (("validate", LIVE), ("redact", EVENTS), ("chunk", EVENTS), ("chunk", ACCEPTED)):
+        with pytest.raises(TopicAuthorizationFailedError):
+            await read(as_user(user), topic.name)

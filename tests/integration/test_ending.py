@@ -31,9 +31,7 @@ MakeSettings = Callable[..., Settings]
 
 
 def files(settings: Settings, log: Path) -> Child:
-    child = agent(settings, log)
-    child.argv[-1] = "files"
-    return child
+    return agent(settings, log, "files")
 
 
 async def ended(child: Child) -> float:
