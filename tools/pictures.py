@@ -133,7 +133,7 @@ _ARROWS: Const = (
     "M378 234H392M378 108H392V329H409",
     "M689 246V329H573",
 )
-_HEADS: Const = ((92, "publishers write"), (295, "agents"), (491, "audio topics"), (689, "pool"), (901, "readers read"))
+_HEADS: Const = ((92, "publishers write"), (295, "agents"), (491, "audio topics"), (689, "pool"), (901, "transcripts"))
 
 
 def path(palette: Palette) -> str:
