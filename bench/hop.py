@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 
 from bench import figures as kept
 from bench.processes import end_as_by_hand
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.testing.brokers import NO_APACHE, ApacheNode, kafka_home
 from kaption.testing.pipeline import Record, agent, frames, ready
@@ -56,7 +56,7 @@ async def chunks(settings: Settings, count: int, seconds: float = 180) -> list[t
     A repeat after a broker's fault is none: sessions drop it.
     """
     out: dict[str, tuple[int, int]] = {}
-    async with AIOKafkaConsumer(**security(settings), auto_offset_reset="earliest") as consumer:
+    async with Consumer(**security(settings), auto_offset_reset="earliest") as consumer:
         consumer.assign([TopicPartition(LIVE.name, n) for n in range(settings.partitions)])
         async with asyncio.timeout(seconds):
             while len(out) < count:

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from minio import Minio
 from ulid import ULID
 
@@ -33,7 +33,7 @@ from bench.processes import Others, end_as_by_hand, shares, usages
 from bench.speech import Heard, Spoken, joined, offline
 from bench.wer import wer
 from bench.words import Showing, erased, flicker, latencies, percentile
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.client.publisher import Publisher
 from kaption.client.transcripts import parse
@@ -79,7 +79,7 @@ async def speak(producer: AIOKafkaProducer, name: str, run: str, spoken: Spoken,
 
 async def watch(settings: Settings, streams: dict[str, Watched]) -> None:
     """Collect the records of all streams until cancelled."""
-    async with AIOKafkaConsumer(**security(settings), isolation_level="read_committed") as consumer:
+    async with Consumer(**security(settings), isolation_level="read_committed") as consumer:
         consumer.assign([TopicPartition(t.name, n) for t in (PARTIAL, FINAL) for n in range(settings.partitions)])
         await consumer.seek_to_end()
         while True:

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings, child_environment
 from kaption.testing.processes import Child
@@ -110,7 +110,7 @@ async def publish(
 
 async def committed(settings: Settings, completions: int, seconds: float = 120) -> list[ConsumerRecord]:
     """Everything on the final and dead-letter topics, once that many runs have completed."""
-    consumer = AIOKafkaConsumer(
+    consumer = Consumer(
         **security(settings), isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False
     )
     await consumer.start()

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import ObjectStore, normalised_key
 from kaption.cli.demo.scoring import RATE, load_talks, together
@@ -59,7 +59,7 @@ class Reader:
     async def look(self) -> None:
         """Read what is committed now."""
         self.finals, self.progress, self.completed = {}, {}, set()
-        async with AIOKafkaConsumer(
+        async with Consumer(
             **security(self._settings),
             isolation_level="read_committed",
             auto_offset_reset="earliest",

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.testing.brokers import Broker
 from kaption.testing.pipeline import ready, worker
@@ -67,7 +67,7 @@ async def committed(settings: Settings, runs: set[str], channels: int) -> list[C
 
 async def completions(settings: Settings, channels: int, isolation: str) -> list[ConsumerRecord]:
     """The records of the final topics until that many channels are completed, and those of half a second more."""
-    consumer = AIOKafkaConsumer(
+    consumer = Consumer(
         **security(settings), isolation_level=isolation, auto_offset_reset="earliest", enable_auto_commit=False
     )
     await consumer.start()

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.testing.brokers import EmbeddedBroker
 from kaption.testing.pipeline import Record, bodies, committed, frames, metrics, pipeline, publish, reasons
@@ -51,7 +51,7 @@ def canaries() -> list[Record]:
 async def everything(settings: Settings) -> list[ConsumerRecord]:
     """Every record of every topic but what clients sent themselves."""
     names = [topic_name(topic) for topic in TOPICS if topic is not EVENTS]
-    async with AIOKafkaConsumer(**security(settings), enable_auto_commit=False) as consumer:
+    async with Consumer(**security(settings), enable_auto_commit=False) as consumer:
         places = [TopicPartition(name, n) for name in names for n in range(settings.partitions)]
         consumer.assign(places)
         await consumer.seek_to_beginning(*places)

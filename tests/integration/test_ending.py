@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.processes.supervisor import Backoff, Supervisor
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
@@ -121,7 +121,7 @@ async def test_an_agent_whose_delivery_fails_is_another_process_soon(
 
 async def audio(settings: Settings, number: int, seconds: float = 60) -> None:
     """Wait until so many records are on the audio topic."""
-    async with AIOKafkaConsumer(**security(settings), auto_offset_reset="earliest") as consumer:
+    async with Consumer(**security(settings), auto_offset_reset="earliest") as consumer:
         consumer.assign([TopicPartition(LIVE.name, n) for n in range(settings.partitions)])
         found = 0
         async with asyncio.timeout(seconds):

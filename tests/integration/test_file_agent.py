@@ -18,7 +18,7 @@ from minio.sse import SseCustomerKey
 from ulid import ULID
 
 from kaption.adapters.kafka import topics
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings, child_environment
 from kaption.adapters.store.s3 import ObjectStore
@@ -119,7 +119,7 @@ async def bench(settings: Settings, folder: Path) -> AsyncIterator[Bench]:
     agent = file_agent(settings, folder / "files.log")
     agent.spawn()
     producer = AIOKafkaProducer(**security(settings))
-    consumer = AIOKafkaConsumer(**security(settings), auto_offset_reset="earliest", enable_auto_commit=False)
+    consumer = Consumer(**security(settings), auto_offset_reset="earliest", enable_auto_commit=False)
     try:
         await producer.start()
         await consumer.start()

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka import topics
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.testing.brokers import EmbeddedBroker
 from kaption.testing.pipeline import is_ready, ready
 from kaption_schemas.headers import text_headers
@@ -80,7 +80,7 @@ async def committed(files: Bench, tenant: str) -> int:
     """Records of a tenant that the group has acknowledged."""
     settings = files.settings
     group = f"{settings.group}.files"
-    async with AIOKafkaConsumer(**security(settings), group_id=group, enable_auto_commit=False) as consumer:
+    async with Consumer(**security(settings), group_id=group, enable_auto_commit=False) as consumer:
         places = [TopicPartition(topic_name(OBJECTS, tenant), n) for n in range(settings.partitions)]
         return sum([await consumer.committed(place) or 0 for place in places])
 

@@ -5,9 +5,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.service.services import Service, running
 from kaption.testing.brokers import Broker, EmbeddedBroker
@@ -52,7 +52,7 @@ async def outcome(broker: Broker, settings: Settings, folder: Path) -> list[tupl
         child.env["KAPTION_STAGES"] = "fused"
         child.folder = work
         child.spawn()
-    consumer = AIOKafkaConsumer(**security(settings), auto_offset_reset="earliest")
+    consumer = Consumer(**security(settings), auto_offset_reset="earliest")
     await consumer.start()
     out: list[tuple[object, ...]] = []
     try:

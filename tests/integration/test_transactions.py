@@ -10,7 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import MessageSizeTooLargeError
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
 from kaption.domain.records import Latency
@@ -48,7 +48,7 @@ async def test_a_send_that_fails_fails_the_transaction(
     await successor.start()
     await successor.commit(Draft((Message(FINAL.name, b"call", b"after", []),), 0, (), DraftStats()))
     await successor.stop()
-    consumer = AIOKafkaConsumer(
+    consumer = Consumer(
         **security(settings), isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False
     )
     await consumer.start()
@@ -116,7 +116,7 @@ async def test_a_late_end_commits_nothing_of_the_next_transaction(
             await second.stop()
             assert proxy.answers
             assert proxy.answers[0] != 0, "the producer's new epoch refuses it"
-            consumer = AIOKafkaConsumer(
+            consumer = Consumer(
                 **security(settings),
                 isolation_level="read_committed",
                 auto_offset_reset="earliest",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.structs import ConsumerRecord
 
-from kaption.adapters.kafka.clients import security
+from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import Backend
 from kaption.domain.pool.ports import Sessions
@@ -103,7 +103,7 @@ async def read(
     isolation: str = "read_committed",
 ) -> list[ConsumerRecord]:
     """Everything committed on ``topic``, until it is ``enough``, and for half a second more."""
-    consumer = AIOKafkaConsumer(
+    consumer = Consumer(
         **security(settings), isolation_level=isolation, auto_offset_reset="earliest", enable_auto_commit=False
     )
     await consumer.start()
