@@ -15,10 +15,9 @@ from kaption_gpu.batches import BatchStats, Recovered
 from kaption_gpu.engine.executor import Cause
 from kaption_gpu.lanes.data import Draft, Shown, Source
 from kaption_gpu.lanes.lane import LaneStats
-from kaption_gpu.lanes.records import Message
 from kaption_gpu.lanes.transactions import PartialsStats
 from kaption_gpu.worker import Sinks
-from kaption_schemas.headers import TRACE, Headers
+from kaption_schemas.codec import Headers, Message, is_traced
 
 
 class PoolTracing:
@@ -30,7 +29,7 @@ class PoolTracing:
 
     def poll(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
         """A span that links to each traced record; none where nobody traces."""
-        traced = [record.headers for record in records if any(name in TRACE for name, _ in record.headers)]
+        traced = [record.headers for record in records if is_traced(record.headers)]
         if traced:
             place = {"partition": source.partition, "group": self._group, "count": len(records)}
             with self._telemetry.span("poll", source.topic, links=traced, **place):  # type: ignore[arg-type]  # as named
@@ -42,9 +41,7 @@ class PoolTracing:
 
     def send(self, message: Message) -> Headers:
         """The headers to write; the span's parent is the record that the transcript came from."""
-        if not any(name in TRACE for name, _ in message.headers) or any(
-            name == "errors.topic" for name, _ in message.headers
-        ):
+        if message.kind is None or not is_traced(message.headers):  # a dead letter goes as it came
             return message.headers
         with self._telemetry.span("send", message.topic, parent=message.headers):
             return inject(message.headers)

@@ -23,7 +23,7 @@ from opentelemetry.trace.propagation import get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from kaption.adapters.settings import Settings
-from kaption_schemas.headers import TRACE, Headers, text_headers
+from kaption_schemas.codec import Headers, trace_of, with_trace
 
 # Buckets lie around the budget of each step (frame 100 ms, hop 10, step 400, queue 100, decode 150, publish 10).
 _FAST: Const = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -217,20 +217,16 @@ _KINDS: Const[dict[str, tuple[SpanKind, str]]] = {
 _PROPAGATOR: Const = TraceContextTextMapPropagator()
 
 
-def extract(headers: Iterable[tuple[str, bytes | None]]) -> Context:
+def extract(headers: Headers) -> Context:
     """The trace context of a record's headers; an empty one where there is none or it is malformed."""
-    carrier = {name: value for name, value in text_headers(headers).items() if name in TRACE}
-    return _PROPAGATOR.extract(carrier, context=Context())
+    return _PROPAGATOR.extract(trace_of(headers), context=Context())
 
 
 def inject(headers: Headers) -> Headers:
     """``headers`` with the current span's trace context in place of what they had; unchanged outside a span."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)
-    if not carrier:
-        return headers
-    kept = [(name, value) for name, value in headers if name not in _PROPAGATOR.fields]
-    return kept + [(name, value.encode()) for name, value in carrier.items()]
+    return with_trace(headers, carrier, _PROPAGATOR.fields) if carrier else headers
 
 
 class Telemetry:
@@ -287,8 +283,8 @@ class Telemetry:
         operation: Operation,
         topic: str,
         *,
-        parent: Iterable[tuple[str, bytes | None]] | None = None,
-        links: Iterable[Iterable[tuple[str, bytes | None]]] = (),
+        parent: Headers | None = None,
+        links: Iterable[Headers] = (),
         partition: int | None = None,
         group: str | None = None,
         count: int | None = None,
@@ -342,7 +338,7 @@ class Telemetry:
         self._meters.shutdown()
 
 
-def _links(records: Iterable[Iterable[tuple[str, bytes | None]]]) -> list[Link]:
+def _links(records: Iterable[Headers]) -> list[Link]:
     contexts = [get_current_span(extract(headers)).get_span_context() for headers in records]
     return [Link(context) for context in contexts if context.is_valid]
 

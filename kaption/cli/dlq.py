@@ -18,18 +18,17 @@ from kaption.adapters.kafka.topics import partition_count
 from kaption.adapters.settings import Settings
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import broker
-from kaption_schemas.headers import text_headers
+from kaption_schemas.codec import read_dead_letter
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import DEFAULT_TENANT, DLQ, topic_name
 
 _KAFKA = click.option("--kafka", metavar="HOST:PORT", help="Bootstrap servers [KAPTION_KAFKA].")
 _TENANT = click.option("--tenant", default=DEFAULT_TENANT, show_default=True, help="Tenant of the dead letters.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, one object a line.")
-_SHOWN = ("errors.body_sha256", "ce_type", "ce_run", "ce_sequence", "ce_firstsample", "content-type")
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
+class Listed:
     """One dead letter as it is shown: where it lies, where it was, why, and how large; never what it says.
 
     ``size`` is the record's body as it came, ``kept`` what the dead letter has of it, in bytes.
@@ -50,8 +49,8 @@ class DeadLetter:
 
     def fields(self) -> dict[str, Any]:
         """For JSON, with the reason's meaning."""
-        meanings = {reason.value: reason.meaning for reason in Reason}
-        return asdict(self) | {"meaning": meanings.get(self.reason, "")}
+        known = Reason.read(self.reason)
+        return asdict(self) | {"meaning": known.meaning if known else ""}
 
 
 def _printable(text: str, most: int = 200) -> str:
@@ -59,23 +58,22 @@ def _printable(text: str, most: int = 200) -> str:
     return "".join(char if char.isprintable() else "\ufffd" for char in text[:most])
 
 
-def describe(record: ConsumerRecord) -> DeadLetter:
+def describe(record: ConsumerRecord) -> Listed:
     """A record of a dead-letter topic as it is shown."""
-    headers = {name: _printable(value) for name, value in text_headers(record.headers).items()}
-    kept, whole = len(record.value or b""), headers.get("errors.body_bytes", "")
-    return DeadLetter(
+    letter = read_dead_letter(record)
+    return Listed(
         at=f"{record.partition}:{record.offset}",
         time=datetime.fromtimestamp(record.timestamp / 1000, UTC).isoformat(timespec="seconds"),
-        reason=headers.get("errors.reason", "?"),
-        stage=headers.get("errors.stage", "?"),
-        topic=headers.get("errors.topic", "?"),
-        partition=headers.get("errors.partition", "?"),
-        offset=headers.get("errors.offset", "?"),
+        reason=_printable(letter.reason),
+        stage=_printable(letter.stage),
+        topic=_printable(letter.topic),
+        partition=_printable(letter.partition),
+        offset=_printable(letter.offset),
         stream=_printable((record.key or b"").decode("utf-8", "replace"), 128),
-        size=int(whole) if whole.isdecimal() else kept,
-        kept=kept,
-        attempt=headers.get("errors.attempt", "1"),
-        headers={name: headers[name] for name in _SHOWN if name in headers},
+        size=letter.body_bytes,
+        kept=len(record.value or b""),
+        attempt=_printable(letter.attempt),
+        headers={name: _printable(value) for name, value in letter.headers.items()},
     )
 
 
@@ -152,12 +150,12 @@ async def _partitions(settings: Settings, topic: str) -> list[TopicPartition]:
     return [TopicPartition(topic, number) for number in range(count)]
 
 
-async def _list(settings: Settings, topic: str, reason: str | None, limit: int) -> list[DeadLetter]:
+async def _list(settings: Settings, topic: str, reason: str | None, limit: int) -> list[Listed]:
     async with broker(settings), _consumer(settings) as consumer:
         where = await _partitions(settings, topic)
         consumer.assign(where)
         ends = await consumer.end_offsets(where)
-        letters: list[DeadLetter] = []
+        letters: list[Listed] = []
         while any([await consumer.position(one) < ends[one] for one in where]):
             for batch in (await consumer.getmany(timeout_ms=200)).values():
                 letters += [letter for letter in map(describe, batch) if reason in (None, letter.reason)]

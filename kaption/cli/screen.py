@@ -6,8 +6,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from kaption.domain.reading.reader import TrackKey, Transcript, failed
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
+from kaption.domain.reading.reader import TrackKey, failed
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress, Transcript
 
 _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright_green", "bright_magenta")
 

@@ -2,7 +2,7 @@
 
 from kaption.client.publisher import FRAME_MS, Publisher, PublishError, StreamWriter
 from kaption.client.transcripts import Place, Transcripts, parse
-from kaption.domain.reading.reader import Reader, RunFailedError, Transcript
+from kaption.domain.reading.reader import Reader, RunFailedError
 from kaption_schemas.records import (
     FinalTranscript,
     Gap,
@@ -10,6 +10,7 @@ from kaption_schemas.records import (
     RunOptions,
     StreamCompleted,
     StreamProgress,
+    Transcript,
 )
 
 __all__ = [

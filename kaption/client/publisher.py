@@ -1,10 +1,10 @@
 """Publishing: live streams as frames, and objects in the store by their key. The contract is plain Kafka (docs/kafka.md)."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Awaitable, Sequence
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, Unpack
 from typing import Final as Const
@@ -17,17 +17,14 @@ from kaption.adapters.kafka.clients import security
 from kaption.adapters.kafka.presence import require_topics
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import Telemetry, inject
-from kaption_schemas.headers import event_headers, pcm_type, sequence
+from kaption_schemas.codec import Body, Event, Sound, encode_published
+from kaption_schemas.content_type import FrameFormat
 from kaption_schemas.records import AudioFormat, MediaObject, RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import (
     DEFAULT_TENANT,
-    EVENTS,
-    OBJECTS,
     STREAM_PATTERN,
     TENANT_PATTERN,
-    Topic,
     Type,
-    topic_name,
 )
 
 Encoding = Literal["s16le", "mulaw", "alaw"]
@@ -36,8 +33,8 @@ FRAME_MS: Const = 100
 _SHORTEST_MS: Const = 20
 #: Frames on their way to the broker at once; ``send`` waits for the oldest beyond it, which is the back pressure.
 _IN_FLIGHT: Const = 64
-#: Bytes a sample, and the sample that is silence.
-_SAMPLE: Const[dict[str, tuple[int, bytes]]] = {"s16le": (2, b"\0\0"), "mulaw": (1, b"\xff"), "alaw": (1, b"\xd5")}
+#: The sample that is silence.
+_SILENCE: Const[dict[str, bytes]] = {"s16le": b"\0\0", "mulaw": b"\xff", "alaw": b"\xd5"}
 
 
 class PublishError(Exception):
@@ -72,8 +69,9 @@ class StreamWriter:
         self._publisher = publisher
         self._format = format
         self._options = options
-        width, self._silence = _SAMPLE[format.encoding]
-        self._stride = width * format.channels
+        self._silence = _SILENCE[format.encoding]
+        self._what = FrameFormat(format.encoding, format.rate, format.channels)
+        self._stride = self._what.stride
         self._frame = format.rate * FRAME_MS // 1000 * self._stride
         self._buffer = bytearray()
         self._sequence = 0
@@ -86,10 +84,8 @@ class StreamWriter:
             PublishError: The brokers did not take it.
             LookupError: The tenant has no topic for streams; the message says what to do.
         """
-        started = StreamStarted(
-            format=self._format, options=self._options, wall_time_ms=int(datetime.now(UTC).timestamp() * 1000)
-        )
-        await self._send(Type.STARTED, "started", started.model_dump_json().encode())
+        started = StreamStarted(format=self._format, options=self._options, wall_time_ms=_now_ms())
+        await self._send(Type.STARTED, started)
         return self
 
     async def __aexit__(
@@ -100,7 +96,7 @@ class StreamWriter:
             return
         await self.flush()
         ended = StreamEnded(last_sequence=self._sequence - 1, reason="ended" if error is None else "aborted")
-        await self._send(Type.ENDED, "ended", ended.model_dump_json().encode())
+        await self._send(Type.ENDED, ended)
         await self._publisher.flush()
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
@@ -136,17 +132,13 @@ class StreamWriter:
     async def _publish(self, size: int) -> None:
         frame = bytes(self._buffer[:size])
         del self._buffer[:size]
-        number, sample = sequence(self._sequence), str(self._sample)
+        number, sample = self._sequence, self._sample
         self._sequence += 1
         self._sample += size // self._stride
-        content = pcm_type(self._format.rate, self._format.channels, self._format.encoding)
-        extra = {"sequence": number, "firstsample": sample}
-        await self._send(Type.FRAME, f"frame/{number}", frame, content, extra)
+        await self._send(Type.FRAME, Sound(frame, self._what), number, sample)
 
-    async def _send(
-        self, kind: Type, id: str, body: bytes, content: str = "application/json", extra: dict[str, str] | None = None
-    ) -> None:
-        await self._publisher._send(EVENTS, kind, self.stream, self.run, id, body, content, extra or {})
+    async def _send(self, kind: Type, body: Body, number: int = -1, sample: int = 0) -> None:
+        await self._publisher._send(kind, self.stream, self.run, body, number, sample)
 
 
 class Publisher:
@@ -288,8 +280,7 @@ class Publisher:
             options=_options(options, fields),
         )  # fmt: skip
         run = str(ULID())
-        data = body.model_dump_json(exclude_none=True).encode()
-        await self._send(OBJECTS, Type.OBJECT, _checked(stream), run, "object", data, "application/json", {})
+        await self._send(Type.OBJECT, _checked(stream), run, body)
         await self.flush()
         return run
 
@@ -302,23 +293,20 @@ class Publisher:
         while self._pending:
             await self._oldest()
 
-    async def _send(
-        self, topic: Topic, kind: Type, stream: str, run: str, id: str, body: bytes, content: str, extra: dict[str, str]
-    ) -> None:
+    async def _send(self, kind: Type, stream: str, run: str, body: Body, number: int = -1, sample: int = 0) -> None:
         if self._producer is None:
             raise PublishError("the publisher is not connected: use it with `async with`")
-        name = topic_name(topic, self._tenant)
+        now_ms = _now_ms()
+        message = encode_published(Event(kind, self._tenant, stream, run, body, now_ms, number, sample), now_ms)
+        name = message.topic
         if name not in self._known:
             await require_topics(self._settings, name)
             self._known.add(name)
-        head = event_headers(
-            kind, id=f"{run}/{id}", source="/kaption/publisher", run=run, content_type=content,
-            extra={"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **extra},
-        )  # fmt: skip
         with self._telemetry.span("send", name) if self._telemetry else nullcontext():
             try:
                 async with asyncio.timeout(self._settings.delivery_seconds):
-                    sent = await self._producer.send(name, body, key=stream.encode(), headers=inject(head))
+                    headers = list(inject(message.headers))
+                    sent = await self._producer.send(name, message.value, key=message.key, headers=headers)
             except (KafkaError, TimeoutError) as error:
                 raise self._given_up(name, error) from error
         self._pending.append(sent)
@@ -339,6 +327,10 @@ class Publisher:
         if isinstance(error, TimeoutError):
             return PublishError(f"the brokers did not take {what} within {self._settings.delivery_seconds:g} s")
         return PublishError(f"the brokers did not take {what}: {type(error).__name__}")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _checked(stream: str) -> str:

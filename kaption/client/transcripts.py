@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -18,21 +18,13 @@ from pydantic import ValidationError
 from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.kafka.presence import require_topics
 from kaption.adapters.settings import Settings
-from kaption.domain.intake.events import is_undecodable
-from kaption.domain.reading.reader import Newest, OneRun, Reader, Transcript
-from kaption_schemas.headers import text_headers
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
-from kaption_schemas.topics import DEFAULT_TENANT, FINAL, PARTIAL, Type, topic_name
+from kaption.domain.reading.reader import Newest, OneRun, Reader
+from kaption_schemas.codec import Headers, is_undecodable, read_transcript
+from kaption_schemas.records import Transcript
+from kaption_schemas.topics import DEFAULT_TENANT, FINAL, PARTIAL, topic_name
 
 log = logging.getLogger(__name__)
 
-_MODELS: Const[dict[str, type[Transcript]]] = {
-    Type.PARTIAL: PartialTranscript,
-    Type.FINAL: FinalTranscript,
-    Type.GAP: Gap,
-    Type.COMPLETED: StreamCompleted,
-    Type.PROGRESS: StreamProgress,
-}
 _WAIT_MS: Const = 100
 _BATCH: Const = 500
 _COMMIT_SECONDS: Const = 1.0
@@ -50,14 +42,13 @@ class Place:
     timestamp_ms: int
 
 
-def parse(headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> Transcript | None:
+def parse(headers: Headers, value: bytes | None) -> Transcript | None:
     """A record of an output topic, typed; None for a type that this version does not know.
 
     Raises:
         pydantic.ValidationError: The body is not what its type says.
     """
-    model = _MODELS.get(text_headers(headers).get("ce_type", ""))
-    return None if model is None else model.model_validate_json(value or b"")
+    return read_transcript(headers, value)
 
 
 class Transcripts:

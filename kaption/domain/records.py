@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamEnded, StreamStarted
 from kaption_schemas.topics import Type
 
 
@@ -29,8 +29,9 @@ class Latency(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AudioRecord:
-    """One record of an audio topic, parsed. ``body`` is PCM s16le for a chunk (a batch chunk's bytes already fetched),
-    JSON otherwise.
+    """One record of an audio topic, parsed. ``body`` is PCM s16le of a chunk (a batch chunk's bytes already fetched).
+
+    ``said`` is what a ``started`` or an ``ended`` says, ``reason`` why there is a gap, or why a ``started`` was refused.
 
     ``timestamp_ms`` is the broker's append time of this record and drives timers; ``received_ms`` is the append time of
     the publisher's record and measures pace and latency. ``samples`` is per channel.
@@ -47,20 +48,22 @@ class AudioRecord:
     rate: int = 16000
     channels: int = 1
     body: bytes = b""
+    said: StreamStarted | StreamEnded | None = None
+    reason: Reason | None = None
 
     def as_gap(self, reason: Reason) -> "AudioRecord":
         """What takes the place of a frame that is refused."""
-        return replace(self, kind=Type.GAP, samples=0, body=reason.encode())
+        return replace(self, kind=Type.GAP, samples=0, body=b"", reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """The record at ``offset`` of the lane is refused; the lane keeps its original bytes and headers."""
+class Refused:
+    """The record at ``offset`` of the lane is refused, and dead-lettered; the lane keeps its original bytes and headers."""
 
     offset: int
     reason: Reason
 
 
 #: Outputs that must be committed with the offset and the snapshot, and partials, which must not.
-Durable = FinalTranscript | Gap | StreamCompleted | DeadLetter
+Durable = FinalTranscript | Gap | StreamCompleted | Refused
 Output = Durable | PartialTranscript

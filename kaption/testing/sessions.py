@@ -7,7 +7,7 @@ import numpy as np
 
 from kaption.domain.decoding.port import Decoded, DecodeOptions, Kind, Window, window_length
 from kaption.domain.pool.ports import SnapshotUnreadableError
-from kaption.domain.records import AudioRecord, DeadLetter, Latency, Output, RunKey
+from kaption.domain.records import AudioRecord, Latency, Output, Refused, RunKey
 from kaption.domain.run.windows import MOST_FAILURES
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, Gap, Model, PartialTranscript, RunOptions, StreamCompleted
@@ -60,7 +60,7 @@ class CountingSession:
 
     def feed(self, record: AudioRecord) -> list[Output]:
         if self.closing:
-            return [] if record.kind is Type.ENDED else [DeadLetter(record.offset, Reason.RUN_CLOSED)]
+            return [] if record.kind is Type.ENDED else [Refused(record.offset, Reason.RUN_CLOSED)]
         if record.kind is Type.ENDED:
             self.closing = (Reason.ENDED, record.offset)
             return self._finish()
@@ -68,15 +68,15 @@ class CountingSession:
             return []
         missed, self.next_sequence = record.sequence - self.next_sequence, record.sequence + 1
         if record.kind is Type.GAP:
-            return [Gap.model_validate_json(record.body)]
+            return [self._gap(record.sequence, record.sequence, record.reason or Reason.LOST)]
         if np.frombuffer(record.body, "<i2")[0] == REFUSED:
-            return [DeadLetter(record.offset, Reason.LATE)]
+            return [Refused(record.offset, Reason.LATE)]
         self.chunks.append((record.offset, record.sequence, record.body))
         return [self._gap(record.sequence - missed, record.sequence - 1)] if missed and self.lost else []
 
-    def _gap(self, first: int, last: int) -> Gap:
+    def _gap(self, first: int, last: int, reason: Reason = Reason.RETENTION) -> Gap:
         return Gap(
-            tenant=self.key.tenant, stream=self.key.stream, run=self.key.run, reason=Reason.RETENTION,
+            tenant=self.key.tenant, stream=self.key.stream, run=self.key.run, reason=reason,
             first_sequence=first, last_sequence=last, first_sample=0, samples=0,
         )  # fmt: skip
 

@@ -18,6 +18,14 @@ class Reason(StrEnum):
         self.meaning = meaning
         return self
 
+    @staticmethod
+    def read(code: str) -> "Reason | None":
+        """The reason of a code that was written somewhere; None for one that this version does not know."""
+        try:
+            return Reason(code)  # type: ignore[call-arg]  # by value: mypy reads __new__
+        except ValueError:
+            return None
+
     # Judged by the validate stage, from the record alone.
     NOT_CLOUDEVENTS = (
         "not_cloudevents",

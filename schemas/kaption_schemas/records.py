@@ -39,11 +39,8 @@ def _known_rate(rate: int) -> int:
 Rate = Annotated[int, AfterValidator(_known_rate), Field(json_schema_extra={"enum": list(RATES)})]
 
 
-_REASONS = {reason.value: reason for reason in Reason}
-
-
 def _known_reason(code: object) -> object:
-    return _REASONS.get(code, Reason.UNKNOWN_REASON) if isinstance(code, str) else code
+    return (Reason.read(code) or Reason.UNKNOWN_REASON) if isinstance(code, str) else code
 
 
 #: A code that Kaption wrote, read by any version: one that a newer version has added becomes ``unknown_reason``.
@@ -269,3 +266,7 @@ class StreamCompleted(Outbound):
     repeats: int
     metadata: dict[str, str] = Field(default_factory=dict)
     replaces: str | None = None
+
+
+#: What a reader of a tenant's output topics gets.
+Transcript = PartialTranscript | FinalTranscript | Gap | StreamCompleted | StreamProgress

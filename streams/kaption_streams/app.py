@@ -13,7 +13,7 @@ from faust.types import EventT
 from kaption.adapters.kafka.clients import adopt, security
 from kaption.adapters.kafka.members import client_id
 from kaption.adapters.settings import Settings
-from kaption.domain.intake.events import Origin
+from kaption_schemas.codec import Message, Origin
 from kaption_schemas.topics import MIB, Topic, tenant_of, topic_name
 
 log = logging.getLogger(__name__)
@@ -127,11 +127,11 @@ class Output:
         if self._producer is not None:
             await self._producer.stop()
 
-    async def send(
-        self, topic: str, key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
-    ) -> Awaitable[Any]:
+    async def send(self, message: Message) -> Awaitable[Any]:
         """Queue one record; the awaitable that comes back is its delivery."""
         if self._producer is None:
             raise RuntimeError("start() comes before send()")
-        delivery: Awaitable[Any] = await self._producer.send(topic, key=key, value=value, headers=headers)
+        delivery: Awaitable[Any] = await self._producer.send(
+            message.topic, key=message.key, value=message.value, headers=list(message.headers)
+        )
         return delivery

@@ -6,19 +6,19 @@ Knows nothing of whose turn it is, nor of further tries.
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
 from typing import Final as Const
 
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import DEAD_LETTERS, FILE_AUDIO_SECONDS, RECORDS, Telemetry
 from kaption.domain.intake.bucket_events import ObjectRun, RefusedObject, mark_of, place_of, read_objects
-from kaption.domain.intake.events import Origin, Refusal, RefusedError, dead_letter, is_undecodable
 from kaption.domain.intake.file_chunks import Normalised, batch_records
 from kaption.domain.intake.stages import Tools, redact_options
 from kaption.domain.redaction.matches import TextRedactor, mask
+from kaption_schemas.codec import Event, Origin, encode_dead_letter, encode_event, is_undecodable
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import RunOptions
-from kaption_schemas.topics import BATCH, DEFAULT_TENANT, DLQ, Type, topic_name
+from kaption_schemas.topics import BATCH, DEFAULT_TENANT, Type
 from kaption_streams.app import Output, now_ms
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class FileStage:
             "process", origin.topic, parent=origin.headers, partition=origin.partition, group=group
         ):
             options, audio = await asyncio.to_thread(self._prepare, run)
-            await self._deliver(batch_records(run, options, audio), f"{run.tenant}/{run.stream}".encode(), Type.CHUNK)
+            await self._deliver(batch_records(run, options, audio), Type.CHUNK)
         seconds = audio.samples / audio.rate
         self._telemetry.record(FILE_AUDIO_SECONDS, seconds, tenant_class=tenant_class(run.tenant))
         log.info("object_normalised", extra={"run": run.run, "seconds": round(seconds)})
@@ -71,18 +71,17 @@ class FileStage:
     async def refuse(self, origin: Origin, error: RefusedError, run: ObjectRun | None, attempts: int = 1) -> None:
         """Dead-letter what ``origin`` asks for, and tell whoever waits for the run. Raises ``KafkaError``."""
         self._telemetry.record(DEAD_LETTERS, reason=error.reason.value)
-        refusal = Refusal(error.reason, _STAGE, mark_of(origin, error.reason, run), self._clear(error.detail))
         log.info("object_refused", extra={"reason": str(error.reason), "topic": origin.topic, "offset": origin.offset})
-        letter = dead_letter(origin, refusal, now_ms(), attempts)
-        await (await self._output.send(topic_name(DLQ, origin.tenant), letter.key, letter.value, letter.headers))
-        if refusal.mark is not None:
-            mark = refusal.mark
-            await self._deliver([(mark.body, mark.headers())], mark.key, Type.REFUSED)
+        detail = self._clear(error.detail)
+        letter = encode_dead_letter(origin, error.reason, _STAGE, now_ms(), detail=detail, attempts=attempts)
+        await (await self._output.send(letter))
+        if mark := mark_of(origin, error.reason, run):
+            await self._deliver([mark], Type.REFUSED)
 
-    async def _deliver(self, records: Any, key: bytes, kind: Type) -> None:
-        self._telemetry.record(RECORDS, len(records), topic=BATCH.name, type=kind.value)
+    async def _deliver(self, events: list[Event], kind: Type) -> None:
+        self._telemetry.record(RECORDS, len(events), topic=BATCH.name, type=kind.value)
         async with self._sending:  # another run of the stream between them would supersede this one
-            deliveries = [await self._output.send(BATCH.name, key, body, list(head)) for body, head in records]
+            deliveries = [await self._output.send(encode_event(event, BATCH)) for event in events]
         await asyncio.gather(*deliveries)
 
     def _prepare(self, run: ObjectRun) -> tuple[RunOptions, Normalised]:

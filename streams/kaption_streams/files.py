@@ -21,9 +21,9 @@ from kaption.adapters.media.files import ChildError, MediaDecoder
 from kaption.adapters.store.s3 import LocalError, ObjectStore, StoreError
 from kaption.adapters.telemetry import FILE_WORK_SECONDS
 from kaption.domain.intake.bucket_events import ObjectRun, RefusedObject
-from kaption.domain.intake.events import RefusedError
 from kaption.domain.intake.turns import Turns
 from kaption.domain.redaction.matches import TextRedactor
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import OBJECTS, topic_name
 from kaption_streams.agent import Agent, AgentParts

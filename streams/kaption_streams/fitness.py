@@ -13,7 +13,7 @@ from typing import Final as Const
 
 from kaption.adapters.media.files import ChildError, MediaDecoder
 from kaption.adapters.store.s3 import ObjectStore
-from kaption.domain.intake.events import RefusedError
+from kaption_schemas.errors import RefusedError
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from typing import Final as Const
 
-from kaption.domain.intake.events import Origin
+from kaption_schemas.codec import Origin
 
 #: A tenant's records that are read ahead, and those that are done and wait for one before them.
 AHEAD: Const = 32

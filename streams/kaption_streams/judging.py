@@ -7,8 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from typing import Final as Const
 
-from kaption.domain.intake.events import Event, Origin, Refusal, is_undecodable
+from kaption.domain.intake.events import Refusal
 from kaption.domain.intake.stages import is_quick, refusal
+from kaption_schemas.codec import Event, Origin, is_undecodable
 from kaption_schemas.reasons import Reason
 
 log = logging.getLogger(__name__)

@@ -14,12 +14,21 @@ from typing import Any, ClassVar
 from faust.types import TP
 
 from kaption.adapters.telemetry import DEAD_LETTERS, RECORDS, STAGE_DURATION
-from kaption.domain.intake.events import Event, Origin, Refusal, dead_letter
-from kaption.domain.intake.relay import event_of, is_relayed, original, relayed
+from kaption.domain.intake.events import Refusal
 from kaption.domain.intake.stages import Tools, accept, check, chunk, clear
-from kaption_schemas.headers import TRACE
+from kaption_schemas.codec import (
+    Event,
+    Origin,
+    encode_dead_letter,
+    encode_event,
+    encode_relayed,
+    is_relayed,
+    is_traced,
+    read_event,
+    read_relayed,
+)
 from kaption_schemas.reasons import Reason
-from kaption_schemas.topics import ACCEPTED, DLQ, EVENTS, LIVE, REDACTED, Topic, topic_name
+from kaption_schemas.topics import ACCEPTED, EVENTS, LIVE, REDACTED, Topic
 from kaption_streams.acks import Window
 from kaption_streams.agent import Agent, AgentParts
 from kaption_streams.app import input_topic, now_ms, origin_of
@@ -70,7 +79,7 @@ class LiveAgent(Agent):
         """Do the work, with its time taken, and within the publisher's trace if it has one."""
         begin = time.perf_counter()
         self._taken += 1
-        if any(name == TRACE[0] for name, _ in origin.headers):
+        if is_traced(origin.headers):
             place = {"partition": origin.partition, "group": self._group}
             with self._telemetry.span("process", origin.topic, parent=origin.headers, **place):  # type: ignore[arg-type]
                 deliveries = await self.work(origin)
@@ -82,7 +91,7 @@ class LiveAgent(Agent):
     async def _forward(self, topic: Topic, events: list[Event]) -> Deliveries:
         for event in events:
             self._telemetry.record(RECORDS, topic=topic.name, type=event.kind.value)
-        return [await self._output.send(topic.name, e.key, e.body, list(e.headers())) for e in events]
+        return [await self._output.send(encode_event(event, topic)) for event in events]
 
     async def _refuse(self, origin: Origin, refusal: Refusal, topic: Topic) -> Deliveries:
         """Dead-letter ``origin``, and put what it leaves in its run on ``topic``."""
@@ -91,8 +100,10 @@ class LiveAgent(Agent):
             "record_refused", extra={"reason": str(refusal.reason), "topic": origin.topic, "offset": origin.offset}
         )
         attempts = ATTEMPTS if refusal.reason is Reason.INTERNAL_ERROR else 1
-        letter = dead_letter(origin, refusal, now_ms(), attempts)
-        delivery = await self._output.send(topic_name(DLQ, origin.tenant), letter.key, letter.value, letter.headers)
+        letter = encode_dead_letter(
+            origin, refusal.reason, refusal.stage, now_ms(), detail=refusal.detail, attempts=attempts
+        )
+        delivery = await self._output.send(letter)
         return [delivery, *await self._forward(topic, [refusal.mark] if refusal.mark else [])]
 
 
@@ -125,8 +136,7 @@ class ValidateAgent(LiveAgent):
         result = await judge(origin, "validate", lambda record: check(record) or [])
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, ACCEPTED)
-        key = b"/".join([origin.tenant.encode(), origin.key or b""])
-        return [await self._output.send(ACCEPTED.name, key, origin.value, relayed(origin))]
+        return [await self._output.send(encode_relayed(origin, ACCEPTED))]
 
 
 class RedactAgent(LiveAgent):
@@ -142,7 +152,7 @@ class RedactAgent(LiveAgent):
     async def work(self, record: Origin) -> Deliveries:
         """Decode, mute and redact."""
         relay = is_relayed(record)
-        origin = original(record) if relay else record
+        origin = read_relayed(record) if relay else record
         stage = partial(clear, tools=self._tools) if relay else _events
         result = await judge(origin, "redact", stage)
         if isinstance(result, Refusal):
@@ -158,11 +168,15 @@ class ChunkAgent(LiveAgent):
 
     async def work(self, record: Origin) -> Deliveries:
         """Make chunks."""
-        result = await judge(record, "chunk", lambda one: chunk(event_of(one)))
+        result = await judge(record, "chunk", lambda one: chunk(_event(one)))
         if isinstance(result, Refusal):
             return await self._refuse(record, result, LIVE)
         return await self._forward(LIVE, result)
 
 
+def _event(record: Origin) -> Event:
+    return read_event(record, record.timestamp_ms)
+
+
 def _events(record: Origin) -> list[Event]:
-    return [event_of(record)]
+    return [_event(record)]

@@ -21,10 +21,10 @@ from kaption.adapters.media.files import Decoding, MediaDecoder
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import LocalError, ObjectStore, Stat, normalised_key
 from kaption.domain.intake.bucket_events import ObjectRun
-from kaption.domain.intake.events import RefusedError
 from kaption.domain.intake.file_chunks import Normalised, muted_samples
 from kaption.domain.intake.formats import silence
 from kaption.domain.records import RunKey
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 
 _BLOCK_SAMPLES = 1 << 16

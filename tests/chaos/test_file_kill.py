@@ -24,6 +24,7 @@ from kaption.testing.pipeline import ready, worker
 from kaption.testing.processes import Child
 from kaption.testing.store import EmbeddedStore
 from kaption.testing.topics import create_topics
+from kaption_schemas.codec import encode_event
 from kaption_schemas.headers import text_headers
 from kaption_schemas.records import MediaObject, RunOptions
 from kaption_schemas.topics import BATCH, FINAL, PARTIAL, Type
@@ -110,8 +111,9 @@ async def submit(settings: Settings, stream: str, run: str) -> None:
     producer = AIOKafkaProducer(**security(settings))
     await producer.start()
     try:
-        for body, headers in batch_records(ObjectRun("default", stream, run, media, 0), options, audio):
-            await producer.send_and_wait(BATCH.name, body, key=f"default/{stream}".encode(), headers=headers)
+        for event in batch_records(ObjectRun("default", stream, run, media, 0), options, audio):
+            made = encode_event(event, BATCH)
+            await producer.send_and_wait(made.topic, made.value, key=made.key, headers=list(made.headers))
     finally:
         await producer.stop()
 

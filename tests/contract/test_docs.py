@@ -8,11 +8,11 @@ from typing import get_args
 import pytest
 
 from kaption.adapters.settings import Settings
-from kaption.domain.intake.formats import WIDTH
 from kaption.domain.intake.validate import LONGEST_MS, MAX_FRAME, SHORTEST_MS
 from kaption.domain.redaction.open_suffix import RECOGNISED
 from kaption.testing.brokers import ROOT
 from kaption_schemas.audio import RATES
+from kaption_schemas.content_type import WIDTH
 from kaption_schemas.records import AudioFormat, RunOptions
 
 PAGES = sorted(

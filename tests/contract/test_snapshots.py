@@ -28,9 +28,9 @@ def log() -> list[AudioRecord]:
     options = RunOptions(
         channels="split", redaction=("NUMBER",), vocabulary=("Kaption",), metadata={"caller": "harbour"}
     )
-    body = StreamStarted(format=AudioFormat(rate=RATE, channels=2), options=options).model_dump_json().encode()
+    body = StreamStarted(format=AudioFormat(rate=RATE, channels=2), options=options)
     frames = [r for r in records(babble(shape, RATE, 2), repeat(RATE // 25), RATE) if r.sequence != 50]
-    begun = AudioRecord(Type.STARTED, KEY, 0, START_MS, START_MS, body=body)
+    begun = AudioRecord(Type.STARTED, KEY, 0, START_MS, START_MS, said=body)
     return [replace(r, offset=n) for n, r in enumerate([begun, *frames[:62], frames[45], *frames[62:]])]
 
 

@@ -11,11 +11,10 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 from kaption import Publisher, Transcripts
 from kaption.adapters.settings import Settings
 from kaption.client.publisher import PublishError
-from kaption.domain.reading.reader import Transcript
 from kaption.testing.brokers import ApacheNode, EmbeddedBroker
 from kaption.testing.topics import create_topics
 from kaption_schemas.headers import text_headers
-from kaption_schemas.records import FinalTranscript, MediaObject, RunOptions, StreamEnded, StreamStarted
+from kaption_schemas.records import FinalTranscript, MediaObject, RunOptions, StreamEnded, StreamStarted, Transcript
 from kaption_schemas.topics import EVENTS, OBJECTS, topic_name
 from tests.conftest import MakeSettings
 from tests.support.transcripts import completed, final, gap, partial, put

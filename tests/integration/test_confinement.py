@@ -19,7 +19,7 @@ import pytest
 from kaption.adapters.media.files import Decoding, MediaDecoder
 from kaption.adapters.processes import confinement
 from kaption.adapters.settings import Settings
-from kaption.domain.intake.events import RefusedError
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 from tests.support import hostile
 from tests.support.media import encode, tone

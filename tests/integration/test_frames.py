@@ -13,8 +13,8 @@ import pytest
 import soundfile
 
 from kaption.adapters.media.frames import FrameDecoder
-from kaption.domain.intake.events import RefusedError
-from kaption.domain.intake.formats import FrameFormat
+from kaption_schemas.content_type import FrameFormat
+from kaption_schemas.errors import RefusedError
 from tests.support import hostile
 
 TENANT = "acme"

@@ -24,7 +24,7 @@ from kaption.adapters.media.containers import find
 from kaption.adapters.media.files import ChildError, Decoding, MediaDecoder, MediaFormat
 from kaption.adapters.media.sound import nearest_rate
 from kaption.adapters.settings import Settings
-from kaption.domain.intake.events import RefusedError
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 from tests.support.media import chunk, encode, film, riff, tone, video
 

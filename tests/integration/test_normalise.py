@@ -13,7 +13,7 @@ from kaption.adapters.media.files import MediaDecoder
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import LocalError, ObjectStore
 from kaption.domain.intake.bucket_events import ObjectRun
-from kaption.domain.intake.events import RefusedError
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MediaObject, RunOptions
 from kaption_streams.normalise import Normaliser, NoRoomError

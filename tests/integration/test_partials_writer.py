@@ -6,13 +6,13 @@ from collections.abc import Callable
 from kaption.adapters.settings import Settings
 from kaption.testing.brokers import Broker
 from kaption.testing.topics import create_topics
-from kaption_gpu.lanes.records import Message
 from kaption_gpu.lanes.transactions import PARTIALS_QUEUE, PartialsStats, PartialsWriter
-from kaption_schemas.topics import MIB, PARTIAL
+from kaption_schemas.codec import Message
+from kaption_schemas.topics import MIB, PARTIAL, Type
 
 
 def message(size: int = 10, *, partial: bool = True) -> Message:
-    return Message(PARTIAL.name, b"s", b"x" * size, [], partial)
+    return Message(PARTIAL.name, b"s", b"x" * size, [], Type.PARTIAL if partial else Type.PROGRESS)
 
 
 async def test_partials_under_way_are_not_shed_and_those_that_the_producer_refuses_are(

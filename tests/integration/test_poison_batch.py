@@ -7,9 +7,9 @@ from aiokafka.errors import NoError
 
 from kaption.adapters.settings import Settings
 from kaption.client.transcripts import Transcripts
-from kaption.domain.intake.events import is_undecodable
 from kaption.testing.brokers import Broker
 from kaption.testing.topics import create_topics
+from kaption_schemas.codec import is_undecodable
 from kaption_schemas.headers import text_headers
 from kaption_schemas.records import FinalTranscript, StreamCompleted
 from kaption_schemas.topics import DLQ, FINAL, LIVE, MIB

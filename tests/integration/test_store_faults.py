@@ -12,7 +12,7 @@ import pytest
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import LocalError, ObjectStore, StoreError
 from kaption.adapters.store.upload import UploadError, upload
-from kaption.domain.intake.events import RefusedError
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, MediaObject
 from tests.support.fake_store import FakeStore

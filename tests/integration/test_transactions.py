@@ -18,8 +18,8 @@ from kaption.testing.brokers import ApacheNode
 from kaption.testing.topics import create_topics
 from kaption_gpu.lanes.data import Draft, DraftStats, Source
 from kaption_gpu.lanes.reach import GRACE_SECONDS, Reach
-from kaption_gpu.lanes.records import Message
 from kaption_gpu.lanes.transactions import LaneWriter, TransactionFailedError
+from kaption_schemas.codec import Message
 from kaption_schemas.topics import FINAL, topic_name
 from tests.support.proxy import END_TXN, PRODUCE, HoldingProxy
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kaption.domain.reading.reader import Reader, Transcript
-from kaption_schemas.records import FinalTranscript, PartialTranscript
+from kaption.domain.reading.reader import Reader
+from kaption_schemas.records import FinalTranscript, PartialTranscript, Transcript
 from tests.support.transcripts import final, partial
 
 partials = st.builds(

@@ -117,10 +117,7 @@ def test_segments_are_contiguous_and_tile_the_run(latency: Latency) -> None:
 
 
 def at_offset(record: AudioRecord, offset: int, now: int) -> AudioRecord:
-    return AudioRecord(
-        record.kind, record.key, offset, now, now + 60_000, record.sequence, record.first_sample, record.samples,
-        record.rate, record.channels, record.body,
-    )  # fmt: skip
+    return replace(record, offset=offset, timestamp_ms=now, received_ms=now + 60_000)
 
 
 @given(
@@ -194,8 +191,8 @@ def test_a_file_is_decoded_no_further_ahead_than_a_crash_may_cost(
 
     def fed() -> Session:
         run = session(Latency.BATCH, config)
-        body = StreamStarted(format=AudioFormat(rate=rate, channels=channels), options=options).model_dump_json()
-        run.feed(AudioRecord(Type.STARTED, run.key, -1, START_MS, START_MS, body=body.encode()))
+        body = StreamStarted(format=AudioFormat(rate=rate, channels=channels), options=options)
+        run.feed(AudioRecord(Type.STARTED, run.key, -1, START_MS, START_MS, said=body))
         for record in stream:
             run.feed(record)
         return run

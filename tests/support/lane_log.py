@@ -12,7 +12,9 @@ from kaption.testing.sessions import CountingSessions
 from kaption_gpu.lanes.data import Draft, Saved, SavedLane, Source
 from kaption_gpu.lanes.letters import Told
 from kaption_gpu.lanes.memory import LaneMemory
-from kaption_gpu.lanes.records import RefusedError, parse, read_marks
+from kaption_gpu.lanes.records import parse
+from kaption_schemas.codec import Headers, read_state
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamEnded, StreamStarted
@@ -53,7 +55,7 @@ class Committed:
     """What a broker would hold: outputs in order, the state topic by key, the offset."""
 
     outputs: list[str] = field(default_factory=list)
-    state: dict[bytes, tuple[bytes, tuple[tuple[str, bytes], ...]]] = field(default_factory=dict)
+    state: dict[bytes, tuple[bytes, Headers]] = field(default_factory=dict)
     offset: int = 0
     written_ms: int = 0
     sessions: Sessions = field(default_factory=CountingSessions)
@@ -71,11 +73,11 @@ class Committed:
         """The lane as the next owner takes it over."""
         snapshots, told = [], Told()
         for key, (value, headers) in self.state.items():
-            if text_headers(headers)["ce_type"] == str(Type.CLAIM):
+            whose = read_state(ConsumerRecord("", 0, 0, 0, 0, key, value, None, 0, 0, headers))
+            if isinstance(whose, str):
                 told = Told.read(value)
-            else:
-                marks = read_marks(ConsumerRecord("", 0, 0, 0, 0, key, value, None, 0, 0, headers))
-                tenant, stream, run = key.decode().split("/")
+            elif whose is not None:
+                (tenant, stream, run), marks = whose
                 snapshots.append(Saved(RunKey(tenant, stream, run), marks, value, self.written_ms))
         saved = SavedLane(tuple(snapshots), told, claimed_ms, cut_off)
         return LaneMemory(
@@ -101,7 +103,7 @@ class Committed:
             if message.topic.startswith("transcripts.state"):
                 assert message.key is not None
                 assert message.value is not None
-                self.state[message.key] = (message.value, tuple(message.headers))
+                self.state[message.key] = (message.value, message.headers)
             elif "errors.offset" in head:
                 self.outputs.append(f"{head['errors.reason']}@{head['errors.offset']}")
             else:

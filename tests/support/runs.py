@@ -45,8 +45,16 @@ def records(pcm: npt.NDArray[np.int16], sizes: Iterable[int], rate: int, *, ende
         at += len(piece)
         sequence += 1
     if ended:
-        body = StreamEnded(last_sequence=sequence - 1).model_dump_json().encode()
-        out.append(AudioRecord(Type.ENDED, KEY, len(out), out[-1].timestamp_ms, out[-1].received_ms, body=body))
+        out.append(
+            AudioRecord(
+                Type.ENDED,
+                KEY,
+                len(out),
+                out[-1].timestamp_ms,
+                out[-1].received_ms,
+                said=StreamEnded(last_sequence=sequence - 1),
+            )
+        )
     return out
 
 

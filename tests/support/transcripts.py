@@ -4,7 +4,6 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
-from kaption.domain.reading.reader import Transcript
 from kaption_schemas.headers import event_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import (
@@ -14,6 +13,7 @@ from kaption_schemas.records import (
     PartialTranscript,
     StreamCompleted,
     StreamProgress,
+    Transcript,
     Word,
 )
 from kaption_schemas.topics import FINAL, PARTIAL, Type, topic_name

@@ -14,7 +14,7 @@ from kaption.domain.run.segmenter import SegmentRules
 from kaption.domain.run.session import Session
 from kaption.domain.run.windows import MOST_FAILURES
 from kaption.testing.voices import spell
-from kaption_gpu.lanes.records import durable_message
+from kaption_schemas.codec import encode_transcript
 from kaption_schemas.headers import text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import AudioFormat, FinalTranscript, Gap, RunOptions, StreamCompleted, StreamStarted
@@ -120,7 +120,7 @@ def test_gaps_that_begin_in_one_frame_have_ids_of_their_own() -> None:
         run=KEY.run, first_sequence=3, last_sequence=3, first_sample=50_000, samples=500, reason=Reason.DECODE_FAILED
     )
     ids = [
-        text_headers(durable_message(g, {}, split=False).headers)["ce_id"]
+        text_headers(encode_transcript(g, {}, split=False).headers)["ce_id"]
         for g in (gap, gap.model_copy(update={"first_sample": 50_500}))
     ]
     assert ids == [f"{KEY.run}/gap/0/3/50000", f"{KEY.run}/gap/0/3/50500"]
@@ -209,13 +209,13 @@ def test_an_early_final_that_fails_is_wanted_again() -> None:
 
 def test_a_gap_of_each_channel_has_an_id_of_its_own() -> None:
     body = StreamStarted(format=AudioFormat(channels=2), options=RunOptions(channels="split", redaction=()))
-    first = AudioRecord(Type.STARTED, KEY, 0, START_MS, START_MS, body=body.model_dump_json().encode())
+    first = AudioRecord(Type.STARTED, KEY, 0, START_MS, START_MS, said=body)
     pcm = babble([(1.5, True), (1.0, False), (1.5, True), (1.0, False)], RATE, channels=2)
     frames = [replace(r, offset=r.offset + 1) for r in records(pcm, repeat(1600), RATE)]
     out, _ = drive(session(config=CONFIG), [first, *frames], lambda window: window.kind is Kind.FINAL)
     gaps = [o for o in out if isinstance(o, Gap)]
     assert [gap.channel for gap in gaps].count(1) == len(gaps) / 2 > 1
-    ids = {text_headers(durable_message(gap, {}, split=True).headers)["ce_id"] for gap in gaps}
+    ids = {text_headers(encode_transcript(gap, {}, split=True).headers)["ce_id"] for gap in gaps}
     assert len(ids) == len(gaps)
     [done, _] = [o for o in out if isinstance(o, StreamCompleted)]
     assert done.gaps == len(gaps)

@@ -8,7 +8,7 @@ from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import ObjectStore
 from kaption.adapters.telemetry import Telemetry
-from kaption.domain.intake.events import Origin
+from kaption_schemas.codec import Origin
 from kaption_streams.agent import AgentParts
 from kaption_streams.app import Output, make_app
 from kaption_streams.files import FileAgent, _Job

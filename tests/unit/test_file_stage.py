@@ -12,8 +12,9 @@ from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import Telemetry
 from kaption.domain.intake.bucket_events import ObjectRun, RefusedObject
-from kaption.domain.intake.events import Origin, RefusedError
 from kaption.domain.intake.file_chunks import Normalised
+from kaption_schemas.codec import Message, Origin
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.headers import event_headers, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import StreamRefused
@@ -31,8 +32,8 @@ class Sent(Output):
         super().__init__(settings)
         self.records: list[tuple[str, bytes | None, bytes | None, dict[str, str]]] = []
 
-    async def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Any) -> Awaitable[Any]:
-        self.records.append((topic, key, value, text_headers(headers)))
+    async def send(self, message: Message) -> Awaitable[Any]:
+        self.records.append((message.topic, message.key, message.value, text_headers(message.headers)))
         done = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done

@@ -1,6 +1,6 @@
 """Records are acknowledged in order, whatever is done first, and a tenant with many is not read on."""
 
-from kaption.domain.intake.events import Origin
+from kaption_schemas.codec import Origin
 from kaption_streams.intake import Intake, Record
 
 

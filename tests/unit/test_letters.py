@@ -11,7 +11,8 @@ from kaption.testing.sessions import REFUSED
 from kaption_gpu.bootstrap import RealSessions
 from kaption_gpu.lanes.letters import MOST_WAITING, MOST_WAITING_BYTES, Letters, Told
 from kaption_gpu.lanes.memory import LaneMemory
-from kaption_gpu.lanes.records import lane_message, parse
+from kaption_gpu.lanes.records import parse
+from kaption_schemas.codec import encode_lane
 from kaption_schemas.headers import text_headers
 from kaption_schemas.topics import MIB, Type
 from tests.support.lane_log import Committed, decode, record, take
@@ -138,7 +139,7 @@ def test_what_a_former_version_wrote_is_read() -> None:
     assert [at for at in range(20) if told.holds(at)] == [7, 9, 11]
     assert told.unavailable == {9}
     spread = Told(50, frozenset({3}), frozenset({9, 10, 11, 20}))
-    assert Told.read(lane_message("x", spread.value()).value or b"") == spread
+    assert Told.read(encode_lane("x", spread.value()).value or b"") == spread
 
 
 def test_a_waiting_runs_letters_do_not_wait_for_the_run_before_it() -> None:

@@ -107,7 +107,7 @@ def test_what_a_new_owner_reads_again_is_bounded_by_what_the_last_one_can_have_t
 
 
 def started(at_ms: int) -> AudioRecord:
-    return AudioRecord(Type.STARTED, KEY, 0, at_ms, at_ms, body=StreamStarted().model_dump_json().encode())
+    return AudioRecord(Type.STARTED, KEY, 0, at_ms, at_ms, said=StreamStarted())
 
 
 def completed(outputs: list[Output]) -> list[Any]:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from itertools import repeat
 
-from kaption.domain.records import DeadLetter
+from kaption.domain.records import Refused
 from kaption.domain.run.config import Ports
 from kaption.domain.run.session import Session
 from kaption.testing.voices import MODEL
@@ -44,7 +44,7 @@ def test_other_weights_close_it_and_say_why() -> None:
     assert not [o for o in out if isinstance(o, FinalTranscript)]
     rest = FRAMES[settled:]
     refused = [o for record in rest for o in run.feed(replace(record, offset=record.offset + 100))]
-    assert [(type(o), getattr(o, "reason", None)) for o in refused] == [(DeadLetter, Reason.RUN_CLOSED)] * len(rest)
+    assert [(type(o), getattr(o, "reason", None)) for o in refused] == [(Refused, Reason.RUN_CLOSED)] * len(rest)
 
 
 def test_the_same_weights_or_a_snapshot_that_does_not_say_go_on() -> None:

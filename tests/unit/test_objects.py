@@ -17,12 +17,13 @@ from kaption.domain.intake.bucket_events import (
     read_objects,
     within,
 )
-from kaption.domain.intake.events import Origin, RefusedError
 from kaption.domain.intake.file_chunks import Normalised, batch_records, muted_samples
+from kaption_schemas.codec import Origin, encode_event
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.headers import Headers, event_headers, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, MediaObject, RunOptions, StreamEnded, StreamRefused, StreamStarted
-from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN, Type
+from kaption_schemas.topics import BATCH, RUN_PATTERN, STREAM_PATTERN, Type
 
 RUN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
 PLACE = Place("media", "default/")
@@ -187,8 +188,8 @@ def test_a_refused_object_leaves_a_mark_where_its_run_is_known() -> None:
     run = one(event({"bucket": "media", "key": "default/a"}))
     mark = mark_of(event(b"{}"), Reason.NOT_MEDIA, run)
     assert mark is not None
-    assert (mark.kind, mark.key, mark.run) == (Type.REFUSED, b"default/film", RUN)
-    assert StreamRefused.model_validate_json(mark.body).reason is Reason.NOT_MEDIA
+    assert (mark.kind, mark.tenant, mark.stream, mark.run) == (Type.REFUSED, "default", "film", RUN)
+    assert mark.body == StreamRefused(reason=Reason.NOT_MEDIA)
     named = mark_of(event(b"nonsense"), Reason.BAD_JSON)
     assert named is not None
     assert (named.tenant, named.stream, named.run) == ("default", "film", RUN)
@@ -225,11 +226,12 @@ def test_batch_records_cover_the_audio_in_order() -> None:
     run = one(event({"bucket": "media", "key": "default/a"}))
     audio = Normalised("work", "normalised/x.pcm", 8000, 2, 8000 * 70 + 3)
     records = batch_records(run, RunOptions(redaction=()), audio)
-    heads = [text_headers(head) for _, head in records]
+    made = [encode_event(record, BATCH) for record in records]
+    heads = [text_headers(message.headers) for message in made]
     assert [head["ce_type"] for head in heads] == [Type.STARTED, *[Type.CHUNK] * 3, Type.ENDED]
-    assert StreamStarted.model_validate_json(records[0][0]).options.redaction == ()
-    assert StreamEnded.model_validate_json(records[-1][0]).last_sequence == 2
-    refs = [DataRef.model_validate_json(body) for body, _ in records[1:-1]]
+    assert StreamStarted.model_validate_json(made[0].value or b"").options.redaction == ()
+    assert records[-1].body == StreamEnded(last_sequence=2)
+    refs = [DataRef.model_validate_json(message.value or b"") for message in made[1:-1]]
     assert [(ref.offset, ref.length) for ref in refs] == [(0, 960_000), (960_000, 960_000), (1_920_000, 320_012)]
     assert [int(head["ce_firstsample"]) for head in heads[1:-1]] == [0, 240_000, 480_000]
     assert [int(head["ce_samples"]) for head in heads[1:-1]] == [240_000, 240_000, 80_003]

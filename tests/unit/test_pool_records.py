@@ -10,7 +10,8 @@ from kaption.adapters.store.s3 import normalised_key
 from kaption.domain.records import AudioRecord, Latency, Output, RunKey
 from kaption.domain.run.session import Session
 from kaption_gpu.bootstrap import RealSessions
-from kaption_gpu.lanes.records import RefusedError, parse
+from kaption_gpu.lanes.records import parse
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef

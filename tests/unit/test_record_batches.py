@@ -10,7 +10,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 
 from kaption.adapters.kafka.record_batches import MOST_BYTES, MOST_HEADERS, MOST_RECORDS, Batches, decompress
-from kaption.domain.intake.events import UNDECODABLE
+from kaption_schemas.codec.letters import UNDECODABLE
 from tests.support import batches
 from tests.support.batches import CODECS, Headers, signed, with_codec
 

@@ -1,6 +1,5 @@
 """A run whose `started` was refused is closed with that reason: its frames never go on under a weaker policy (promise 6)."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import repeat
@@ -9,8 +8,7 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from kaption.client.transcripts import parse as parse_transcript
-from kaption.domain.intake.events import Origin, Refusal
-from kaption.domain.intake.formats import FrameFormat
+from kaption.domain.intake.events import Refusal
 from kaption.domain.intake.stages import Tools, accept
 from kaption.domain.records import AudioRecord, Latency, Output
 from kaption.domain.run.session import Session
@@ -19,6 +17,8 @@ from kaption_gpu.bootstrap import RealSessions
 from kaption_gpu.lanes.data import Draft, SavedLane, Source
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.records import parse
+from kaption_schemas.codec import Origin, encode_event
+from kaption_schemas.content_type import FrameFormat
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import Gap, StreamCompleted, StreamRefused
@@ -36,7 +36,8 @@ def stream() -> list[AudioRecord]:
 
 
 def marker(reason: str = "clock_skew") -> AudioRecord:
-    return AudioRecord(Type.REFUSED, KEY, 0, START_MS, START_MS, body=json.dumps({"reason": reason}).encode())
+    said = StreamRefused.model_validate({"reason": reason})
+    return AudioRecord(Type.REFUSED, KEY, 0, START_MS, START_MS, reason=said.reason)
 
 
 def test_the_run_is_closed_and_what_follows_is_refused() -> None:
@@ -99,11 +100,13 @@ def through_the_stages(events: Iterable[Origin]) -> list[ConsumerRecord]:
     tools = Tools(DigitRedactor(), (), no_decoder, frozenset({"NUMBER"}))
     out: list[ConsumerRecord] = []
     for origin in events:
-        made = accept(origin, tools)
-        for event in ([made.mark] if made.mark else []) if isinstance(made, Refusal) else made:
+        result = accept(origin, tools)
+        for event in ([result.mark] if result.mark else []) if isinstance(result, Refusal) else result:
             at = len(out)
-            head = tuple(event.headers())
-            out.append(ConsumerRecord(LIVE.name, 0, at, START_MS + at, 1, event.key, event.body, None, 0, 0, head))
+            made = encode_event(event, LIVE)
+            out.append(
+                ConsumerRecord(LIVE.name, 0, at, START_MS + at, 1, made.key, made.value, None, 0, 0, made.headers)
+            )
     return out
 
 

@@ -7,6 +7,7 @@ from itertools import repeat
 
 import pytest
 from aiokafka.structs import ConsumerRecord
+from pydantic import BaseModel
 
 from kaption.client.transcripts import parse as typed
 from kaption.domain.records import AudioRecord, Latency, Output
@@ -20,7 +21,7 @@ from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.records import parse
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import FinalTranscript, Gap
+from kaption_schemas.records import FinalTranscript, Gap, StreamRefused
 from kaption_schemas.topics import LIVE, Type
 from tests.support.runs import KEY, PORTS, START_MS, babble, decode_all, finals, play, records, session
 from tests.unit.test_session_faults import completed, gaps, number, reasons, started
@@ -41,14 +42,8 @@ def later(record: AudioRecord, ms: int, **changes: object) -> AudioRecord:
 
 def gap(record: AudioRecord, reason: Reason = Reason.ODD_BYTES, first_sample: int | None = None) -> AudioRecord:
     at = record.first_sample if first_sample is None else first_sample
-    body = Gap(
-        run=KEY.run, first_sequence=record.sequence, last_sequence=record.sequence, first_sample=at, samples=0,
-        reason=reason,
-    )  # fmt: skip
     # As the pool reads it: a gap says nothing of a format.
-    return replace(
-        record, kind=Type.GAP, body=body.model_dump_json().encode(), samples=0, rate=16_000, channels=1, first_sample=at
-    )
+    return replace(record.as_gap(reason), rate=16_000, channels=1, first_sample=at)
 
 
 # Where the clock begins
@@ -270,8 +265,21 @@ def as_record(offset: int, record: AudioRecord, run: str = KEY.run) -> ConsumerR
         content = pcm_type(record.rate, record.channels)
     headers = event_headers(record.kind, id="x", source="x", run=run, content_type=content, extra=extra)
     return ConsumerRecord(
-        LIVE.name, 0, offset, record.timestamp_ms, 1, b"default/call", record.body, None, 0, 0, tuple(headers)
+        LIVE.name, 0, offset, record.timestamp_ms, 1, b"default/call", body_of(record), None, 0, 0, tuple(headers)
     )
+
+
+def body_of(record: AudioRecord) -> bytes:
+    """The body that ``record`` was read from."""
+    said: BaseModel | None = record.said
+    if record.reason and record.kind is Type.GAP:
+        at, number = record.first_sample, record.sequence
+        said = Gap(
+            run=KEY.run, first_sequence=number, last_sequence=number, first_sample=at, samples=0, reason=record.reason
+        )
+    elif record.reason:
+        said = StreamRefused(reason=record.reason)
+    return said.model_dump_json().encode() if said else record.body
 
 
 def take(memory: LaneMemory, record: ConsumerRecord) -> list[object]:

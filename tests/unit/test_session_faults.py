@@ -6,7 +6,7 @@ from itertools import pairwise, repeat
 import pytest
 
 from kaption.domain.decoding.port import Kind
-from kaption.domain.records import AudioRecord, DeadLetter, Latency, Output
+from kaption.domain.records import AudioRecord, Latency, Output, Refused
 from kaption.domain.run.session import Session
 from kaption.testing.voices import spell
 from kaption_schemas.reasons import Reason
@@ -38,7 +38,7 @@ def number(stream: list[AudioRecord]) -> list[AudioRecord]:
 
 
 def reasons(outputs: list[Output]) -> list[Reason]:
-    return [o.reason for o in outputs if isinstance(o, DeadLetter)]
+    return [o.reason for o in outputs if isinstance(o, Refused)]
 
 
 def gaps(outputs: list[Output]) -> list[tuple[int, int, int, int, Reason]]:
@@ -49,7 +49,7 @@ def gaps(outputs: list[Output]) -> list[tuple[int, int, int, int, Reason]]:
 
 def started(**options: object) -> AudioRecord:
     body = StreamStarted(format=AudioFormat(), options=RunOptions(**options))  # type: ignore[arg-type]  # any option
-    return AudioRecord(Type.STARTED, KEY, 0, START_MS, START_MS, body=body.model_dump_json().encode())
+    return AudioRecord(Type.STARTED, KEY, 0, START_MS, START_MS, said=body)
 
 
 def completed(outputs: list[Output]) -> StreamCompleted:
@@ -90,8 +90,7 @@ def test_a_lost_frame_is_a_gap_and_comes_too_late_afterwards() -> None:
 
 def test_a_gap_record_keeps_nobody_waiting() -> None:
     whole = stream()
-    body = Gap(run=KEY.run, first_sequence=6, last_sequence=6, first_sample=9600, samples=0, reason=Reason.ODD_BYTES)
-    gap = replace(whole[6], kind=Type.GAP, body=body.model_dump_json().encode(), samples=0)
+    gap = whole[6].as_gap(Reason.ODD_BYTES)
     run = session()
     out: list[Output] = []
     for record in number([*whole[:6], gap, *whole[7:9]]):
@@ -167,7 +166,7 @@ def test_a_second_started_is_refused(at: int) -> None:
 
 
 def test_ended_first_twice_and_never() -> None:
-    end = AudioRecord(Type.ENDED, KEY, 0, START_MS, START_MS, body=b'{"last_sequence": -1}')
+    end = AudioRecord(Type.ENDED, KEY, 0, START_MS, START_MS, said=StreamEnded(last_sequence=-1))
     assert completed(play(session(), [end])).segments == 0
     assert reasons(play(session(), number([*stream(), stream()[-1]]))) == []
     never = session()
@@ -183,8 +182,8 @@ def test_ended_before_its_last_frames_waits_for_them() -> None:
     run = session()
     out = play(run, number([*whole[:-4], whole[-1], *whole[-4:-1]]))
     assert finals(out) == good()
-    early = StreamEnded(last_sequence=3).model_dump_json().encode()
-    assert reasons(play(session(), number([*whole[:10], replace(whole[-1], body=early)]))) == [Reason.BAD_END]
+    early = StreamEnded(last_sequence=3)
+    assert reasons(play(session(), number([*whole[:10], replace(whole[-1], said=early)]))) == [Reason.BAD_END]
 
 
 def test_what_the_model_lacks_is_refused() -> None:
@@ -241,7 +240,7 @@ def test_channels_of_a_split_call_are_runs_of_their_own() -> None:
     frames = [replace(r, offset=r.offset + 1) for r in records(stereo, repeat(1600), RATE)]
     first = started(channels="split")
     body = StreamStarted(format=AudioFormat(channels=2), options=RunOptions(channels="split"))
-    out = play(session(), [replace(first, body=body.model_dump_json().encode()), *frames])
+    out = play(session(), [replace(first, said=body), *frames])
     texts = [o for o in out if isinstance(o, FinalTranscript)]
     assert [t.silent for t in texts if t.channel == 1] == [True]
     assert next(t.silent for t in texts if t.channel == 0) is False
@@ -312,8 +311,7 @@ def test_a_gap_of_a_closed_run_is_told_by_its_own_dead_letter() -> None:
     whole = stream()
     run = session()
     play(run, whole)
-    body = Gap(run=KEY.run, first_sequence=99, last_sequence=99, first_sample=0, samples=0, reason=Reason.ODD_BYTES)
-    gap = replace(whole[15], offset=999, kind=Type.GAP, body=body.model_dump_json().encode(), samples=0)
+    gap = replace(whole[15], offset=999).as_gap(Reason.ODD_BYTES)
     assert run.feed(gap) == []
 
 
@@ -334,8 +332,7 @@ def test_a_refusal_that_comes_to_light_at_the_end_is_not_lost() -> None:
 
 def test_a_gap_before_an_idle_cut_is_told_by_the_session_that_goes_on() -> None:
     whole = stream()
-    body = Gap(run=KEY.run, first_sequence=15, last_sequence=15, first_sample=0, samples=0, reason=Reason.ODD_BYTES)
-    gap = replace(whole[15], kind=Type.GAP, body=body.model_dump_json().encode(), samples=0)
+    gap = whole[15].as_gap(Reason.ODD_BYTES)
     run = session()
     for record in number([*whole[:15], gap]):
         run.feed(record)
@@ -355,6 +352,7 @@ def test_a_gap_before_an_idle_cut_is_told_by_the_session_that_goes_on() -> None:
 )
 def test_a_run_that_its_publisher_gave_up_is_completed_as_that(said: str, reason: Reason) -> None:
     *frames, end = stream()
-    body = StreamEnded.model_validate_json(end.body).model_copy(update={"reason": said})
-    outputs = play(session(), [*frames, replace(end, body=body.model_dump_json().encode())])
+    assert isinstance(end.said, StreamEnded)
+    body = end.said.model_copy(update={"reason": said})
+    outputs = play(session(), [*frames, replace(end, said=body)])
     assert [o.reason for o in outputs if isinstance(o, StreamCompleted)] == [reason]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from kaption.client.publisher import StreamWriter
+from kaption_schemas.codec import Body, Sound
 from kaption_schemas.records import AudioFormat, RunOptions
 from kaption_schemas.topics import Type
 
@@ -13,20 +14,9 @@ class Kept:
     def __init__(self) -> None:
         self.frames: list[tuple[int, int]] = []
 
-    async def _send(
-        self,
-        _topic: Any,
-        kind: Type,
-        _stream: str,
-        _run: str,
-        _id: str,
-        body: bytes,
-        _content: str,
-        extra: dict[str, str],
-    ) -> None:
-        if kind is Type.FRAME:
-            first = int(extra["firstsample"])
-            self.frames.append((first, first + len(body) // 2))
+    async def _send(self, _kind: Type, _stream: str, _run: str, body: Body, _number: int = -1, sample: int = 0) -> None:
+        if isinstance(body, Sound):
+            self.frames.append((sample, sample + len(body.data) // 2))
 
 
 async def test_what_fills_a_frame_up_moves_nothing_behind_it() -> None:

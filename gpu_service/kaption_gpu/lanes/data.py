@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from kaption.domain.records import Latency, RunKey
 from kaption_gpu.lanes.letters import NOTHING_TOLD, Told
-from kaption_gpu.lanes.records import TOPIC_OF, Message, SnapshotMarks
+from kaption_gpu.lanes.records import TOPIC_OF
+from kaption_schemas.codec import Message, SnapshotMarks
 from kaption_schemas.reasons import Reason
 
 

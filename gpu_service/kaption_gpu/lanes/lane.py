@@ -28,8 +28,9 @@ from kaption_gpu.lanes.data import Draft, Source
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.opening import LaneLostError, open_lane
 from kaption_gpu.lanes.reach import Reach
-from kaption_gpu.lanes.records import Incoming, RefusedError, parse
+from kaption_gpu.lanes.records import Incoming, parse
 from kaption_gpu.lanes.transactions import NO_TRACING, LaneWriter, Tracing, TransactionFailedError
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 
 log = logging.getLogger(__name__)

@@ -13,26 +13,17 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.domain.decoding.port import Decoded, Window
 from kaption.domain.pool.ports import Admission, LaneSession, Sessions, Wanted, takes_all
-from kaption.domain.records import AudioRecord, DeadLetter, Latency, Output, RunKey
+from kaption.domain.records import AudioRecord, Latency, Output, Refused, RunKey
 from kaption.domain.run.ordering import published_again
 from kaption_gpu.lanes.closed_runs import Closed, ClosedRuns
 from kaption_gpu.lanes.data import Draft, DraftStats, Saved, SavedLane, Shown, Source
 from kaption_gpu.lanes.file_progress import FileProgress
 from kaption_gpu.lanes.letters import Letter, Letters
 from kaption_gpu.lanes.open_runs import OpenRun, OpenRuns
-from kaption_gpu.lanes.records import (
-    Incoming,
-    Message,
-    SnapshotMarks,
-    dead_letter,
-    durable_message,
-    lane_message,
-    partial_message,
-    progress_message,
-    snapshot_message,
-)
+from kaption_gpu.lanes.records import Incoming, dead_letter
+from kaption_schemas.codec import Message, SnapshotMarks, encode_lane, encode_snapshot, encode_transcript
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted
+from kaption_schemas.records import FinalTranscript, PartialTranscript, StreamCompleted
 from kaption_schemas.topics import Type
 
 #: Audio that an open run may hold before its lane is not read on, seconds. More than four finals of 18 s that are held for an open
@@ -153,19 +144,8 @@ class LaneMemory:
             self.take(record, incoming)
             return
         audio = incoming.audio
-        gap = Gap(
-            run=audio.key.run,
-            first_sequence=audio.sequence,
-            last_sequence=audio.sequence,
-            first_sample=audio.first_sample,
-            samples=audio.samples,
-            reason=Reason.AUDIO_UNAVAILABLE,
-            tenant=audio.key.tenant,
-            stream=audio.key.stream,
-        )
         self._letters.add(record, Reason.AUDIO_UNAVAILABLE, audio.key, attempts)
-        body = gap.model_dump_json().encode()
-        self.take(record, replace(incoming, audio=replace(audio, kind=Type.GAP, body=body)))
+        self.take(record, replace(incoming, audio=audio.as_gap(Reason.AUDIO_UNAVAILABLE)))
 
     def tick(self, now_ms: int) -> None:
         """Let every session see the time, by the broker's clock: that of the last record, or later at the partition's end."""
@@ -281,7 +261,7 @@ class LaneMemory:
             finals = self._draft_outputs(run, messages, now_ms)
             spoken += finals
             if run.progress and (told := run.progress.after([final for final, _ in finals], now_ms)):
-                progress.append(progress_message(told, run.trace))
+                progress.append(encode_transcript(told, run.trace))
             run.session.drafted()
             messages.append(self._save(run, now_ms))
             if run.session.closed:
@@ -385,9 +365,9 @@ class LaneMemory:
     def _collect(self, run: OpenRun, outputs: Sequence[Output], now_ms: int) -> None:
         for output in outputs:
             if isinstance(output, PartialTranscript):
-                self.partials.append(partial_message(output, run.trace, split=run.split))
+                self.partials.append(encode_transcript(output, run.trace, split=run.split))
                 self._note_shown(run, output, now_ms)
-            elif isinstance(output, DeadLetter):
+            elif isinstance(output, Refused):
                 self._letters.add(run.raw[output.offset], output.reason, run.key)
                 run.touched = True
             else:
@@ -406,7 +386,7 @@ class LaneMemory:
         """Render the run's outputs; its finals, each with the seconds since its speech ended where that is known."""
         finals: list[tuple[FinalTranscript, float | None]] = []
         for output in run.pending:
-            messages.append(durable_message(output, run.trace, split=run.split))
+            messages.append(encode_transcript(output, run.trace, split=run.split))
             if isinstance(output, FinalTranscript):
                 finals.append((output, self._lateness(run, output.speech_end_sample / output.rate, now_ms)))
         return finals
@@ -442,7 +422,7 @@ class LaneMemory:
         taken = (session.next_sequence, session.newest_ms)
         marks = SnapshotMarks(self.source.latency, session.closed, run.needs, run.began, run.ref, *taken)
         self._runs.note(run)
-        return snapshot_message(run.key, session.snapshot(), marks)
+        return encode_snapshot(run.key, session.snapshot(), marks)
 
     def _reached(self, run: OpenRun) -> int:
         """The offset that the session, as it is now, must be replayed from."""
@@ -463,4 +443,4 @@ class LaneMemory:
         if not self._letters.marks(letters, offset):
             return []
         undecided = (at for run in self._runs for at in run.session.undecided)
-        return [lane_message(str(self.source), self._letters.mark(offset, self.position, undecided).value())]
+        return [encode_lane(str(self.source), self._letters.mark(offset, self.position, undecided).value())]

@@ -5,9 +5,9 @@ from typing import Final as Const
 from uuid import uuid4
 
 from kaption.adapters.store.s3 import NORMALISED, ObjectStore, StoreError
-from kaption.domain.intake.events import RefusedError
 from kaption.domain.pool.ports import ObjectUnavailableError, StoreAwayError
 from kaption.domain.records import RunKey
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.records import DataRef
 
 _PROBE: Const = b"kaption"

@@ -1,7 +1,7 @@
 """The open runs of a lane: by their key, and those of one stream in the order they began. Only the first of a stream goes out."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiokafka.structs import ConsumerRecord
@@ -32,7 +32,7 @@ class OpenRun:
     turned_away: bool = False
     pending: list[FinalTranscript | Gap | StreamCompleted] = field(default_factory=list)
     raw: dict[int, ConsumerRecord] = field(default_factory=dict)
-    trace: dict[str, str] = field(default_factory=dict)
+    trace: Mapping[str, str] = field(default_factory=dict)
     ref: tuple[str, str] | None = None
     #: The newest frame's end in samples, its rate, and when the broker had it: what wall time a sample is.
     anchor: tuple[int, int, int] | None = None

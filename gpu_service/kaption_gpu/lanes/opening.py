@@ -17,7 +17,6 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
-from kaption.domain.intake.events import is_undecodable
 from kaption.domain.pool.ports import Admission, Sessions, SnapshotUnreadableError, takes_all
 from kaption.domain.records import Latency, RunKey
 from kaption_gpu.lanes.clock import BrokerClock
@@ -25,11 +24,10 @@ from kaption_gpu.lanes.closed_runs import keep_ms
 from kaption_gpu.lanes.data import Saved, SavedLane, Source
 from kaption_gpu.lanes.letters import NOTHING_TOLD, Told
 from kaption_gpu.lanes.memory import LaneMemory
-from kaption_gpu.lanes.records import read_marks
 from kaption_gpu.lanes.transactions import LaneWriter
-from kaption_schemas.headers import text_headers
+from kaption_schemas.codec import is_undecodable, read_state
 from kaption_schemas.reasons import Reason
-from kaption_schemas.topics import MIB, STATE, Type
+from kaption_schemas.topics import MIB, STATE
 
 log = logging.getLogger(__name__)
 
@@ -142,13 +140,12 @@ class _Index:
         self._saved.pop(record.key, None)
         if record.value is None:
             return
-        kind = text_headers(record.headers).get("ce_type")
-        if kind == Type.CLAIM and record.key == str(self.source).encode():
-            self.told = Told.read(record.value)
-        elif kind == Type.SNAPSHOT and (marks := read_marks(record)).latency is self.source.latency:
-            tenant, stream, run = record.key.decode().split("/")
-            value = b"" if marks.closed else record.value
-            self._saved[record.key] = Saved(RunKey(tenant, stream, run), marks, value, record.timestamp)
+        match read_state(record):
+            case str(key) if key == str(self.source):
+                self.told = Told.read(record.value)
+            case ((tenant, stream, run), marks) if Latency(marks.latency) is self.source.latency:
+                value = b"" if marks.closed else record.value
+                self._saved[record.key] = Saved(RunKey(tenant, stream, run), marks, value, record.timestamp)
 
     def lane(self, *, cut_off: bool) -> SavedLane:
         """All of it. Closed runs whose audio the log holds no longer are left out."""

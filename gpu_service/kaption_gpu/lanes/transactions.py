@@ -24,9 +24,8 @@ from kaption_gpu.lanes.ask_once import TransactionalProducer
 from kaption_gpu.lanes.data import Draft, Source
 from kaption_gpu.lanes.letters import NOTHING_TOLD
 from kaption_gpu.lanes.reach import Reach
-from kaption_gpu.lanes.records import Message, claim_message, lane_message
-from kaption_schemas.headers import Headers
-from kaption_schemas.topics import MIB, STATE
+from kaption_schemas.codec import Headers, Message, encode_claim, encode_lane
+from kaption_schemas.topics import MIB, STATE, Type
 
 log = logging.getLogger(__name__)
 
@@ -135,8 +134,8 @@ class LaneWriter:
         ``afresh`` forgets what was dead-lettered: those offsets are other records' now.
         """
         lane = str(self._source)
-        forget = (lane_message(lane, NOTHING_TOLD.value()),) if afresh else ()
-        return (await self._commit((claim_message(lane), *forget), None))[0]
+        forget = (encode_lane(lane, NOTHING_TOLD.value()),) if afresh else ()
+        return (await self._commit((encode_claim(lane), *forget), None))[0]
 
     async def commit(self, draft: Draft) -> int:
         """Write ``draft`` and its input offset as one transaction. Raises ``TransactionFailedError``.
@@ -188,7 +187,11 @@ class LaneWriter:
     async def _send(self, message: Message) -> "asyncio.Future[RecordMetadata]":
         partition = await _partition_for(self._producer, message.topic, self._source.partition)
         future: asyncio.Future[RecordMetadata] = await self._producer.send(
-            message.topic, message.value, key=message.key, partition=partition, headers=self._tracing.send(message)
+            message.topic,
+            message.value,
+            key=message.key,
+            partition=partition,
+            headers=list(self._tracing.send(message)),
         )
         return future
 
@@ -228,7 +231,7 @@ class PartialsWriter:
     def offer(self, message: Message, partition: int) -> None:
         """Queue a record of the lane with this partition number; never blocks."""
         if len(self._queue) == PARTIALS_QUEUE:
-            self._shed += self._queue[0][0].partial
+            self._shed += _partials([self._queue[0]])
         self._queue.append((message, partition))
         self._filled.set()
         self._empty.clear()
@@ -282,11 +285,11 @@ class PartialsWriter:
     async def _send(self, producer: AIOKafkaProducer, message: Message, lane: int) -> "asyncio.Future[RecordMetadata]":
         partition = await _partition_for(producer, message.topic, lane)
         future: asyncio.Future[RecordMetadata] = await producer.send(
-            message.topic, message.value, key=message.key, partition=partition, headers=message.headers
+            message.topic, message.value, key=message.key, partition=partition, headers=list(message.headers)
         )
         return future
 
 
 def _partials(records: Iterable[tuple[Message, int]]) -> int:
     """How many of the records are partials."""
-    return sum(message.partial for message, _ in records)
+    return sum(message.kind is Type.PARTIAL for message, _ in records)

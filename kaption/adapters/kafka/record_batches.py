@@ -8,7 +8,7 @@ whatever comes: a kilobyte may become a megabyte (HAZARDS, aiokafka 8 and 11). S
 - one is decompressed into at most ``MOST_BYTES``, and has at most ``MOST_RECORDS`` records of ``MOST_HEADERS`` headers each;
 - header names hold U+FFFD in place of what is no UTF-8; ``validate`` refuses the record;
 - of a batch that can't be read, what was not read yet comes as one record at the batch's last offset. Its first header is
-  ``kaption.domain.intake.events.UNDECODABLE``, a name that no client can write, and its value the batch's bytes.
+  ``kaption_schemas.codec.letters.UNDECODABLE``, a name that no client can write, and its value the batch's bytes.
 
 The consumers of Kaption read with it (``clients.Consumer``); any other of the process keeps aiokafka's parser.
 """
@@ -23,7 +23,7 @@ import cramjam
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.util import calc_crc32c
 
-from kaption.domain.intake.events import UNDECODABLE
+from kaption_schemas.codec import undecodable_headers
 from kaption_schemas.topics import MIB
 
 #: What a batch may hold decompressed: eight times the largest that a publisher's topic takes as it travels.
@@ -143,7 +143,7 @@ class Batch:
         except Exception:  # noqa: BLE001  # whatever a decompressor makes of a stranger's bytes
             if last + 1 == self.next_offset:
                 return  # every offset has its record; what follows them is nobody's
-            mark: list[tuple[str, bytes | None]] = [(UNDECODABLE, str(last + 1).encode())]
+            mark = undecodable_headers(last + 1)
             yield Record(self.next_offset - 1, max(self._last_ms, 0), 0, None, bytes(self._raw), mark)
 
     def _records(self) -> Iterator[Record]:

@@ -19,9 +19,9 @@ import numpy as np
 from kaption.adapters.media.children import Child, ChildError, Children
 from kaption.adapters.media.job import FAULTS, Job
 from kaption.adapters.settings import Settings
-from kaption.domain.intake.events import RefusedError
 from kaption.domain.run.mixing import Mixer
 from kaption_schemas.audio import MAX_CHANNELS, RATES
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 
 #: Wall seconds that a child may be waited for beyond twice its CPU seconds: it shares the processor and the disk.
@@ -217,7 +217,7 @@ class Decoding:
         if not isinstance(value, dict):
             raise _unbelieved()
         if "reason" in value:
-            raise RefusedError(_REASONS.get(str(value["reason"]), Reason.DECODE_LIMIT), _detail(value))
+            raise RefusedError(Reason.read(str(value["reason"])) or Reason.DECODE_LIMIT, _detail(value))
         return value
 
 
@@ -238,6 +238,3 @@ def _unbelieved() -> RefusedError:
 
 def _why(status: int) -> Reason:
     return Reason.NOT_MEDIA if -status in FAULTS else Reason.DECODE_LIMIT
-
-
-_REASONS: Const = {reason.value: reason for reason in Reason}

@@ -15,8 +15,8 @@ from typing import Final as Const
 
 from kaption.adapters.media.children import ChildError, Children
 from kaption.adapters.media.job import FRAME_ANSWERED, FRAME_ASKED, FRAME_SAMPLES, Job
-from kaption.domain.intake.events import RefusedError
-from kaption.domain.intake.formats import FrameFormat
+from kaption_schemas.content_type import FrameFormat
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 
 log = logging.getLogger(__name__)

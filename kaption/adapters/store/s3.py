@@ -28,8 +28,8 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from urllib3.exceptions import HTTPError, MaxRetryError
 
 from kaption.adapters.settings import Settings
-from kaption.domain.intake.events import RefusedError
 from kaption.domain.records import RunKey
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, MediaObject
 

@@ -10,7 +10,7 @@ from minio.error import MinioException, S3Error
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import LocalError, ObjectStore, StoreError
 from kaption.domain.intake.bucket_events import place_of
-from kaption.domain.intake.events import RefusedError
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.records import MediaObject
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Final as Const
 
 from kaption.adapters.media.local import AudioFile, AudioFileError
-from kaption.domain.reading.reader import Transcript
-from kaption_schemas.records import FinalTranscript, PartialTranscript, StreamCompleted
+from kaption_schemas.records import FinalTranscript, PartialTranscript, StreamCompleted, Transcript
 
 RATE: Const = 16_000
 #: Speech that ships beside the package, in a checkout.

@@ -7,7 +7,7 @@ delivered twice is the same run.
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from typing import Final as Const
@@ -15,12 +15,13 @@ from urllib.parse import unquote, unquote_plus
 
 from pydantic import ValidationError
 
-from kaption.domain.intake.events import Event, Origin, RefusedError
-from kaption.domain.intake.validate import parse_body, validate
-from kaption_schemas.headers import JSON, text_headers, trace_context
+from kaption.domain.intake import events
+from kaption.domain.intake.validate import validate
+from kaption_schemas.codec import Body, Event, Origin, claims_event, clean_trace_of, read_refused
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MediaObject, StreamRefused
-from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN, Type
+from kaption_schemas.topics import STREAM_PATTERN, Type
 
 MAX_BODY: Const = 1 << 20
 MAX_OBJECTS: Const = 1000
@@ -47,7 +48,11 @@ class ObjectRun:
     run: str
     media: MediaObject
     received_ms: int
-    trace: dict[str, str] = field(default_factory=dict)
+    trace: Mapping[str, str] = field(default_factory=dict)
+
+    def event(self, kind: Type, body: Body) -> Event:
+        """An event of the run."""
+        return Event(kind, self.tenant, self.stream, self.run, body, self.received_ms, trace=self.trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,7 @@ def read_objects(
     Raises:
         RefusedError: The record as a whole is none that this topic takes.
     """
-    head = text_headers(origin.headers)
-    if "ce_specversion" in head or "ce_type" in head:
+    if claims_event(origin.headers):
         run = _event(origin)
         return [run if within(run.media, place) else RefusedObject(Reason.OUTSIDE_PREFIX, run)]
     return [_notified(entry, origin, place, secret) for entry in _notification(origin)]
@@ -85,19 +89,20 @@ def mark_of(origin: Origin, reason: Reason, run: ObjectRun | None = None) -> Eve
 
     ``run`` is the object's where that was known; else the run that ``origin`` names, None where it names none.
     """
-    body = StreamRefused(reason=reason).model_dump_json().encode()
     if run is not None:
-        return Event(Type.REFUSED, run.tenant, run.stream, run.run, body, JSON, run.received_ms, trace=run.trace)
-    head = {name: (value or b"").decode("utf-8", "replace") for name, value in reversed(origin.headers)}
-    stream, named = (origin.key or b"").decode("utf-8", "replace"), head.get("ce_run", "")
-    known = STREAM_PATTERN.fullmatch(stream) and RUN_PATTERN.fullmatch(named) and head.get("ce_type") == Type.OBJECT
-    return Event(Type.REFUSED, origin.tenant, stream, named, body, JSON, origin.timestamp_ms) if known else None
+        return run.event(Type.REFUSED, StreamRefused(reason=reason))
+    known = read_refused(origin, (Type.OBJECT,))
+    return events.mark_of(known, reason) if known else None
 
 
 def _event(origin: Origin) -> ObjectRun:
     event = validate(origin, (Type.OBJECT,))
-    media = parse_body(MediaObject, event.body)
-    if any(not 0 <= start < end for start, end in media.muted) or not _fits(media):
+    media = event.body
+    if (
+        not isinstance(media, MediaObject)
+        or any(not 0 <= start < end for start, end in media.muted)
+        or not _fits(media)
+    ):
         raise RefusedError(Reason.INVALID_BODY)
     return ObjectRun(origin.tenant, event.stream, event.run, media, origin.timestamp_ms, event.trace)
 
@@ -154,7 +159,7 @@ def _notified(
         return RefusedObject(Reason.INVALID_BODY)
     if not _fits(media):
         return RefusedObject(Reason.INVALID_BODY)
-    trace = trace_context(text_headers(origin.headers))
+    trace = clean_trace_of(origin.headers)
     if not within(media, place):  # nobody waits for a run that was derived for another's object
         return RefusedObject(Reason.OUTSIDE_PREFIX)
     return ObjectRun(origin.tenant, stream, run, media, origin.timestamp_ms, trace)

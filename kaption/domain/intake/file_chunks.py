@@ -1,11 +1,11 @@
 """A file as records of audio.batch.v1: its start, references to 30 s each of its normalised audio, its end. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final as Const
 
 from kaption.domain.intake.bucket_events import ObjectRun
-from kaption.domain.intake.events import SOURCE
-from kaption_schemas.headers import JSON, Headers, event_headers, pcm_type, sequence
+from kaption_schemas.codec import Event, FilePiece
+from kaption_schemas.content_type import FrameFormat
 from kaption_schemas.records import AudioFormat, DataRef, RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import Type
 
@@ -23,32 +23,19 @@ class Normalised:
     samples: int
 
 
-def batch_records(run: ObjectRun, options: RunOptions, audio: Normalised) -> list[tuple[bytes, Headers]]:
-    """Bodies and headers in order. ``options`` have been redacted and name their policy."""
+def batch_records(run: ObjectRun, options: RunOptions, audio: Normalised) -> list[Event]:
+    """The file's events in order. ``options`` have been redacted and name their policy."""
     started = StreamStarted(format=AudioFormat(rate=audio.rate, channels=audio.channels), options=options)
-    out = [(started.model_dump_json().encode(), _headers(run, Type.STARTED, {}))]
-    chunk, width = CHUNK_SECONDS * audio.rate, 2 * audio.channels
-    last = -1
-    for last, first in enumerate(range(0, audio.samples, chunk)):
-        samples = min(chunk, audio.samples - first)
-        ref = DataRef(bucket=audio.bucket, key=audio.key, offset=first * width, length=samples * width)
-        extra = {
-            "sequence": sequence(last),
-            "firstsample": str(first),
-            "samples": str(samples),
-            "format": pcm_type(audio.rate, audio.channels),
-            "totalsamples": str(audio.samples),
-        }
-        out.append((ref.model_dump_json().encode(), _headers(run, Type.CHUNK, extra)))
-    ended = StreamEnded(last_sequence=last)
-    return [*out, (ended.model_dump_json().encode(), _headers(run, Type.ENDED, {}))]
-
-
-def _headers(run: ObjectRun, kind: Type, extra: dict[str, str]) -> Headers:
-    number = f"/{int(extra['sequence'])}" if extra else ""
-    more = {**extra, "received": str(run.received_ms), **run.trace}
-    name = f"{run.run}/{kind}{number}"
-    return event_headers(kind, id=name, source=SOURCE, run=run.run, content_type=JSON, extra=more)
+    what = FrameFormat("s16le", audio.rate, audio.channels)
+    pieces: list[Event] = []
+    length = CHUNK_SECONDS * audio.rate
+    for number, first in enumerate(range(0, audio.samples, length)):
+        samples = min(length, audio.samples - first)
+        ref = DataRef(bucket=audio.bucket, key=audio.key, offset=first * what.stride, length=samples * what.stride)
+        piece = FilePiece(ref, what, samples, audio.samples)
+        pieces.append(replace(run.event(Type.CHUNK, piece), sequence=number, first_sample=first))
+    ended = StreamEnded(last_sequence=len(pieces) - 1)
+    return [run.event(Type.STARTED, started), *pieces, run.event(Type.ENDED, ended)]
 
 
 def muted_samples(muted: tuple[tuple[int, int], ...], rate: int) -> tuple[tuple[int, int], ...]:

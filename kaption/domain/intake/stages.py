@@ -6,13 +6,15 @@ The three in a row are the front door (``accept``); nothing is remembered betwee
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from kaption.domain.intake.events import Event, Origin, Refusal, RefusedError, mark_for
-from kaption.domain.intake.formats import FrameFormat, parse_format, silence, to_s16
-from kaption.domain.intake.validate import check_length, parse_body, readable, validate
+from kaption.domain.intake.events import Refusal, mark_of
+from kaption.domain.intake.formats import silence, to_s16
+from kaption.domain.intake.validate import check_length, validate
 from kaption.domain.redaction.masking import unfinished
 from kaption.domain.redaction.matches import TextRedactor, mask
 from kaption.domain.redaction.open_suffix import RECOGNISED
-from kaption_schemas.headers import pcm_type
+from kaption_schemas.codec import Event, Origin, Sound, claims_raw_sound, read_refused
+from kaption_schemas.content_type import FrameFormat
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import Type
@@ -20,9 +22,9 @@ from kaption_schemas.topics import Type
 #: Decodes a self-contained frame to PCM s16le of the stated format, for the tenant named. Raises ``RefusedError`` (``UNDECODABLE``).
 DecodeFrame = Callable[[bytes, FrameFormat, str], bytes]
 
-_FRAME = Type.FRAME.encode()
-_RAW = b"audio/pcm"
 EVENT_TYPES = (Type.STARTED, Type.FRAME, Type.ENDED)
+#: Types that leave something in their run when they are refused.
+_MARKED = (Type.STARTED, Type.FRAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,27 +39,27 @@ class Tools:
 
 def is_quick(origin: Origin) -> bool:
     """Whether the record claims to be a frame of raw samples, which takes no time worth a thread, whatever its bytes are."""
-    head = dict(origin.headers)
-    return head.get("ce_type") == _FRAME and (head.get("content-type") or b"").lstrip().lower().startswith(_RAW)
+    return claims_raw_sound(origin.headers)
 
 
 def redact(event: Event, tools: Tools) -> list[Event]:
-    """Remove from metadata and vocabulary what the run's policy names, and silence muted audio."""
-    if event.kind is Type.FRAME:
-        return [_muted(event, tools)]
-    if event.kind is Type.ENDED:
-        return [_ended(event, tools)]
-    body = parse_body(StreamStarted, event.body)
-    options = redact_options(body.options, tools)
-    return [event.with_body(body.model_copy(update={"options": options}).model_dump_json().encode())]
+    """Remove from metadata and vocabulary what the run's policy names, decode audio and silence muted ranges."""
+    match event.body:
+        case Sound():
+            return [_muted(event, event.body, tools)]
+        case StreamEnded():
+            return [replace(event, body=_ended(event.body, tools))]
+        case StreamStarted():
+            options = redact_options(event.body.options, tools)
+            return [replace(event, body=event.body.model_copy(update={"options": options}))]
+        case _:
+            return [event]
 
 
-def _ended(event: Event, tools: Tools) -> Event:
+def _ended(body: StreamEnded, tools: Tools) -> StreamEnded:
     """The end without a reason that holds anything recognised; the run's own policy is not known here."""
-    body = parse_body(StreamEnded, event.body)
-    if not tools.redactor.find(body.reason, tuple(sorted(tools.entities))):
-        return event
-    return event.with_body(body.model_copy(update={"reason": "ended"}).model_dump_json().encode())
+    found = tools.redactor.find(body.reason, tuple(sorted(tools.entities)))
+    return body.model_copy(update={"reason": "ended"}) if found else body
 
 
 def redact_options(options: RunOptions, tools: Tools) -> RunOptions:
@@ -82,13 +84,18 @@ def redact_options(options: RunOptions, tools: Tools) -> RunOptions:
     return options.model_copy(update={"redaction": policy, "vocabulary": kept, "metadata": metadata})
 
 
-def _muted(event: Event, tools: Tools) -> Event:
-    what = parse_format(event.content_type)
-    body = to_s16(event.body, what.encoding) if what.is_raw else tools.decode(event.body, what, event.tenant)
-    check_length(len(body) // 2 // what.channels, what.rate)
+def _muted(event: Event, sound: Sound, tools: Tools) -> Event:
+    what = sound.format
+    if what.encoding == "s16le" and not event.mute:
+        return event  # as nearly every frame is
+    if what.is_raw:
+        pcm = to_s16(sound.data, what.encoding)
+    else:
+        pcm = tools.decode(sound.data, what, event.tenant)
+        check_length(len(pcm) // 2 // what.channels, what.rate)
     if event.mute:
-        body = silence(body, what.channels, event.first_sample, event.mute)
-    return replace(event, body=body, content_type=pcm_type(what.rate, what.channels), mute=())
+        pcm = silence(pcm, what.channels, event.first_sample, event.mute)
+    return replace(event, body=Sound(pcm, replace(what, encoding="s16le")), mute=())
 
 
 def chunk(event: Event) -> list[Event]:
@@ -124,5 +131,5 @@ def check(origin: Origin) -> Refusal | None:
 
 def refusal(origin: Origin, reason: Reason, stage: str) -> Refusal:
     """Why ``origin`` goes no further, and what it leaves in its run, as far as that can be told."""
-    known = readable(origin)
-    return Refusal(reason, stage, mark_for(known, reason) if known else None)
+    known = read_refused(origin, _MARKED)
+    return Refusal(reason, stage, mark_of(known, reason) if known else None)

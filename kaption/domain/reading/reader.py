@@ -11,9 +11,7 @@ from typing import Final as Const
 from typing import NamedTuple
 
 from kaption_schemas.reasons import NORMAL_ENDS
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress
-
-Transcript = PartialTranscript | FinalTranscript | Gap | StreamCompleted | StreamProgress
+from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress, Transcript
 
 #: Runs (and channels) that a reader remembers; the one it has not heard of for longest is forgotten first.
 REMEMBERED: Const = 10_000

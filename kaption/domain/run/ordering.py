@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from kaption.domain.records import AudioRecord, Latency
+from kaption.domain.records import AudioRecord, Latency, Refused
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import Type
 
@@ -18,8 +18,6 @@ SECONDS_BOUND = 2
 FURTHEST = 36_000
 #: Frames before the one awaited whose bytes are told apart by a digest.
 _REMEMBERED = 128
-#: A code read from a record, as the reason it stands for.
-REASONS = {str(reason): reason for reason in Reason}
 _MISSING = b""
 
 
@@ -40,14 +38,7 @@ class Missing:
     offset: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A record that is refused when it arrives, and leaves nothing."""
-
-    record: AudioRecord
-    reason: Reason
-
-
+#: ``Refused``: a record that is refused when it arrives, and leaves nothing.
 Step = Frame | Missing | Refused
 
 
@@ -147,7 +138,7 @@ class FrameOrder:
     def discard(self, reason: Reason) -> list[Step]:
         """Refuse what waits: the run takes nothing any more."""
         waiting, self._waiting = self._waiting, {}
-        return [Refused(record, reason) for record in waiting.values() if record.kind is not Type.GAP]
+        return [Refused(record.offset, reason) for record in waiting.values() if record.kind is not Type.GAP]
 
     def _refusal(self, record: AudioRecord) -> list[Step] | None:
         """What becomes of a record that is not to be queued; None for one that is."""
@@ -156,14 +147,14 @@ class FrameOrder:
             # Where retention took the beginning, nobody knows how much it was.
             if record.sequence <= self.next + FURTHEST or self._loss is Reason.RETENTION:
                 return None
-            return [] if gap else [Refused(record, Reason.SEQUENCE_AHEAD)]
+            return [] if gap else [Refused(record.offset, Reason.SEQUENCE_AHEAD)]
         if gap:
             return []
         before = self._before(record.sequence) if other is None else _digest_of(other)
         if before == digest(record) or (before is None and self.again(record)):
             self.repeats += 1
             return []
-        return [Refused(record, Reason.LATE if before == _MISSING else Reason.SEQUENCE_CONFLICT)]
+        return [Refused(record.offset, Reason.LATE if before == _MISSING else Reason.SEQUENCE_CONFLICT)]
 
     def _before(self, sequence: int) -> bytes | None:
         """The digest of a frame that had its turn; None of one that is too long ago: however long finals take to come."""
@@ -193,7 +184,7 @@ class FrameOrder:
             self._fresh, self._loss = False, Reason.LOST
             self._seen[self.next] = _digest_of(record)
             if record.kind is Type.GAP:
-                steps.append(Missing(self.next, self.next, REASONS[record.body.decode()], record.offset))
+                steps.append(Missing(self.next, self.next, record.reason or Reason.LOST, record.offset))
             else:
                 steps.append(Frame(record))
             self.next += 1

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from kaption.domain.decoding.port import SAMPLE_RATE, Decoded, Window
-from kaption.domain.records import AudioRecord, DeadLetter, Latency, Output, RunKey
+from kaption.domain.records import AudioRecord, Latency, Output, Refused, RunKey
 from kaption.domain.run.config import Ports, Progress, SessionConfig, Wanted
 from kaption.domain.run.ledger import Item, Ledger
-from kaption.domain.run.ordering import Frame, FrameOrder, Missing, Refused, Step
+from kaption.domain.run.ordering import Frame, FrameOrder, Missing, Step
 from kaption.domain.run.place import Place, began_ms
 from kaption.domain.run.publication import Publication, RunFacts
 from kaption.domain.run.resample import to_source
@@ -23,7 +23,7 @@ from kaption.domain.run.snapshots import RunState, load_track, save_track, text_
 from kaption.domain.run.track import Checkpoint, Early, Segment, Track
 from kaption.domain.run.windows import Windows, undecoded
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import Gap, RunOptions, StreamCompleted, StreamEnded, StreamRefused, StreamStarted
+from kaption_schemas.records import Gap, RunOptions, StreamCompleted, StreamEnded, StreamStarted
 from kaption_schemas.topics import Type
 
 #: Silence that a publisher left out is fed in pieces of this many seconds, so that it needs no gigabyte.
@@ -96,19 +96,19 @@ class Session:
         if self.closed or self.progress.closing:
             # An end of what is over tells nothing new, and what the others stand for has a dead letter of its own.
             silent = self.order.again(record) or replayed or record.kind in (Type.ENDED, Type.GAP, Type.REFUSED)
-            return out if silent else [*out, DeadLetter(record.offset, Reason.RUN_CLOSED)]
+            return out if silent else [*out, Refused(record.offset, Reason.RUN_CLOSED)]
         self.progress.idle_cut = False
         for track in self.tracks:
             track.resting = False
         repeats = self.order.repeats
-        match record.kind:
-            case Type.STARTED:
-                out += self._on_started(record)
-            case Type.ENDED:
-                out += self._on_ended(record)
-            case Type.REFUSED:
+        match record.said:
+            case StreamStarted() as started:
+                out += self._on_started(record, started)
+            case StreamEnded() as ended:
+                out += self._on_ended(record, ended)
+            case None if record.kind is Type.REFUSED:
                 out += self._on_refused(record)
-            case _:
+            case None:
                 out += self._on_audio(record, replayed=replayed)
         if replayed:
             self.order.repeats = repeats
@@ -226,8 +226,7 @@ class Session:
 
     # -- events ----------------------------------------------------------------------------------------------------
 
-    def _on_started(self, record: AudioRecord) -> list[Output]:
-        body = StreamStarted.model_validate_json(record.body)
+    def _on_started(self, record: AudioRecord, body: StreamStarted) -> list[Output]:
         options, model = body.options, self.ports.model
         if options.redaction is None:
             options = options.model_copy(update={"redaction": self.config.redaction})
@@ -236,7 +235,7 @@ class Session:
             same = self.progress.started and asked == (self.options, self.rate, self.channels)
             again = same or self.latency is Latency.BATCH
             self.order.repeats += again
-            return [] if again else [DeadLetter(record.offset, Reason.ALREADY_STARTED)]
+            return [] if again else [Refused(record.offset, Reason.ALREADY_STARTED)]
         self.progress.started = True
         self.order.took(record)
         self.progress.first_received_ms = record.received_ms
@@ -248,7 +247,7 @@ class Session:
             refusal = Reason.UNSUPPORTED_TASK
         if refusal:
             self._end(refusal, record.timestamp_ms)
-            return [DeadLetter(record.offset, refusal)]
+            return [Refused(record.offset, refusal)]
         return []
 
     def _on_refused(self, record: AudioRecord) -> list[Output]:
@@ -256,15 +255,14 @@ class Session:
         if self.progress.started or self.progress.framed:
             return []
         out = self._steps(self.order.discard(Reason.RUN_CLOSED), record.timestamp_ms)
-        self._end(StreamRefused.model_validate_json(record.body).reason, record.timestamp_ms)
+        self._end(record.reason or Reason.UNKNOWN_REASON, record.timestamp_ms)
         return out
 
-    def _on_ended(self, record: AudioRecord) -> list[Output]:
+    def _on_ended(self, record: AudioRecord, body: StreamEnded) -> list[Output]:
         if self.progress.ended:
             return []
-        body = StreamEnded.model_validate_json(record.body)
         if body.last_sequence < self.order.highest:
-            return [DeadLetter(record.offset, Reason.BAD_END)]
+            return [Refused(record.offset, Reason.BAD_END)]
         self.progress.ended = body
         self.order.took(record)
         self.progress.ended_offset = record.offset
@@ -276,9 +274,7 @@ class Session:
     def _on_audio(self, record: AudioRecord, *, replayed: bool) -> list[Output]:
         gap, ended = record.kind is Type.GAP, self.progress.ended
         if ended and record.sequence > ended.last_sequence:
-            return [] if gap or replayed else [DeadLetter(record.offset, Reason.RUN_CLOSED)]
-        if gap:
-            record = record.as_gap(Gap.model_validate_json(record.body).reason)
+            return [] if gap or replayed else [Refused(record.offset, Reason.RUN_CLOSED)]
         steps = self.order.push(record)
         # What an earlier owner of the lane refused at once it has told; it may have awaited a lower sequence then.
         steps = [step for step in steps if not (replayed and isinstance(step, Refused))]
@@ -293,9 +289,9 @@ class Session:
         out: list[Output] = []
         for step in steps:
             if isinstance(step, Refused):
-                out.append(DeadLetter(step.record.offset, step.reason))
+                out.append(step)
             elif self.progress.closing:  # by a frame before it
-                out += [DeadLetter(step.record.offset, Reason.RUN_CLOSED)] if isinstance(step, Frame) else []
+                out += [Refused(step.record.offset, Reason.RUN_CLOSED)] if isinstance(step, Frame) else []
             elif isinstance(step, Missing):
                 self.ledger.missing(step)
             else:
@@ -306,7 +302,7 @@ class Session:
         """Take a frame whose turn it is, or refuse it."""
         if refusal := self._place().refusal(record):
             self.ledger.missing(Missing(record.sequence, record.sequence, refusal, record.offset))
-            out: list[Output] = [DeadLetter(record.offset, refusal)]
+            out: list[Output] = [Refused(record.offset, refusal)]
             if refusal is Reason.FASTER_THAN_REALTIME:
                 out += self._steps(self.order.discard(Reason.RUN_CLOSED), now_ms)
                 self._end(refusal, now_ms)
