@@ -1,7 +1,7 @@
 """What a user imports: ``Publisher`` and ``Transcripts``, with the records that they send and yield."""
 
 from kaption.client.publisher import FRAME_MS, Publisher, PublishError, StreamWriter
-from kaption.client.transcripts import Place, Transcripts, parse
+from kaption.client.transcripts import Position, Transcripts, parse
 from kaption.domain.reading.reader import Reader, RunFailedError
 from kaption_schemas.records import (
     FinalTranscript,
@@ -18,7 +18,7 @@ __all__ = [
     "FinalTranscript",
     "Gap",
     "PartialTranscript",
-    "Place",
+    "Position",
     "PublishError",
     "Publisher",
     "Reader",

@@ -33,7 +33,7 @@ _HAND_OVER_SECONDS: Const = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Position:
     """Where a record stood in the log; ``timestamp_ms`` is the broker's or its writer's, as the topic says."""
 
     topic: str
@@ -84,8 +84,8 @@ class Transcripts:
         Args:
             streams: Names to read; None reads all of the tenant's.
             tenant: Whose topics to read.
-            from_beginning: Start with the oldest record that is kept, where no group has a place yet.
-            group: Consumer group that remembers the place; its id gets the tenant's prefix. Without one, reading
+            from_beginning: Start with the oldest record that is kept, where no group has a position yet.
+            group: Consumer group that remembers the position; its id gets the tenant's prefix. Without one, reading
                 starts at the end and several readers each get everything.
             partials: False reads finals, gaps and completions only, and no progress either.
             bootstrap: Brokers, where they are not those of ``settings``.
@@ -106,10 +106,10 @@ class Transcripts:
         self._done: dict[TopicPartition, int] = {}
         self._committed_at = 0.0
         self._ends: dict[TopicPartition, int] = {}
-        self._in_hand: Place | None = None
+        self._in_hand: Position | None = None
         self._returned = asyncio.Event()
         self._returned.set()
-        self.place: Place | None = None
+        self.position: Position | None = None
         """Where the record stood that was yielded last; None for what ``until_completed`` yields of the past."""
 
     async def __aenter__(self) -> Self:
@@ -169,7 +169,7 @@ class Transcripts:
         """The next record; waits for as long as there is none.
 
         Raises:
-            aiokafka.errors.KafkaError: The brokers refuse, or the place to read from is no longer kept.
+            aiokafka.errors.KafkaError: The brokers refuse, or the position to read from is no longer kept.
         """
         self._settle()
         while True:
@@ -183,7 +183,7 @@ class Transcripts:
 
         Args:
             run: The run, where there is one stream. Without it, the newest that is kept with ``from_beginning`` (unless a
-                group's place counts), otherwise the first one seen.
+                group's position counts), otherwise the first one seen.
 
         Raises:
             RunFailedError: Behind the last record: a run was refused, or given up.
@@ -205,7 +205,7 @@ class Transcripts:
         found = Newest()
         if newest:
             async for record in self._past():
-                found.add(record, self.place.timestamp_ms if self.place else 0)
+                found.add(record, self.position.timestamp_ms if self.position else 0)
         for stream, (run, records) in found.runs.items():
             one.choose(stream, run)
             for record in records:
@@ -230,8 +230,8 @@ class Transcripts:
         while self._fetched:
             record = self._fetched.popleft()
             item = self._news(record)
-            self.place = Place(record.topic, record.partition, record.offset, record.timestamp)
-            self._in_hand = self.place
+            self.position = Position(record.topic, record.partition, record.offset, record.timestamp)
+            self._in_hand = self.position
             if item is not None:
                 self._returned.clear()
                 return item
@@ -248,7 +248,7 @@ class Transcripts:
         """The loop came back for more: the record that it had is handled."""
         if self._in_hand is not None:
             self._done[TopicPartition(self._in_hand.topic, self._in_hand.partition)] = self._in_hand.offset + 1
-        self.place = self._in_hand = None
+        self.position = self._in_hand = None
         self._returned.set()
 
     async def _hand_over(self) -> None:

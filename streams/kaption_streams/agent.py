@@ -16,7 +16,7 @@ from kaption.adapters.telemetry import Telemetry
 from kaption.service.run import Process
 from kaption.service.watchdog import Watchdog
 from kaption_streams.app import Output
-from kaption_streams.standing import Place, Standing, places
+from kaption_streams.standing import Offsets, Standing, places
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Agent(ABC):
         return True
 
     @abstractmethod
-    def standing(self, places: dict[TP, Place]) -> Standing:
+    def standing(self, places: dict[TP, Offsets]) -> Standing:
         """Where the agent stands, at these places of its inputs."""
 
     async def start(self) -> None:
@@ -103,7 +103,7 @@ async def run(process: Process, app: faust.App, agent: Agent) -> None:
 async def _watch(app: faust.App, agent: Agent, limit: float) -> None:
     """Look whether the agent gets on. Raises ``StuckError``."""
     watchdog, every = Watchdog(limit), limit / 10
-    known: dict[TP, Place] = {}
+    known: dict[TP, Offsets] = {}
     while True:
         await asyncio.sleep(every)
         # A consumer that does not even answer stands where it stood.

@@ -32,7 +32,7 @@ from kaption_streams.file_stage import FileStage, tenant_class
 from kaption_streams.fitness import Fitness, pause
 from kaption_streams.intake import AHEAD, Intake, Record
 from kaption_streams.normalise import Normaliser, NoRoomError, StoppedError
-from kaption_streams.standing import Place, Standing
+from kaption_streams.standing import Offsets, Standing
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class FileAgent(Agent):
         """Whether objects are decoded. Where one waits for room on the disk, others may fit: the agent is not to be ended for it."""
         return self._fitness.fit and not (self._no_room and self._no_room.issuperset(self._working.values()))
 
-    def standing(self, places: dict[TP, Place]) -> Standing:
+    def standing(self, places: dict[TP, Offsets]) -> Standing:
         """Where the agent stands; one that has objects in work, which may take long, has its own limits there."""
         return Standing({} if self._intake.in_work else places, 0, self._taken)
 

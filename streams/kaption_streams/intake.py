@@ -16,7 +16,8 @@ from kaption_schemas.codec import Origin
 AHEAD: Const = 32
 UNACKNOWLEDGED: Const = 256
 
-Place = tuple[str, int, int]
+#: Topic, partition and offset.
+Position = tuple[str, int, int]
 
 
 @dataclass(eq=False, slots=True)
@@ -29,7 +30,7 @@ class Record:
     left: int = 1
 
     @property
-    def place(self) -> Place:
+    def position(self) -> Position:
         """Where it was read."""
         return self.origin.topic, self.origin.partition, self.origin.offset
 
@@ -47,7 +48,7 @@ class Intake:
         self._hold, self._resume = hold, resume
         self._ahead, self._unacknowledged = ahead, unacknowledged
         self._generation = 0
-        self._known: dict[Place, Record] = {}
+        self._known: dict[Position, Record] = {}
         self._lines: dict[tuple[str, int], deque[Record]] = {}
         self._open: Counter[str] = Counter()
         self._behind: Counter[str] = Counter()
@@ -62,14 +63,14 @@ class Intake:
         """Take a record that was read; None where it is known, from before a rebalance."""
         if generation != self._generation:
             self._begin(generation)
-        place = origin.topic, origin.partition, origin.offset
-        known = self._known.get(place)
+        position = origin.topic, origin.partition, origin.offset
+        known = self._known.get(position)
         record = known or Record(origin, generation, ack)
         record.generation, record.ack = generation, ack
-        self._known[place] = record
+        self._known[position] = record
         self._open[origin.tenant] += known is None
         self._behind[origin.tenant] += 1
-        self._lines.setdefault(place[:2], deque()).append(record)
+        self._lines.setdefault(position[:2], deque()).append(record)
         self._acknowledge(record)
         self._look(origin.tenant)
         return record if known is None else None
@@ -79,34 +80,36 @@ class Intake:
         record.left -= 1
         if record.left == 0:
             self._open[record.origin.tenant] -= 1
-            if self._known.get(record.place) is record:
+            if self._known.get(record.position) is record:
                 self._acknowledge(record)
                 self._look(record.origin.tenant)
 
     def forget(self, record: Record) -> None:
         """Give up one of before a rebalance, which whoever has its partition now reads again."""
-        if self._known.get(record.place) is record and record.left > 0:
-            del self._known[record.place]
+        if self._known.get(record.position) is record and record.left > 0:
+            del self._known[record.position]
             self._open[record.origin.tenant] -= 1
             record.left = 0
 
     def _begin(self, generation: int) -> None:
         """After a rebalance all that is not acknowledged is read again, here or elsewhere."""
         gone = [
-            place for place, known in self._known.items() if known.left == 0 and known.generation < self._generation
+            position
+            for position, known in self._known.items()
+            if known.left == 0 and known.generation < self._generation
         ]
-        for place in gone:
-            del self._known[place]
+        for position in gone:
+            del self._known[position]
         self._generation = generation
         self._lines.clear()
         self._behind.clear()
         self._held.clear()
 
     def _acknowledge(self, record: Record) -> None:
-        line = self._lines.get(record.place[:2])
+        line = self._lines.get(record.position[:2])
         while line and line[0].left == 0:
             first = line.popleft()
-            self._known.pop(first.place, None)
+            self._known.pop(first.position, None)
             self._behind[first.origin.tenant] -= 1
             first.ack()
 

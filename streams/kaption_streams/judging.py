@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 from typing import Final as Const
 
-from kaption.domain.intake.events import Refusal
+from kaption.domain.intake.refusal import Refusal
 from kaption.domain.intake.stages import is_quick, refusal
 from kaption_schemas.codec import Event, Origin, is_undecodable
 from kaption_schemas.reasons import Reason

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 from faust.types import TP
 
 from kaption.adapters.telemetry import DEAD_LETTERS, RECORDS, STAGE_DURATION
-from kaption.domain.intake.events import Refusal
+from kaption.domain.intake.refusal import Refusal
 from kaption.domain.intake.stages import Tools, accept, check, chunk, clear
 from kaption_schemas.codec import (
     Event,
@@ -33,7 +33,7 @@ from kaption_streams.acks import Window
 from kaption_streams.agent import Agent, AgentParts
 from kaption_streams.app import input_topic, now_ms, origin_of
 from kaption_streams.judging import ATTEMPTS, judge
-from kaption_streams.standing import Place, Standing
+from kaption_streams.standing import Offsets, Standing
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class LiveAgent(Agent):
     async def work(self, origin: Origin) -> Deliveries:
         """Send what an input makes, and return the deliveries."""
 
-    def standing(self, places: dict[TP, Place]) -> Standing:
+    def standing(self, places: dict[TP, Offsets]) -> Standing:
         """Where the agent stands, at these places of its input."""
         return Standing(places, len(self._window), self._taken)
 

@@ -22,7 +22,7 @@ from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import LocalError, ObjectStore, Stat, normalised_key
 from kaption.domain.intake.bucket_events import ObjectRun
 from kaption.domain.intake.file_chunks import Normalised, muted_samples
-from kaption.domain.intake.formats import silence
+from kaption.domain.intake.pcm import silence
 from kaption.domain.records import RunKey
 from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason

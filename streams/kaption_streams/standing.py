@@ -7,14 +7,14 @@ from typing import Any
 from faust.types import TP
 
 #: Next offset to be read, and end of the log as the consumer knows it.
-Place = tuple[int, int]
+Offsets = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where an agent stands. ``pending``: inputs that are not acknowledged; ``taken``: inputs that it was given so far."""
 
-    places: dict[TP, Place]
+    places: dict[TP, Offsets]
     pending: int
     taken: int
 
@@ -30,9 +30,9 @@ class Standing:
         return (tuple(positions), self.pending, self.taken) if self.has_work else None
 
 
-async def places(consumer: Any) -> dict[TP, Place]:  # Faust ships no types
+async def places(consumer: Any) -> dict[TP, Offsets]:  # Faust ships no types
     """Where Faust's ``consumer`` stands in each partition that it is assigned."""
-    found: dict[TP, Place] = {}
+    found: dict[TP, Offsets] = {}
     for tp in consumer.assignment():
         position, end = await consumer.position(tp), consumer.highwater(tp)
         if position is not None and end is not None:

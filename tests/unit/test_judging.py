@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from kaption.domain.intake.events import Refusal
+from kaption.domain.intake.refusal import Refusal
 from kaption_schemas.codec import Event, Origin
 from kaption_schemas.codec.letters import UNDECODABLE
 from kaption_schemas.headers import event_headers, pcm_type, sequence

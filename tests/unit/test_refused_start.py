@@ -8,7 +8,7 @@ import pytest
 from aiokafka.structs import ConsumerRecord
 
 from kaption.client.transcripts import parse as parse_transcript
-from kaption.domain.intake.events import Refusal
+from kaption.domain.intake.refusal import Refusal
 from kaption.domain.intake.stages import Tools, accept
 from kaption.domain.records import AudioRecord, Latency, Output
 from kaption.domain.run.session import Session

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kaption.adapters.presidio import PresidioRedactor
-from kaption.domain.intake.events import Refusal
-from kaption.domain.intake.formats import to_s16
+from kaption.domain.intake.pcm import to_s16
+from kaption.domain.intake.refusal import Refusal
 from kaption.domain.intake.stages import Tools, accept
 from kaption.domain.redaction.open_suffix import RECOGNISED
 from kaption.testing.voices import DigitRedactor

@@ -45,7 +45,7 @@ class LaneLostError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Start:
     """Where a lane starts reading. ``lost``: the log lacks records since the last commit; ``cut_off``: it ends before."""
 
     position: int
@@ -76,29 +76,29 @@ async def open_lane(
         tp = TopicPartition(source.topic, source.partition)
         if tp not in consumer.assignment():
             raise LaneLostError(str(source))
-        place = await _place(consumer, tp, out_of_range=out_of_range)
-        epoch = await writer.claim(afresh=place.cut_off)
-    saved = await _read_saved(settings, source, epoch, clock, cut_off=place.cut_off)
+        start = await _start(consumer, tp, out_of_range=out_of_range)
+        epoch = await writer.claim(afresh=start.cut_off)
+    saved = await _read_saved(settings, source, epoch, clock, cut_off=start.cut_off)
     return LaneMemory(
         source,
         sessions,
         saved,
-        position=place.position,
+        position=start.position,
         epoch=epoch,
         silence_ms=round(settings.silence_commit_seconds * 1000),
-        lost=place.lost,
+        lost=start.lost,
         refusal=refusal,
     )
 
 
-async def _place(consumer: AIOKafkaConsumer, tp: TopicPartition, *, out_of_range: bool) -> Place:
+async def _start(consumer: AIOKafkaConsumer, tp: TopicPartition, *, out_of_range: bool) -> Start:
     """The committed offset; the log's beginning where there is none, or where the log does not hold it."""
     committed = await consumer.committed(tp)
     first = (await consumer.beginning_offsets([tp]))[tp]
     if committed is None:
-        return Place(first)
+        return Start(first)
     if first <= committed and not out_of_range:
-        return Place(committed)
+        return Start(committed)
     log.warning(
         "committed_offset_lost",
         extra={
@@ -109,7 +109,7 @@ async def _place(consumer: AIOKafkaConsumer, tp: TopicPartition, *, out_of_range
             "reason": Reason.RETENTION.value,
         },
     )
-    return Place(first, lost=True, cut_off=committed >= first)
+    return Start(first, lost=True, cut_off=committed >= first)
 
 
 @dataclass

@@ -15,7 +15,7 @@ from urllib.parse import unquote, unquote_plus
 
 from pydantic import ValidationError
 
-from kaption.domain.intake import events
+from kaption.domain.intake import refusal
 from kaption.domain.intake.validate import validate
 from kaption_schemas.codec import Body, Event, Origin, claims_event, clean_trace_of, read_refused
 from kaption_schemas.errors import RefusedError
@@ -92,7 +92,7 @@ def mark_of(origin: Origin, reason: Reason, run: ObjectRun | None = None) -> Eve
     if run is not None:
         return run.event(Type.REFUSED, StreamRefused(reason=reason))
     known = read_refused(origin, (Type.OBJECT,))
-    return events.mark_of(known, reason) if known else None
+    return refusal.mark_of(known, reason) if known else None
 
 
 def _event(origin: Origin) -> ObjectRun:

@@ -6,8 +6,8 @@ The three in a row are the front door (``accept``); nothing is remembered betwee
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from kaption.domain.intake.events import Refusal, mark_of
-from kaption.domain.intake.formats import silence, to_s16
+from kaption.domain.intake.pcm import silence, to_s16
+from kaption.domain.intake.refusal import Refusal, mark_of
 from kaption.domain.intake.validate import check_length, validate
 from kaption.domain.redaction.masking import unfinished
 from kaption.domain.redaction.matches import TextRedactor, mask

@@ -14,9 +14,9 @@ import numpy.typing as npt
 from kaption.domain.decoding.port import SAMPLE_RATE, Decoded, Window
 from kaption.domain.records import AudioRecord, Latency, Output, Refused, RunKey
 from kaption.domain.run.config import Ports, Progress, SessionConfig, Wanted
+from kaption.domain.run.frame_check import FrameCheck, began_ms
 from kaption.domain.run.ledger import Item, Ledger
 from kaption.domain.run.ordering import Frame, FrameOrder, Missing, Step
-from kaption.domain.run.place import Place, began_ms
 from kaption.domain.run.publication import Publication, RunFacts
 from kaption.domain.run.resample import to_source
 from kaption.domain.run.snapshots import RunState, load_track, save_track, text_before
@@ -300,7 +300,7 @@ class Session:
 
     def _take(self, record: AudioRecord, now_ms: int) -> list[Output]:
         """Take a frame whose turn it is, or refuse it."""
-        if refusal := self._place().refusal(record):
+        if refusal := self._frame_check().refusal(record):
             self.ledger.missing(Missing(record.sequence, record.sequence, refusal, record.offset))
             out: list[Output] = [Refused(record.offset, refusal)]
             if refusal is Reason.FASTER_THAN_REALTIME:
@@ -315,11 +315,11 @@ class Session:
         self._samples(np.frombuffer(record.body, "<i2").reshape(-1, self.channels), now_ms)
         return []
 
-    def _place(self) -> Place:
+    def _frame_check(self) -> FrameCheck:
         known = self.progress.started or self.progress.framed
         began = self.progress.first_received_ms if self.latency is Latency.LIVE else None
         form = (self.rate, self.channels) if known else None
-        return Place(form, self.next_sample, began, self.config.ahead, self.ledger.retention)
+        return FrameCheck(form, self.next_sample, began, self.config.ahead, self.ledger.retention)
 
     def _left_out(self, end: int, now_ms: int) -> None:
         """Feed the silence up to sample ``end``, which a publisher left out; of a long one the beginning and the end."""

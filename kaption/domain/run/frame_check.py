@@ -16,8 +16,8 @@ _LONGEST_JUMP_SECONDS: Const = 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where the frame comes whose turn it is.
+class FrameCheck:
+    """What the frame must fit whose turn it is.
 
     ``format``: rate and channels of the run, None before they are known. ``end``: samples that the run has. ``began_ms``: when
     sample 0 was, None where no clock is held against the samples: a file, or a run whose first frame this is. ``ahead``: seconds
