@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.processes import end_as_by_hand, shares, usages
 from kaption.testing.brokers import kafka_home
-from kaption.testing.up import start_up
+from kaption.testing.up import running_up
 
 
 async def main() -> None:
@@ -27,9 +27,9 @@ async def main() -> None:
         os.environ.setdefault("KAFKA_HOME", str(home))
     with tempfile.TemporaryDirectory() as folder:
         begin = time.monotonic()
-        up = await start_up(Path(folder), ("--kafka", arguments.kafka, "--kafka-port", "0", "--http-port", "0"))
-        print(f"ready after {time.monotonic() - begin:.1f} s (goal < 20)", flush=True)
-        try:
+        address = ("--kafka", arguments.kafka, "--kafka-port", "0", "--http-port", "0")
+        async with running_up(Path(folder), address) as up:
+            print(f"ready after {time.monotonic() - begin:.1f} s (goal < 20)", flush=True)
             await asyncio.sleep(15)
             before = usages(up.child.pid)
             await asyncio.sleep(arguments.seconds)
@@ -37,8 +37,6 @@ async def main() -> None:
             used = shares(before, after, arguments.seconds)
             for pid, share in used.items():
                 print(f"{100 * share:5.1f} % {after[pid].resident:6.0f} MiB  {after[pid].name}")
-        finally:
-            up.child.stop(60)
     resident = sum(after[pid].resident for pid in used)
     print(f"idle: {100 * sum(used.values()):.1f} % of a core (goal < 5), {resident:.0f} MiB (goal < 1536)")
 

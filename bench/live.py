@@ -40,7 +40,7 @@ from kaption.client.transcripts import parse
 from kaption.domain.run.agreement import plain
 from kaption.testing.brokers import ApacheCluster, kafka_home
 from kaption.testing.pipeline import frames
-from kaption.testing.up import Up, start_up
+from kaption.testing.up import Up, running_up
 from kaption_schemas.headers import event_headers
 from kaption_schemas.records import FinalTranscript, PartialTranscript, RunOptions, StreamCompleted, StreamStarted
 from kaption_schemas.topics import EVENTS, FINAL, PARTIAL, Type
@@ -283,11 +283,8 @@ async def started(kafka: str) -> AsyncIterator[Up]:
             os.environ["KAPTION_REPLICATION"] = str(cluster.replication)
         address = ("--kafka", cluster.bootstrap) if cluster else ("--kafka", kafka, "--kafka-port", "0")
         try:
-            up = await start_up(Path(folder), (*address, "--http-port", "0"))
-            try:
+            async with running_up(Path(folder), (*address, "--http-port", "0")) as up:
                 yield up
-            finally:
-                up.child.stop(60)
         finally:
             if cluster:
                 cluster.stop()

@@ -13,6 +13,7 @@ import pytest
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.adapters.settings import Settings
 from kaption.testing.brokers import NO_APACHE, ApacheCluster, ApacheNode, Broker, EmbeddedBroker, kafka_home
+from kaption.testing.processes import Child
 from kaption.testing.store import EmbeddedStore
 from kaption.testing.topics import wipe_topics
 from kaption.testing.up import share_choices
@@ -42,6 +43,16 @@ def pytest_configure() -> None:
     logging.getLogger("aiokafka").setLevel(logging.WARNING)
     # As with Ctrl-C: fixtures end what they started, where Python would leave at once.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End what still runs when every fixture has ended; a run that left something fails."""
+    for child in Child.started:
+        if child.running:
+            session.config.get_terminal_writer().line(f"\na test left this running: {' '.join(child.argv)}", red=True)
+            child.kill()
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture

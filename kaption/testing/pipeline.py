@@ -64,15 +64,10 @@ def _answers(url: str) -> bool:
 async def pipeline(settings: Settings, folder: Path) -> AsyncIterator[tuple[Child, Child]]:
     """One agent and one pool worker, ready; stopped at the end."""
     children = (agent(settings, folder / "agent.log"), worker(settings, folder / "pool.log"))
-    for child in children:
-        child.spawn()
-    try:
+    with children[0].during(), children[1].during():
         for child in children:
             await ready(child)
         yield children
-    finally:
-        for child in children:
-            child.stop()
 
 
 Record = tuple[bytes | None, bytes | None, Headers]

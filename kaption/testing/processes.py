@@ -4,15 +4,19 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar, Self
 
 
 class Child:
     """One process in a session of its own, with its output in ``log``.
 
-    It can be killed, paused and started again, so that a test plays a crash, a zombie and a recovery.
+    It can be killed, paused and started again, so that a test plays a crash, a zombie and a recovery. ``started`` holds every
+    child of this process, so that a run of tests can end what a test has left.
     """
+
+    started: ClassVar[list["Child"]] = []
 
     def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         """``env`` is added to the environment of the tests; ``folder``, if set, is where the process works."""
@@ -36,6 +40,7 @@ class Child:
 
     def spawn(self) -> None:
         """Start it, or start it again."""
+        self.started.append(self)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
@@ -47,6 +52,15 @@ class Child:
                 cwd=self.folder,
                 start_new_session=True,
             )
+
+    @contextlib.contextmanager
+    def during(self, seconds: float = 15) -> Iterator[Self]:
+        """Started for a block, and stopped as ``stop`` does when the block ends, fails or is cancelled."""
+        self.spawn()
+        try:
+            yield self
+        finally:
+            self.stop(seconds)
 
     def signal(self, number: int) -> None:
         """Send a signal to the process, and to nothing else."""

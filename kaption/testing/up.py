@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from kaption.testing.processes import Child
 _READY = re.compile(r"^ready kafka=(\S+) s3=(\S+) http=(\S+)", re.MULTILINE)
 #: Two cores, and other tests beside: a start takes longer than the 20 s of a quiet machine.
 START_SECONDS = 120
+#: Agents finish what they hold, and broker and store write what they have.
+STOP_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +40,22 @@ def kaption(*arguments: str) -> list[str]:
     return [str(Path(sys.executable).with_name("kaption")), *arguments]
 
 
-async def start_up(
-    data: Path, arguments: Sequence[str] = (), seconds: float = START_SECONDS, env: Mapping[str, str] | None = None
-) -> Up:
-    """Start ``kaption up`` and wait for its ``ready`` line. Raises ``RuntimeError`` with its output when it ends."""
+@asynccontextmanager
+async def running_up(
+    data: Path, arguments: Sequence[str] = (), env: Mapping[str, str] | None = None
+) -> AsyncIterator[Up]:
+    """A ``kaption up`` that is ready, ended with the block, however that ends.
+
+    Raises ``RuntimeError`` with its output when it does not become ready.
+    """
     share_choices(data)
-    child = Child(kaption("up", "--data", str(data), *arguments), data / "up.log", env)
-    child.spawn()
-    end = time.monotonic() + seconds
-    while not (found := _READY.search(child.output(100_000))):
-        if not child.running or time.monotonic() > end:
-            child.stop()
-            raise RuntimeError(f"`kaption up` did not become ready:\n{child.output()}")
-        await asyncio.sleep(0.2)
-    return Up(child, *found.groups())
+    with Child(kaption("up", "--data", str(data), *arguments), data / "up.log", env).during(STOP_SECONDS) as child:
+        end = time.monotonic() + START_SECONDS
+        while not (found := _READY.search(child.output(100_000))):
+            if not child.running or time.monotonic() > end:
+                raise RuntimeError(f"`kaption up` did not become ready:\n{child.output()}")
+            await asyncio.sleep(0.2)
+        yield Up(child, *found.groups())
 
 
 def share_choices(data: Path) -> None:

@@ -20,7 +20,7 @@ from kaption.adapters.store.s3 import ObjectStore
 from kaption.client.publisher import Publisher
 from kaption.testing.brokers import Broker
 from kaption.testing.pipeline import bodies, committed, frames, publish, reasons
-from kaption.testing.up import Up, group_of, start_up
+from kaption.testing.up import Up, group_of, running_up
 from kaption_schemas.records import RunOptions
 from kaption_schemas.topics import Type
 from tests.support.pool import speech
@@ -78,13 +78,13 @@ async def check(
     broker: Broker, tmp_path: Path, disturb: Callable[[Up], Awaitable[None]], stages: str = "fused"
 ) -> None:
     """Play twice, the second time disturbed, and compare."""
-    up = await start_up(tmp_path, ("--kafka", broker.bootstrap, "--stages", stages), env={
+    env = {
         "KAPTION_REDACTION": "", "KAPTION_PARTITIONS": "4", "KAPTION_REPLICATION": str(broker.replication),
         "KAPTION_SESSION_TIMEOUT_MS": "6000", "OMP_NUM_THREADS": "1",
         # An agent that was killed is replaced after about as long as ends the open segments of who speaks then (ADR 27).
         "KAPTION_IDLE_FINAL_SECONDS": "60",
-    })  # fmt: skip
-    try:
+    }  # fmt: skip
+    async with running_up(tmp_path, ("--kafka", broker.bootstrap, "--stages", stages), env) as up:
         settings = up.settings(partitions=4)
         store = ObjectStore(settings)
         store.put(settings.media_bucket, "default/film.wav", io.BytesIO(wav("harbour-3-joe")))
@@ -97,8 +97,6 @@ async def check(
         await committed(settings, 5)
         await play(settings, lambda: disturb(up), "storm")
         records = await committed(settings, 10)
-    finally:
-        up.child.stop(60)
     places = [(r.topic, r.partition, r.offset) for r in records]
     assert len(set(places)) == len(places), "the reader itself read something twice"
     assert reasons(records) == []

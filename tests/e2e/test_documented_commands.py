@@ -15,7 +15,7 @@ from ulid import ULID
 
 from bench.debian import kcat
 from kaption.testing.brokers import ROOT
-from kaption.testing.up import Up, environment, start_up
+from kaption.testing.up import Up, environment, running_up
 
 PAGE = (ROOT / "docs" / "kafka.md").read_text()
 BLOCKS = {name: code for _, name, code in re.findall(r"^```(\w+) (\S+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)}
@@ -25,9 +25,8 @@ SECONDS = 120
 
 @pytest.fixture(scope="module")
 async def up(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Up]:
-    running = await start_up(tmp_path_factory.mktemp("up"))
-    yield running
-    running.child.stop(30)
+    async with running_up(tmp_path_factory.mktemp("up")) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

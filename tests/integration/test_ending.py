@@ -72,11 +72,10 @@ async def test_a_file_agent_ends_while_the_store_is_away(
 ) -> None:
     settings = make_settings(fresh_kafka, s3=f"http://127.0.0.1:{free_port()}")
     await create_topics(settings)
-    child = files(settings, tmp_path / "files.log")
-    child.spawn()
-    await asyncio.sleep(3)  # it tries
-    assert child.running, child.output()
-    await ended(child)
+    with files(settings, tmp_path / "files.log").during() as child:
+        await asyncio.sleep(3)  # it tries
+        assert child.running, child.output()
+        await ended(child)
 
 
 async def replaced(settings: Settings, name: str, size: int) -> None:
@@ -137,9 +136,7 @@ async def test_an_agent_goes_on_when_the_broker_is_back(
     await create_topics(settings)
     pcm, rate = speech("harbour-2-slt", 2)
     whole = frames("call", RUN, pcm, rate)
-    child = agent(settings, tmp_path / "agent.log")
-    child.spawn()
-    try:
+    with agent(settings, tmp_path / "agent.log").during() as child:
         await ready(child)
         await publish(settings, whole[:10], per_second=100)
         await audio(settings, 10)
@@ -149,8 +146,6 @@ async def test_an_agent_goes_on_when_the_broker_is_back(
         await publish(settings, whole[10:], per_second=100)
         await audio(settings, len(whole), 40)
         await ready(child, 30)
-    finally:
-        child.stop()
 
 
 async def test_an_agent_waits_for_a_broker_and_refuses_topics_that_do_not_fit(
@@ -158,9 +153,7 @@ async def test_an_agent_waits_for_a_broker_and_refuses_topics_that_do_not_fit(
 ) -> None:
     settings = make_settings(fresh_kafka, partitions=1)
     fresh_kafka.stop()
-    waits = agent(settings, tmp_path / "waits.log")
-    waits.spawn()
-    try:
+    with agent(settings, tmp_path / "waits.log").during() as waits:
         async with asyncio.timeout(30):
             while "broker_awaited" not in waits.output():
                 await asyncio.sleep(0.1)
@@ -168,15 +161,9 @@ async def test_an_agent_waits_for_a_broker_and_refuses_topics_that_do_not_fit(
         await create_topics(settings)
         await ready(waits)
         # With one member more than partitions each is ready all the same.
-        second = agent(settings, tmp_path / "second.log")
-        second.spawn()
-        try:
+        with agent(settings, tmp_path / "second.log").during() as second:
             await ready(second)
-            third = agent(make_settings(fresh_kafka, tenants="default,acme"), tmp_path / "third.log")
-            third.spawn()
-            assert await asyncio.to_thread(third.wait, 30) == 1
+            another = make_settings(fresh_kafka, tenants="default,acme")
+            with agent(another, tmp_path / "third.log").during() as third:
+                assert await asyncio.to_thread(third.wait, 30) == 1
             assert f"acme.{EVENTS.name}: the topic does not exist. Run `kaption topics create`." in third.output()
-        finally:
-            second.stop()
-    finally:
-        waits.stop()

@@ -36,17 +36,11 @@ SECONDS = 8.0
 async def running(settings: Settings, folder: Path, *topics: str) -> AsyncIterator[tuple[Child, AIOKafkaConsumer]]:
     """A live agent, and a reader of ``topics`` from their beginning."""
     await create_topics(settings)
-    child = agent(settings, folder / "agent.log")
-    child.spawn()
-    consumer = Consumer(**security(settings), auto_offset_reset="earliest")
-    await consumer.start()
-    try:
-        await ready(child)
-        consumer.assign([TopicPartition(name, n) for name in topics for n in range(settings.partitions)])
-        yield child, consumer
-    finally:
-        await consumer.stop()
-        child.stop()
+    with agent(settings, folder / "agent.log").during() as child:
+        async with Consumer(**security(settings), auto_offset_reset="earliest") as consumer:
+            await ready(child)
+            consumer.assign([TopicPartition(name, n) for name in topics for n in range(settings.partitions)])
+            yield child, consumer
 
 
 async def until(

@@ -214,13 +214,13 @@ asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
 async def test_a_transaction_that_was_left_open_is_aborted_and_never_seen(settings: Settings, tmp_path: Path) -> None:
     """As a worker leaves it that is killed between its sends and its commit."""
     ids = [settings.transactional_id(LIVE.name, lane) for lane in range(settings.partitions)]
-    owner = Child([sys.executable, "-c", LEAVES_OPEN, settings.kafka, FINAL.name, *ids], tmp_path / "owner.log")
-    owner.spawn()
-    async with asyncio.timeout(30):
-        while "left open" not in owner.output():
-            assert owner.running, owner.output()
-            await asyncio.sleep(0.1)
-    owner.kill()
+    argv = [sys.executable, "-c", LEAVES_OPEN, settings.kafka, FINAL.name, *ids]
+    with Child(argv, tmp_path / "owner.log").during() as owner:
+        async with asyncio.timeout(30):
+            while "left open" not in owner.output():
+                assert owner.running, owner.output()
+                await asyncio.sleep(0.1)
+        owner.kill()
     async with publisher(settings) as out, working(settings):
         for number in range(10):
             await out.chunk("s", RUNS[0], number, 1)

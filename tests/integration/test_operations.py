@@ -147,16 +147,14 @@ async def guarded(apache_home: Path, tmp_path: Path) -> AsyncIterator[str]:
     argv += ["--controller-port", str(free_port()), "--scram", "admin=admin", "--scram", "acme=secret"]
     for name, value in config.items():
         argv += ["--set", f"{name}={value}"]
-    node = Child(argv, tmp_path / "node.log")
-    node.spawn()
     admin = Settings(
         kafka=f"127.0.0.1:{port}", kafka_security="SASL_PLAINTEXT", kafka_username="admin", kafka_password="admin"
     )
-    async with asyncio.timeout(60):
-        while not await answers(admin):
-            await asyncio.sleep(0.3)
-    yield admin.kafka
-    node.stop()
+    with Child(argv, tmp_path / "node.log").during():
+        async with asyncio.timeout(60):
+            while not await answers(admin):
+                await asyncio.sleep(0.3)
+        yield admin.kafka
 
 
 @pytest.mark.apache

@@ -46,21 +46,15 @@ async def test_an_odd_header_name_stops_nothing(
     await publish(settings, good[:5], per_second=500)
     await asyncio.to_thread(write_odd, settings)
     await publish(settings, good[5:], per_second=500)
-    child = agent(settings, tmp_path / "agent.log")
-    child.spawn()
-    consumer = Consumer(**security(settings), auto_offset_reset="earliest")
-    await consumer.start()
     seen: list[ConsumerRecord] = []
-    try:
-        await ready(child)
-        consumer.assign([TopicPartition(name, 0) for name in (EVENTS.name, LIVE.name, DLQ.name)])
-        async with asyncio.timeout(40):
-            while len(seen) < 2 * (len(good) + 2):
-                for batch in (await consumer.getmany(timeout_ms=200)).values():
-                    seen += batch
-    finally:
-        await consumer.stop()
-        child.stop()
+    with agent(settings, tmp_path / "agent.log").during() as child:
+        async with Consumer(**security(settings), auto_offset_reset="earliest") as consumer:
+            await ready(child)
+            consumer.assign([TopicPartition(name, 0) for name in (EVENTS.name, LIVE.name, DLQ.name)])
+            async with asyncio.timeout(40):
+                while len(seen) < 2 * (len(good) + 2):
+                    for batch in (await consumer.getmany(timeout_ms=200)).values():
+                        seen += batch
     letters = [r for r in seen if r.topic == DLQ.name]
     assert [text_headers(r.headers)["errors.reason"] for r in letters] == ["bad_headers"] * 2
     assert [r.headers[:2] for r in letters] == [(("\ufffd\ufffd", b"1"), ("fine", b"2"))] * 2

@@ -1,6 +1,7 @@
 """One ``fused`` agent, and three ``staged`` ones, put the same records on the audio topic, and the same dead letters beside it."""
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 
@@ -46,16 +47,15 @@ async def outcome(broker: Broker, settings: Settings, folder: Path) -> list[tupl
     await create_topics(settings)
     work = folder / f"{settings.stages}-work"
     work.mkdir()
-    children = [agent(settings, folder / f"{one.name}.log", *one.arguments) for one in services(settings)]
-    for child in children:
-        # A stage knows by itself that there are others.
-        child.env["KAPTION_STAGES"] = "fused"
-        child.folder = work
-        child.spawn()
-    consumer = Consumer(**security(settings), auto_offset_reset="earliest")
-    await consumer.start()
     out: list[tuple[object, ...]] = []
-    try:
+    async with AsyncExitStack() as stack:
+        children = [agent(settings, folder / f"{one.name}.log", *one.arguments) for one in services(settings)]
+        for child in children:
+            # A stage knows by itself that there are others.
+            child.env["KAPTION_STAGES"] = "fused"
+            child.folder = work
+            stack.enter_context(child.during())
+        consumer = await stack.enter_async_context(Consumer(**security(settings), auto_offset_reset="earliest"))
         for child in children:
             await ready(child)
         sent = records()
@@ -71,10 +71,6 @@ async def outcome(broker: Broker, settings: Settings, folder: Path) -> list[tupl
                         # When it was refused, and not when it came.
                         assert abs(datetime.fromisoformat(refused).timestamp() * 1000 - r.timestamp) < 10_000
                     out.append((r.topic, r.key, r.value, kept))
-    finally:
-        await consumer.stop()
-        for child in children:
-            child.stop()
     assert not [*work.iterdir()], "an agent leaves nothing where it works"
     return sorted(out, key=repr)
 

@@ -21,7 +21,7 @@ from kaption.cli.main import unsupported
 from kaption.testing.brokers import ApacheNode
 from kaption.testing.processes import Child
 from kaption.testing.store import EmbeddedStore
-from kaption.testing.up import group_of, kaption, start_up
+from kaption.testing.up import group_of, kaption, running_up
 
 
 def run(*arguments: str, env: dict[str, str] | None = None, seconds: float = 60) -> subprocess.CompletedProcess[str]:
@@ -70,38 +70,39 @@ def open_to_others(data: Path) -> list[Path]:
 
 
 async def test_up_runs_restarts_and_leaves_nothing(tmp_path: Path) -> None:
-    up = await start_up(tmp_path, ("--kafka-port", "0", "--http-port", "0"), env={"ANOTHER_TOOLS_TOKEN": "its own"})
-    output = up.child.output(100_000)
-    assert output.count("for trying out") == 1
-    assert (await get(f"{up.http}/health"))[0] == 200
-    status, text = await get(f"{up.http}/ready")
-    assert status == 200
-    assert json.loads(text)["processes"].keys() == {"kafka", "s3", "live", "files", "pool-1"}
-    assert 'asr_model_info{process="pool-1"' in (await get(f"{up.http}/metrics"))[1]
-    assert 'kaption_backend_info{process="pool-1",backend="' in (await get(f"{up.http}/metrics"))[1]
-    assert "asr_model_info" in (await get(f"{up.http}/metrics/pool-1"))[1]
-    assert (await get(f"{up.http}/metrics/nobody"))[0] == 404
+    arguments = ("--kafka-port", "0", "--http-port", "0")
+    async with running_up(tmp_path, arguments, {"ANOTHER_TOOLS_TOKEN": "its own"}) as up:
+        output = up.child.output(100_000)
+        assert output.count("for trying out") == 1
+        assert (await get(f"{up.http}/health"))[0] == 200
+        status, text = await get(f"{up.http}/ready")
+        assert status == 200
+        assert json.loads(text)["processes"].keys() == {"kafka", "s3", "live", "files", "pool-1"}
+        assert 'asr_model_info{process="pool-1"' in (await get(f"{up.http}/metrics"))[1]
+        assert 'kaption_backend_info{process="pool-1",backend="' in (await get(f"{up.http}/metrics"))[1]
+        assert "asr_model_info" in (await get(f"{up.http}/metrics/pool-1"))[1]
+        assert (await get(f"{up.http}/metrics/nobody"))[0] == 404
 
-    children = group_of(up.child.pid)
-    assert len(children) == 5
-    assert told_to_others(children, b"ANOTHER_TOOLS_TOKEN") == [False, False]
-    assert not open_to_others(tmp_path)
+        children = group_of(up.child.pid)
+        assert len(children) == 5
+        assert told_to_others(children, b"ANOTHER_TOOLS_TOKEN") == [False, False]
+        assert not open_to_others(tmp_path)
 
-    agent = next(pid for pid, args in children.items() if args.endswith("kaption_streams live"))
-    os.kill(agent, signal.SIGKILL)
-    await until_ready(up.http, state=False, seconds=10)
-    await until_ready(up.http, state=True, seconds=60)
-    assert "live was ended by SIGKILL; starting it again" in up.child.output(100_000)
-    assert 'kaption_restarts_total{process="live"} 1.0' in (await get(f"{up.http}/metrics"))[1]
+        agent = next(pid for pid, args in children.items() if args.endswith("kaption_streams live"))
+        os.kill(agent, signal.SIGKILL)
+        await until_ready(up.http, state=False, seconds=10)
+        await until_ready(up.http, state=True, seconds=60)
+        assert "live was ended by SIGKILL; starting it again" in up.child.output(100_000)
+        assert 'kaption_restarts_total{process="live"} 1.0' in (await get(f"{up.http}/metrics"))[1]
 
-    second = await asyncio.to_thread(run, "up", "--data", str(tmp_path), "--kafka-port", "0")
-    assert second.returncode == 75
-    assert "another `kaption up` works in" in second.stderr
+        second = await asyncio.to_thread(run, "up", "--data", str(tmp_path), "--kafka-port", "0")
+        assert second.returncode == 75
+        assert "another `kaption up` works in" in second.stderr
 
-    children |= group_of(up.child.pid)
-    assert await asyncio.to_thread(up.child.stop, 60) == 0
-    assert not left(children)
-    assert "was killed" not in up.child.output(100_000)
+        children |= group_of(up.child.pid)
+        assert await asyncio.to_thread(up.child.stop, 60) == 0
+        assert not left(children)
+        assert "was killed" not in up.child.output(100_000)
 
 
 @pytest.fixture
@@ -175,9 +176,7 @@ async def test_a_disk_that_runs_full_is_said_and_what_stopped_goes_on(tmp_path: 
     (disk := tmp_path / "disk").mkdir()
     before = small_disk(disk, 600)
     command = [*before, *kaption("up", "--data", str(disk / "data"), "--kafka-port", "0", "--http-port", "0")]
-    child = Child(command, tmp_path / "up.log")
-    child.spawn()
-    try:
+    with Child(command, tmp_path / "up.log").during(60) as child:
         await said(child, "ready kafka=", 120)
         # The disk is seen through its process alone.
         ballast = Path(f"/proc/{child.pid}/root{disk}/ballast")
@@ -190,8 +189,6 @@ async def test_a_disk_that_runs_full_is_said_and_what_stopped_goes_on(tmp_path: 
         http = re.search(r"http=(\S+)", child.output(100_000))
         assert http is not None
         await until_ready(http[1], state=True, seconds=60)
-    finally:
-        child.stop(60)
 
 
 async def said(child: Child, line: str, seconds: float) -> None:
@@ -211,8 +208,7 @@ async def test_a_broker_and_a_store_of_ones_own_that_go_away_are_said_and_come_b
     try:
         await asyncio.gather(broker.start(), store.start())
         arguments = ("--kafka", broker.bootstrap, "--s3", store.fields["s3"], "--http-port", "0")
-        up = await start_up(tmp_path / "up", arguments)
-        try:
+        async with running_up(tmp_path / "up", arguments) as up:
             store.stop()
             broker.kill()
             waits = "does not answer; what was accepted waits for it: start it again"
@@ -224,8 +220,6 @@ async def test_a_broker_and_a_store_of_ones_own_that_go_away_are_said_and_come_b
             await said(up.child, f"the object store at {up.s3} answers again", 40)
             await said(up.child, f"the broker at {up.kafka} answers again", 40)
             await until_ready(up.http, state=True, seconds=60)
-        finally:
-            up.child.stop(60)
     finally:
         broker.stop()
         store.stop()
