@@ -116,6 +116,36 @@ def test_a_rate_that_nobody_speaks_at_is_named(rate: int) -> None:
     assert f"{rate} Hz" in error.detail
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -1.0, 1e300, 5e9])
+@pytest.mark.parametrize(("container", "codec"), [("matroska", "pcm_s16le"), ("webm", "libopus")])
+def test_a_rate_that_is_none_is_named_and_not_taken_for_another(container: str, codec: str, value: float) -> None:
+    body = encode(tone(1, 48_000), 48_000, container, codec)
+    at = body.index(b"\xb5\x88") + 2
+    broken = body[:at] + struct.pack(">d", value) + body[at + 8 :]
+    for whole in (broken, body + broken):
+        error = refusal(whole)
+        assert error.reason is Reason.UNSUPPORTED_FORMAT
+        assert error.detail == f"matroska: a rate of {value:g} Hz at byte {whole.index(struct.pack('>d', value))}"
+
+
+@pytest.mark.parametrize(("container", "codec"), [("mov", "pcm_s16le"), ("mp4", "aac")])
+def test_an_index_that_leaves_out_most_of_the_sound_is_named(container: str, codec: str) -> None:
+    body = encode(tone(4), 16_000, container, codec)
+    chunks, clock, edit = body.index(b"stsc") + 16, body.index(b"mdhd") + 16, body.index(b"elst") + 12
+
+    def put(at: int, value: int, body: bytes = body) -> bytes:
+        return body[:at] + struct.pack(">I", value) + body[at + 4 :]
+
+    for value in (0, 0xFFFFFFFF):
+        assert refusal(put(clock, value)).reason is Reason.TRUNCATED
+        assert refusal(put(clock, value, body.replace(b"edts", b"free"))).reason is Reason.TOO_SPARSE
+        assert refusal(put(chunks, value)).reason in (Reason.TRUNCATED, Reason.NOT_MEDIA)
+    assert "mov: 0.1 s of 4.0" in refusal(put(clock, 0)).detail
+    # What a recorder or an editor means: a cut of the sound, and one that goes past its end.
+    assert seconds(put(edit, 1000)) == pytest.approx(1, abs=0.1)
+    assert seconds(put(edit + 4, 32_000)) == pytest.approx(2, abs=0.11)
+
+
 def test_g722_is_heard_and_a_codec_that_is_not_is_named() -> None:
     assert seconds(encode(TONE, 16_000, "wav", "g722")) == pytest.approx(2, abs=0.05)
     error = refusal(encode(tone(1, 48_000, 2), 48_000, "matroska", "mp2").replace(b"A_MPEG/L2", b"A_TRUEHD\0"))
@@ -270,6 +300,8 @@ def test_a_structure_is_walked_in_bounded_time() -> None:
     where = edits.index(b"elst")
     edits[where + 8 : where + 12] = struct.pack(">I", 100_000)
     ogg = encode(tone(0.1, 48_000), 48_000, "ogg", "libopus")
+    webm = encode(tone(0.1, 48_000), 48_000, "webm", "libopus")
+    head = webm[: webm.index(b"\x18S\x80g")]
     for body, said in (
         (riff(WAV, before=chunk(b"junk", b"") * 2_000_000), "over 10000 chunks before"),
         (riff(WAV, after=chunk(b"junk", b"") * 2_000_000), "over 10000 chunks behind"),
@@ -279,6 +311,7 @@ def test_a_structure_is_walked_in_bounded_time() -> None:
         (mov[:20] + struct.pack(">I4s", 8 + 8 * 500_000, b"moov") + b"\0\0\0\x08trak" * 500_000, "over 100000 boxes"),
         (bytes(edits), "an edit list of 100000 entries"),
         (ogg * 1001, "over 1000 recordings"),
+        (head + b"\x18S\x80g\x01" + b"\xff" * 7 + b"\xec\x80" * 1_000_000, "over 100000 elements"),
     ):
         file, started = io.BytesIO(body), time.process_time()
         found = find(file, len(body))

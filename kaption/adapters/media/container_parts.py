@@ -4,6 +4,7 @@ Sizes are hints: a writer that can't go back to the header leaves a very large o
 behind the other are several parts. Reads headers only, so many bytes cost little, and few headers are read.
 """
 
+import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -25,6 +26,11 @@ _LEAST_SLACK_BYTES: Const = 64
 #: Bytes behind the sound that are no chunk and no sound either.
 _JUNK_BYTES: Const = 4096
 _UNKNOWN_64_BITS: Const = 1 << 63
+#: Matroska: what holds what on the way to a track's rate (Segment, Tracks, TrackEntry, Audio, SamplingFrequency), and where sound begins.
+_TO_RATE: Const = (b"\x18S\x80g", b"\x16T\xaek", b"\xae", b"\xe1", b"\xb5")
+_CLUSTER: Const = b"\x1fC\xb6u"
+_FLOATS: Const = {4: ">f", 8: ">d"}
+_MOST_HERTZ: Const = 0x7FFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +266,11 @@ class _Boxes:
 
 
 def _matroska(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
-    begin = start
+    begin, budget = start, iter(range(_MOST_BOXES))  # of the whole file
     for at in _marks(file, b"\x1aE\xdf\xa3", start + 4, size):
         head = read_at(file, at, 64)
         if b"\x42\x82\x84webm" in head or b"\x42\x82\x88matroska" in head:
+            _has_rates(file, begin, at, budget)
             yield Part(begin, at)
             begin = at
     at = begin + 4
@@ -274,7 +281,40 @@ def _matroska(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
         there = size - at - 4 - used
         if length != (1 << 7 * used) - 1 and length > there:
             raise _cut("matroska", length, there)
+    _has_rates(file, begin, size, budget)
     yield Part(begin, size)
+
+
+def _has_rates(
+    file: BinaryIO, start: int, end: int, budget: Iterator[int], inside: tuple[bytes, ...] = _TO_RATE
+) -> None:
+    """Refuse rates that are none: FFmpeg takes 8,000 Hz for them (HAZARDS, PyAV 4). Of other rates a decoder may know better."""
+    for kind, body, last in _elements(file, start, end, budget):
+        if kind == _CLUSTER:
+            return  # sound; the tracks stand before it
+        if kind != inside[0]:
+            continue
+        if len(inside) > 1:
+            _has_rates(file, body, last, budget, inside[1:])
+        elif last - body in _FLOATS:
+            (rate,) = struct.unpack(_FLOATS[last - body], read_at(file, body, last - body))
+            if not 0 <= rate <= _MOST_HERTZ:
+                raise MediaError(Reason.UNSUPPORTED_FORMAT, f"matroska: a rate of {rate:g} Hz at byte {body}")
+
+
+def _elements(file: BinaryIO, at: int, limit: int, budget: Iterator[int]) -> Iterator[tuple[bytes, int, int]]:
+    """EBML elements that lie in ``[at, limit)`` whole: the kind of each, where its body begins and where it ends."""
+    for _ in budget:
+        head = read_at(file, at, 12)
+        kind = head[: _vint(head)[1]]
+        length, used = _vint(head[len(kind) :])
+        body = at + len(kind) + used
+        end = limit if length == (1 << 7 * used) - 1 else body + length
+        if body > limit or end > limit:
+            return
+        yield kind, body, end
+        at = end
+    raise MediaError(Reason.DECODE_LIMIT, f"matroska: over {_MOST_BOXES} elements before the sound")
 
 
 def _vint(data: bytes) -> tuple[int, int]:
