@@ -5,12 +5,14 @@ import logging
 import subprocess
 import sys
 import time
+import unicodedata
 
 import pytest
 
 from kaption.adapters.presidio import PresidioRedactor
 from kaption.domain.redaction.matches import mask
 from kaption.domain.redaction.open_suffix import RECOGNISED
+from kaption.domain.redaction.spoken import normalise
 
 POLICY = ("CREDIT_CARD", "EMAIL_ADDRESS", "IBAN_CODE", "PHONE_NUMBER", "US_SSN")
 REDACTOR = PresidioRedactor()
@@ -185,6 +187,15 @@ def test_scripts_without_spaces_and_endings(text: str, label: str) -> None:
     found = redacted(text)
     assert f"[{label}]" in found
     assert not any(map(str.isdigit, found))
+
+
+def test_any_sign_may_part_a_number() -> None:
+    """Whatever its block: the middle dot of Katakana and a stop of Khmer stand among their letters."""
+    signs = [char for char in map(chr, range(0x10000)) if unicodedata.category(char)[0] in "PSZ"]
+    signs = [sign for sign in signs if not normalise(sign).isalnum()]  # not an encircled letter
+    assert len(signs) > 3000
+    shown = [sign for sign in signs if "1" in redacted(sign.join(["4111", "1111", "1111", "1111"]))]
+    assert shown == []
 
 
 def test_other_entities() -> None:

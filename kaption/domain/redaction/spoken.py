@@ -27,7 +27,8 @@ _LONGEST_CACHED: Const = 2000
 
 #: Scripts without spaces between words.
 SCRIPTS: Const = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_TOKEN = re.compile(rf"\d+|[^\W\d_{SCRIPTS}]+|[{SCRIPTS}]+")
+# Their blocks hold signs, too, which part numbers as any signs do: "4111・1111".
+_TOKEN = re.compile(rf"\d+|[^\W\d_{SCRIPTS}]+|(?:(?=\w)[{SCRIPTS}])+")
 _HEAD_BEGUN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][\W_]{0,3}\Z")
 _HEAD = re.compile(r"(?<![A-Za-z0-9])([A-Za-z])([\W_]{0,3})([A-Za-z])[\W_]{0,3}\Z")
 #: Ideographs that are digits; they are letters to Unicode.
