@@ -12,7 +12,7 @@ import re
 import sys
 import traceback
 from datetime import UTC, datetime
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, TextIO
 from typing import Final as Const
 
@@ -38,6 +38,16 @@ LIBRARIES: Const = (
 _STANDARD: Const = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _MAX_MESSAGE: Const = 500
 _FRAMES: Const = 12
+#: From the formatter to whoever logs, through ``logging`` and a library's own wrappers.
+_CALLERS: Const = 16
+#: What asyncio's compiled tasks and futures say.
+_COMPILED: Const = (
+    "Task exception was never retrieved",
+    "Future exception was never retrieved",
+    "Task was destroyed but it is pending!",
+)
+#: A shorter string begins with what a message says by chance.
+_FEWEST_WRITTEN: Const = 5
 _PLACEHOLDER: Const = re.compile(r"%(?:\(\w+\))?[-+ #0]*[\d*]*(?:\.[\d*]+)?[a-zA-Z]")
 
 
@@ -64,16 +74,31 @@ def _library_argument(value: object) -> str:
 def _library_message(record: logging.LogRecord) -> str:
     """The template of a library's message with scrubbed arguments.
 
-    A message that carries its values already (an f-string) can't be told from a template without arguments, so only its
-    letters up to the first sign of a value are kept.
+    A message without arguments may carry its values already (an f-string): of it only that beginning is kept which stands in
+    the code that logs it.
     """
     template = record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
-    template = template.partition("\n")[0]
     args = record.args
     if not args:
-        return re.split(r"[\"'{\[(<=:]|b'", template, maxsplit=1)[0].strip()
+        written = _written(template).partition("\n")[0].strip()
+        return written or f"at {record.pathname.rpartition('site-packages/')[2]}:{record.lineno}"
+    template = template.partition("\n")[0]
     values = iter(args.values() if isinstance(args, dict) else args)
     return _PLACEHOLDER.sub(lambda _: _library_argument(next(values, None)), template)
+
+
+def _written(message: str) -> str:
+    """The longest beginning of ``message`` that is a string in the code of whoever called."""
+    frame: FrameType | None = sys._getframe(1)
+    found = next(filter(message.startswith, _COMPILED), "")
+    for _ in range(_CALLERS):
+        if frame is None:
+            break
+        for constant in frame.f_code.co_consts:
+            if isinstance(constant, str) and len(found) < len(constant) and message.startswith(constant):
+                found = constant
+        frame = frame.f_back
+    return found if len(found) >= _FEWEST_WRITTEN else ""
 
 
 def _where(trace: TracebackType | None) -> list[str]:

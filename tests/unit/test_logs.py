@@ -1,5 +1,7 @@
 """A canary in every place where a library or an exception could carry it reaches no line of the log."""
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -82,15 +84,52 @@ def test_a_library_prints_no_record(captured: Captured, name: str) -> None:
     logger.warning("Publishing %r to %s failed: %r", Record(), CANARY, ValueError(CANARY))
     logger.warning(f"Publishing {Record()!r} failed")
     logger.error(f"Lost '{CANARY}'")
+    logger.error(f"Skipping record {CANARY} of {CANARY}@example.com")
+    logger.error(CANARY + " was skipped")
     logger.error("Task exception was never retrieved\nfuture: " + repr(Record()))
     try:
         raise RuntimeError(CANARY)
     except RuntimeError as error:
         logger.exception("Crashed: %r", error)
     assert CANARY not in captured.text
-    assert len(captured.lines) == 5
+    assert len(captured.lines) == 7
     assert captured.lines[0]["message"] == "Publishing <Record> to <str> failed: <ValueError>"
-    assert captured.lines[3]["message"] == "Task exception was never retrieved"
+    assert captured.lines[3]["message"] == "Skipping record"
+    assert captured.lines[5]["message"] == "Task exception was never retrieved"
+
+
+def through_a_wrapper(logger: logging.Logger, message: str) -> None:
+    logger.warning(message)
+
+
+def test_a_library_s_own_words_are_told_whole(captured: Captured) -> None:
+    logger = logging.getLogger("faust.app")
+    logger.warning("Unclosed connection: it is closed now (aiokafka)")
+    through_a_wrapper(logger, "Rebalancing: 3 partitions")
+    through_a_wrapper(logger, CANARY)
+    assert [line["message"] for line in captured.lines[:2]] == [
+        "Unclosed connection: it is closed now (aiokafka)",
+        "Rebalancing: 3 partitions",
+    ]
+    assert "test_logs.py:" in captured.lines[2]["message"]
+    assert CANARY not in captured.text
+
+
+async def test_a_task_that_failed_unseen_is_told_by_asyncio_s_words(captured: Captured) -> None:
+    async def fail() -> None:
+        raise ValueError(CANARY)
+
+    task = asyncio.create_task(fail())
+    await asyncio.wait([task])
+    del task
+    gc.collect()
+    asyncio.get_running_loop().call_exception_handler({"message": f"Exception in callback f({CANARY})"})
+    assert [line["message"] for line in captured.lines] == [
+        "Task exception was never retrieved",
+        "Exception in callback f(",
+    ]
+    assert captured.lines[0]["error"]["type"] == "ValueError"
+    assert CANARY not in captured.text
 
 
 def test_what_nobody_caught_is_told_in_the_same_form(captured: Captured) -> None:
