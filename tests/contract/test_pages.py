@@ -18,6 +18,7 @@ FOLDERS = [
     "kaption/cli",
     "kaption/client",
     "kaption/domain",
+    "kaption/service",
     "kaption/testing",
     "schemas",
     "streams",
