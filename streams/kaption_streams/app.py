@@ -15,6 +15,7 @@ from kaption.adapters.kafka.members import client_id
 from kaption.adapters.settings import Settings
 from kaption_schemas.codec import Message, Origin
 from kaption_schemas.topics import MIB, Topic, tenant_of, topic_name
+from kaption_streams.reading import RoomConsumer
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
         return consumer
 
 
-class _Consumer(driver.Consumer):
+class _Consumer(RoomConsumer):
     def _new_consumer_thread(self) -> Any:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
