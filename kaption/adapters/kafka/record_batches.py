@@ -206,12 +206,16 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _piece(data: bytes, at: int, end: int) -> tuple[bytes | None, int]:
     """Bytes with their length before them, which lie before ``end``; -1 stands for none."""
-    length, at = _varint(data, at)
-    if length == -1:
-        return None, at
-    if length < 0 or at + length > end:
+    if (byte := data[at]) < 0x80 and not byte & 1:  # as nearly all are: one to 63 bytes, and a batch has many
+        length, begin = byte >> 1, at + 1
+    else:
+        length, begin = _varint(data, at)
+        if length == -1:
+            return None, begin
+    stop = begin + length
+    if length < 0 or stop > end:
         raise CorruptRecordException("a piece ends behind its record")
-    return data[at : at + length], at + length
+    return data[begin:stop], stop
 
 
 def decompress(codec: int, data: bytes, most: int = MOST_BYTES) -> bytes:
