@@ -1,1 +1,1 @@
-"""What a user types: up, publish, follow, topics, dlq, doctor, version."""
+"""The command line: up, publish, follow, topics, dlq, demo, doctor, version."""

@@ -1,6 +1,6 @@
-"""``kaption dlq``: what was refused and why, read from the dead-letter topics.
+"""``kaption dlq`` shows which records were refused and why, from the dead-letter topics.
 
-Bodies are somebody's voice or text: only ``show --body`` prints one.
+A body holds a person's voice or text, so only ``show --body`` prints it.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="As JSON, one objec
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One dead letter as it is shown: where it lies, where it was, why, and how large; never what it says.
+    """One dead letter for display: its place, its origin, the reason and the size, but never its content.
 
-    ``size`` is the record's body as it came, ``kept`` what the dead letter has of it, in bytes.
+    ``size`` is the original body's size in bytes; ``kept`` is how many of them the dead letter has.
     """
 
     at: str
@@ -54,12 +54,12 @@ class Listed:
 
 
 def _printable(text: str, most: int = 200) -> str:
-    """What a stranger wrote into a header, without control characters that a terminal would obey."""
+    """Return untrusted header text without control characters that a terminal would obey."""
     return "".join(char if char.isprintable() else "\ufffd" for char in text[:most])
 
 
 def describe(record: ConsumerRecord) -> Listed:
-    """A record of a dead-letter topic as it is shown."""
+    """Describe a record of a dead-letter topic for display."""
     letter = read_dead_letter(record)
     return Listed(
         at=f"{record.partition}:{record.offset}",
@@ -179,4 +179,4 @@ async def _show(settings: Settings, where: TopicPartition, offset: int) -> Consu
                 if record.offset == offset:
                     return record
                 raise missing  # a transaction's marker is there
-        raise missing  # and nothing behind it
+        raise missing  # and nothing after it

@@ -1,4 +1,4 @@
-"""``kaption doctor``: each thing that the pipeline needs, whether it is there, and the remedy where it is not."""
+"""``kaption doctor`` checks everything that the pipeline needs and names a remedy for what is missing."""
 
 import asyncio
 import importlib.util
@@ -31,13 +31,13 @@ _CODECS: tuple[tuple[str, int, Callable[[bytes], Any]], ...] = (
     ("lz4", 3, lz4_encode),
     ("zstd", 4, zstd_encode),
 )
-#: S3 refuses requests that are signed 15 minutes off; captions are wrong by what the clock is.
+#: S3 refuses requests whose signature is 15 minutes off; caption times are off by as much as the clock.
 _CLOCK_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: ``ok`` is None where it could not be made, because of another that failed."""
+    """The result of a check: ``ok`` is None if an earlier failure made the check impossible."""
 
     name: str
     ok: bool | None
@@ -46,7 +46,7 @@ class Finding:
 
 
 async def check_broker(settings: Settings) -> Finding:
-    """A broker answers and takes the credentials."""
+    """Check that a broker answers and accepts the credentials."""
     start = time.monotonic()
     try:
         if not await answers(settings):
@@ -57,7 +57,7 @@ async def check_broker(settings: Settings) -> Finding:
 
 
 async def check_codecs(_: Settings) -> Finding:
-    """What Kafka's clients compress by can be read here."""
+    """Check that this machine can decompress what Kafka clients compress."""
     broken = []
     for name, number, pack in _CODECS:
         try:
@@ -72,7 +72,7 @@ async def check_codecs(_: Settings) -> Finding:
 
 
 async def check_transport(settings: Settings) -> Finding:
-    """What leaves this machine is encrypted. Not an error: a private network may be trusted."""
+    """Check that connections to other machines are encrypted. Plain text is no error: a private network may be trusted."""
     clear = settings.in_clear()
     if clear:
         remedy = "Unless that network is trusted: KAPTION_KAFKA_SECURITY=SASL_SSL, and https in KAPTION_S3."
@@ -83,7 +83,7 @@ async def check_transport(settings: Settings) -> Finding:
 
 
 async def check_topics(settings: Settings) -> Finding:
-    """The broker's topics are those of the map."""
+    """Check that the broker's topics match the map."""
     try:
         problems = await topics.check(settings)
     except (KafkaError, OSError, TimeoutError) as error:
@@ -97,7 +97,7 @@ async def check_topics(settings: Settings) -> Finding:
 
 
 async def check_store(settings: Settings) -> Finding:
-    """The object store answers, takes the keys and has both buckets."""
+    """Check that the object store answers, accepts the keys and has both buckets."""
     try:
         missing = await embedded_s3.missing_buckets(settings)
     except embedded_s3.StoreRefusedError as error:
@@ -114,7 +114,7 @@ async def check_store(settings: Settings) -> Finding:
 
 
 async def check_model(settings: Settings) -> Finding:
-    """The alias's weights are on this machine. They are not loaded: the pool's worker does that."""
+    """Check that the alias's weights are on this machine, without loading them: a worker does that."""
     if settings.models is not None:
         path = settings.models / settings.model / "model.bin"
         remedy = f"Put the CTranslate2 folder of {settings.model} at {path.parent}, or unset KAPTION_MODELS."
@@ -131,7 +131,7 @@ async def check_model(settings: Settings) -> Finding:
 
 
 async def check_backend(settings: Settings) -> Finding:
-    """What computes: as set, or as a worker measured here."""
+    """Name the backend: the one in the settings, or the one that a worker measured here."""
     if settings.backend != "auto":
         return Finding("backend", ok=True, what=f"{settings.backend}, as set")
     for choice in known_choices(settings):
@@ -141,7 +141,7 @@ async def check_backend(settings: Settings) -> Finding:
 
 
 async def check_clock(settings: Settings) -> Finding:
-    """This machine's clock and the store's agree. Kafka tells nobody its time; the store does, in every answer."""
+    """Check that this machine's clock agrees with the store's, which sends its time in every answer; Kafka does not."""
     try:
         timeout = aiohttp.ClientTimeout(total=3)
         async with aiohttp.ClientSession(timeout=timeout) as http, http.get(settings.s3) as response:
@@ -158,7 +158,7 @@ async def check_clock(settings: Settings) -> Finding:
 
 
 async def check_sandbox(_: Settings) -> Finding:
-    """Decoding children can be confined here as docs/security.md says. Asked of this process: agents elsewhere say it in their logs."""
+    """Check that this machine can confine decoding children as docs/security.md says. Agents elsewhere log their own check."""
     if filters():
         what = "a child that decodes opens no file, no socket and no process"
         return Finding("sandbox", ok=True, what=what)
@@ -186,7 +186,7 @@ def _from(name: str, failure: Failed) -> Finding:
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Every check, in order; the topics only where the broker answers."""
+    """Run every check in order; check the topics only if the broker answers."""
     findings: list[Finding] = []
     for check in _CHECKS:
         if check is check_topics and not findings[0].ok:

@@ -1,4 +1,4 @@
-"""Exit statuses of the command line and the one way in which a command fails: a line that says what and what to do."""
+"""Defines the exit statuses of the command line and ``Failed``, which ends a command with one line: the fault and the remedy."""
 
 from enum import IntEnum
 from typing import TYPE_CHECKING
@@ -34,7 +34,7 @@ class Exit(IntEnum):
 
 
 class Failed(click.ClickException):
-    """Ends a command with a status and one line on stderr."""
+    """End a command with a status and one line on stderr."""
 
     def __init__(self, status: Exit, message: str) -> None:
         super().__init__(message)
@@ -42,9 +42,9 @@ class Failed(click.ClickException):
 
 
 def load_settings(**overrides: object) -> "Settings":
-    """The settings from the environment with options put over them; None leaves a field as it is.
+    """Read the settings from the environment; options override them, and None leaves a field as it is.
 
-    Raises ``Failed``: a setting that is wrong is named, its value never shown, since it may be a secret.
+    Raises ``Failed``: the message names a wrong setting and never shows its value, which may be a secret.
     """
     from pydantic import ValidationError  # noqa: PLC0415  # `kaption --help` needs this module, and no settings
 

@@ -1,4 +1,4 @@
-"""``kaption follow``: captions as they come, for people, for scripts, and as subtitle files."""
+"""``kaption follow`` shows captions as they arrive: on a terminal, as JSON, or as a subtitle file."""
 
 import json
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ Item = TypeVar("Item")
 
 
 class Sink(Protocol):
-    """Where records go. A context manager around the whole reading."""
+    """Receives records. It is a context manager around the whole reading."""
 
     def __enter__(self) -> object:
         """Begin."""
@@ -42,11 +42,11 @@ class Sink(Protocol):
         """End."""
 
     def show(self, record: Transcript) -> None:
-        """Take one."""
+        """Show one record."""
 
 
 class _Lines:
-    """A line a record that has something to say."""
+    """Prints a line for each record that has text."""
 
     def __enter__(self) -> None:
         pass
@@ -65,7 +65,7 @@ class _Json(_Lines):
 
 
 class _File(_Lines, ABC, Generic[Item]):
-    """Text of finals, of each run in the order of its times: its channels are decoded each on its own."""
+    """Prints the text of finals, each run in the order of time, since its channels are decoded separately."""
 
     def __init__(self) -> None:
         self._runs: dict[str, TimeOrder[Item]] = {}
@@ -87,11 +87,11 @@ class _File(_Lines, ABC, Generic[Item]):
 
     @abstractmethod
     def pieces(self, final: FinalTranscript) -> list[tuple[int, Item]]:
-        """What stands in the file for a final, each with its start in ms."""
+        """Return the file's pieces for a final, each with its start in ms."""
 
     @abstractmethod
     def text(self, piece: Item) -> str:
-        """A piece as it stands in the file."""
+        """Return a piece as the file contains it."""
 
 
 class _Txt(_File[str]):
@@ -194,7 +194,7 @@ def command(
 
 
 def shows(sink: Sink, record: Transcript, *, finals: bool) -> bool:
-    """Whether ``record`` goes to ``sink``. With ``finals`` only those do, but a file must hear when a run is whole."""
+    """Whether ``record`` goes to ``sink``. With ``finals`` only finals do, but a file also needs a run's completion."""
     return not finals or isinstance(sink, _File) or not isinstance(record, Gap | StreamCompleted)
 
 

@@ -1,4 +1,4 @@
-"""``kaption``: the command line. Commands are imported when they are called, so that help comes at once."""
+"""Runs ``kaption``, the command line. It imports a command only when it is called, so that help appears at once."""
 
 import importlib
 import platform
@@ -43,26 +43,26 @@ Exit status:
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported on use; its help needs none of them."""
+    """A group that imports a command on use; its help imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature, here and below
-        """Names in the order of ``COMMANDS``."""
+        """Return the names in the order of ``COMMANDS``."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """The command, imported; None for an unknown name."""
+        """Import and return the command; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """The list of commands from the table."""
+        """Write the list of commands from the table."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Command names from the table, options from click."""
+        """Complete command names from the table, and options by click."""
         if incomplete.startswith("-"):
             return click.Command.shell_complete(self, ctx, incomplete)
         return [CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)]
@@ -74,7 +74,7 @@ def cli() -> None:
 
 
 def unsupported(system: str, machine: str, version: tuple[int, int]) -> str | None:
-    """Why this platform won't do, or None when it will."""
+    """Say why this platform is not supported, or None if it is."""
     if system == "Linux" and machine == "x86_64" and (3, 11) <= version <= (3, 13):
         return None
     found = f"{system} {machine}, Python {version[0]}.{version[1]}"
@@ -82,7 +82,7 @@ def unsupported(system: str, machine: str, version: tuple[int, int]) -> str | No
 
 
 def main() -> None:
-    """The entry point: refuse other platforms, run the command, exit with its status."""
+    """Refuse unsupported platforms, run the command, and exit with its status."""
     refusal = unsupported(platform.system(), platform.machine(), sys.version_info[:2])
     if refusal:
         click.echo(f"Error: {refusal}", err=True)

@@ -1,4 +1,4 @@
-"""How runs that a command publishes end: ``kaption.stream.completed`` tells it to whoever publishes and waits."""
+"""Waits for the ends of runs that a command publishes, as ``kaption.stream.completed`` reports them."""
 
 import asyncio
 from collections.abc import Iterable
@@ -14,10 +14,10 @@ from kaption_schemas.records import StreamCompleted
 
 
 class Outcomes:
-    """Listens, while it is entered, for the ends of runs of ``streams``. Who may only publish hears of none."""
+    """Listens, while it is entered, for the ends of runs of ``streams``. A user with write access only receives none."""
 
     def __init__(self, settings: Settings, tenant: str, streams: Iterable[str], *, needed: bool) -> None:
-        """``needed``: not being able to listen is an error, which entering raises as ``Transcripts`` does."""
+        """``needed``: entering raises, as ``Transcripts`` does, if it cannot listen."""
         self._transcripts = Transcripts(set(streams), tenant=tenant, partials=False, settings=settings)
         self._needed = needed
         self._ends: dict[str, StreamCompleted] = {}
@@ -25,7 +25,7 @@ class Outcomes:
         self._listening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Listen from now on."""
+        """Begin to listen."""
         try:
             await self._transcripts.__aenter__()
         except (LookupError, KafkaError):
@@ -38,25 +38,25 @@ class Outcomes:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Listen no more."""
+        """Stop listening."""
         if self._listening is not None:
             self._listening.cancel()
             await asyncio.gather(self._listening, return_exceptions=True)
             await self._transcripts.__aexit__(kind, error, trace)
 
     def check(self, run: str) -> None:
-        """Raise ``RunFailedError`` where ``run``, which is being published, is over: nothing more of it is taken."""
+        """Raise ``RunFailedError`` if ``run`` has ended while it is published: the service accepts no more of it."""
         if run in self._ends:
             raise RunFailedError([self._ends[run]])
 
     async def of(self, run: str) -> StreamCompleted:
-        """How ``run`` ended, once it has.
+        """Wait until ``run`` ends, and return how.
 
         Raises:
-            RunFailedError: It was refused, or given up.
-            aiokafka.errors.KafkaError: The brokers refuse to go on.
+            RunFailedError: The run was refused or abandoned.
+            aiokafka.errors.KafkaError: The brokers refuse the reader.
         """
-        assert self._listening is not None  # noqa: S101  # who waits asked for it
+        assert self._listening is not None  # noqa: S101  # only a caller that entered waits
         while run not in self._ends:
             self._heard.clear()
             heard = asyncio.ensure_future(self._heard.wait())

@@ -1,4 +1,4 @@
-"""One piece of audio on its way out, for ``kaption publish``: played in real time, or uploaded as an object."""
+"""Publishes one piece of audio for ``kaption publish``: plays it in real time, or uploads it as an object."""
 
 import asyncio
 import json
@@ -20,13 +20,13 @@ from kaption.cli.stdin import Stdin
 from kaption.client.publisher import Publisher
 from kaption_schemas.records import RunOptions, StreamCompleted
 
-#: A hole is waited for in steps of so many seconds, so that a refusal is heard of meanwhile.
+#: Seconds of a step while waiting for a hole's end; after each, a refusal of the run is noticed.
 _STEP_SECONDS: Const = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to publish (``path`` None is standard input, ``size`` in bytes) and under which stream."""
+    """One piece of audio and its stream. ``path`` None is standard input; ``size`` is in bytes."""
 
     path: Path | None
     stream: str
@@ -34,7 +34,7 @@ class Job:
 
 
 class Report:
-    """Progress bars on a terminal, and a line for each run: JSON on stdout, or words on stderr."""
+    """Shows progress bars on a terminal and prints a line for each run: JSON on stdout, or words on stderr."""
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
@@ -50,19 +50,19 @@ class Report:
         self._progress.stop()
 
     def begin(self, what: str, total: float | None) -> TaskID:
-        """Show a bar; ``total`` None is not known."""
+        """Show a bar; ``total`` is None if unknown."""
         return self._progress.add_task(what, total=total)
 
     def advance(self, task: TaskID, by: float) -> None:
-        """Move a bar on."""
+        """Advance a bar."""
         self._progress.advance(task, by)
 
     def say(self, line: str) -> None:
-        """A line of words on stderr, whatever the form."""
+        """Print a line on stderr, also where results are JSON."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def published(self, job: Job, run: str, how: str, **facts: object) -> None:
-        """A run is published."""
+        """Print that a run is published."""
         if self._as_json:
             click.echo(json.dumps({"stream": job.stream, "run": run, "as": how, **facts}))
         else:
@@ -70,7 +70,7 @@ class Report:
             self.say(f"{job.stream}: run {run}, {how}, {told}")
 
     def completed(self, end: StreamCompleted) -> None:
-        """A run that was waited for is transcribed."""
+        """Print that an awaited run is transcribed."""
         if self._as_json:
             facts = {"completed": end.reason, "segments": end.segments, "seconds": end.duration_ms / 1000}
             click.echo(json.dumps({"stream": end.stream, "run": end.run, **facts}))
@@ -79,13 +79,13 @@ class Report:
 
 
 def object_name(path: Path) -> str:
-    """The file's name as an object may have it: no bytes that are no UTF-8, and nothing that the file agent takes for another place."""
+    """Make an object's name of the file's: UTF-8 only, and nothing that the file agent takes for another path."""
     return "".join(char if char.isprintable() and char not in "\\%" else "-" for char in path.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What publishing needs, whatever is published. ``ends`` is None where nobody listens."""
+    """Publishes jobs. ``ends`` is None if nothing listens for the runs' ends."""
 
     settings: Settings
     tenant: str
@@ -113,12 +113,12 @@ class Publication:
         return run
 
     async def play_file(self, job: Job, path: Path) -> str:
-        """Play a file in real time as a live stream; returns its run. Stopped before its end, the run is ``aborted``."""
+        """Play a file in real time as a live stream; returns its run. If stopped early, the run ends as ``aborted``."""
         with AudioFile(path, self.track) as audio:
             return await self._play(job, audio.format, _threaded(audio.pieces()))
 
     async def play_stdin(self, job: Job, stdin: Stdin) -> str:
-        """Play standard input as a live stream; returns its run. A signal is how a microphone's ends."""
+        """Play standard input as a live stream; returns its run. A signal is the normal end of a microphone."""
         return await self._play(job, stdin.format, stdin.pieces(), endless=True)
 
     async def _play(self, job: Job, form: Format, pieces: AsyncIterator[Piece], *, endless: bool = False) -> str:
@@ -130,7 +130,7 @@ class Publication:
         async with run:
             try:
                 async for piece in pieces:
-                    samples = piece.hole + len(piece.pcm) / stride  # a pipe may cut amid one
+                    samples = piece.hole + len(piece.pcm) / stride  # a pipe may split a sample
                     at += samples
                     # A pipe that delivers faster than real time is held back; one that does not never waits here.
                     await self._until(start + at / form.rate, run.run)
@@ -148,7 +148,7 @@ class Publication:
         return run.run
 
     async def _until(self, time: float, run: str) -> None:
-        """Wait for ``time``, on the loop's clock. Raises ``RunFailedError``: the run is over, and nobody takes its audio."""
+        """Wait for ``time``, on the loop's clock. Raises ``RunFailedError``: the run has ended and takes no more audio."""
         loop = asyncio.get_running_loop()
         while True:
             if self.ends:
@@ -160,6 +160,6 @@ class Publication:
 
 
 async def _threaded(pieces: Iterator[Piece]) -> AsyncIterator[Piece]:
-    """Pieces that are decoded beside the event loop."""
+    """Decode pieces in a thread, off the event loop."""
     while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
         yield piece

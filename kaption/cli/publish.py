@@ -1,4 +1,4 @@
-"""``kaption publish``: a file, a folder or standard input as live streams, or as objects in the store."""
+"""``kaption publish`` publishes a file, a folder or standard input as live streams or as objects in the store."""
 
 import re
 from contextlib import nullcontext
@@ -30,7 +30,7 @@ from kaption_schemas.topics import DEFAULT_TENANT, STREAM_PATTERN, TENANT_PATTER
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a command line asks for. ``left_out``: files of a folder that can't be published; ``raw``: what raw samples are."""
+    """The parsed command line. ``left_out``: files of a folder that can't be published; ``raw``: the format of raw samples."""
 
     settings: Settings
     tenant: str
@@ -45,7 +45,7 @@ class Order:
 
 @click.command()
 @click.argument("source", metavar="FILE|DIR|-")
-@click.option("--stream", required=True, help="Name of the stream; files of a folder get STREAM.FILE.")
+@click.option("--stream", required=True, help="Name of the stream; a folder's files get STREAM.FILE.")
 @click.option("--live", is_flag=True, help="Play it in real time, as a live stream; - is always live.")
 @click.option("--as-object", is_flag=True, help="Upload it, to be transcribed as a whole (default for files).")
 @click.option("--wait", is_flag=True, help="Wait until it is transcribed; status 1 when it is refused.")
@@ -129,7 +129,7 @@ def _list(text: str | None) -> list[str]:
 
 
 def _options(language: str, redaction: str | None, vocabulary: str | None, channels: str | None) -> RunOptions:
-    """The run's options. What the service would refuse is refused here, with what it may be."""
+    """Make the run's options. Refuse here what the service would refuse, and say what is allowed."""
     code = code_of_language(language)
     if code is None:
         known = "a code such as en, a tag such as en-US, an English name, or auto"
@@ -153,7 +153,7 @@ def _options(language: str, redaction: str | None, vocabulary: str | None, chann
 
 
 def _jobs(source: str, stream: str) -> tuple[list[Job], list[str]]:
-    """What ``source`` stands for, and what of it is left out and why. Streams of a folder's files are named after them."""
+    """List the jobs of ``source``, and the files left out with the reasons. A folder's files name their streams."""
     if not STREAM_PATTERN.fullmatch(stream):
         raise click.BadParameter("must be 1-128 of A-Z a-z 0-9 . _ -", param_hint="--stream")
     if source == "-":
@@ -177,11 +177,11 @@ def _jobs(source: str, stream: str) -> tuple[list[Job], list[str]]:
 
 
 def _problem(path: Path) -> str | None:
-    """Why a file can't be published; None for one that can."""
+    """Say why a file can't be published; None if it can."""
     try:
         if path.is_dir():
             return f"{path} is left out: a folder"
-        if path.exists() and not path.is_file():  # opening a pipe would wait for whoever writes to it
+        if path.exists() and not path.is_file():  # opening a pipe would wait for its writer
             return f"{path} is left out: no file"
         return None if is_media(path) else f"{path} is no audio or video of a container that is read here"
     except OSError as error:
@@ -227,7 +227,7 @@ async def _one(order: Order, to: Publication, job: Job) -> str:
 
 
 class _Problems:
-    """What went wrong with single files and runs. As a context manager it takes an error, and lets the next have its turn."""
+    """Collects the errors of single files and runs. As a context manager it catches one, so that the next job runs."""
 
     def __init__(self, jobs: int, report: Report) -> None:
         self._jobs = jobs
@@ -246,13 +246,13 @@ class _Problems:
         return taken
 
     def add(self, problem: str) -> None:
-        """Say it at once where there are more files to come."""
+        """Add a problem, and print it at once if more files follow."""
         self._found.append(problem)
         if self._jobs > 1:
             self._report.say(problem)
 
     def check(self) -> None:
-        """Raise ``Failed`` where there was any."""
+        """Raise ``Failed`` if there were any problems."""
         if self._found:
             what = f"{len(self._found)} of {self._jobs} went wrong" if self._jobs > 1 else self._found[0]
             raise Failed(Exit.FAILED, what)

@@ -1,4 +1,4 @@
-"""Reaching the broker from a command: what can go wrong said in one line with what to do."""
+"""Connects a command to the broker and turns each error into one line with a remedy."""
 
 import logging
 from collections.abc import AsyncIterator
@@ -20,14 +20,14 @@ _FORBIDDEN = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, Clus
 
 
 def quiet() -> None:
-    """Libraries log what a command says better itself."""
+    """Silence libraries' logs: the command reports these errors better itself."""
     logging.getLogger().addHandler(logging.NullHandler())
     for name in ("aiokafka", "kafka", "urllib3", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def away(settings: Settings) -> Failed:
-    """No broker answers."""
+    """Make the error for a broker that does not answer."""
     return Failed(
         Exit.UNAVAILABLE,
         f"no Kafka broker answers at {settings.kafka}: start it (`kaption up` starts one), or set KAPTION_KAFKA",
@@ -35,7 +35,7 @@ def away(settings: Settings) -> Failed:
 
 
 def refused(settings: Settings, error: KafkaError) -> Failed:
-    """A broker answers and does not let the user in, or not do this."""
+    """Make the error for a broker that refuses the user, or what the user asked for."""
     if isinstance(error, _FORBIDDEN):
         what = f"the broker at {settings.kafka} does not allow this to user {settings.kafka_username!r}"
         return Failed(Exit.REFUSED, f"{what} ({type(error).__name__}): grant it the ACLs of docs/security.md")
@@ -49,7 +49,7 @@ def refused(settings: Settings, error: KafkaError) -> Failed:
 
 @asynccontextmanager
 async def broker(settings: Settings) -> AsyncIterator[None]:
-    """Check that the broker answers, then run the body; Kafka's errors leave it as ``Failed``."""
+    """Check that the broker answers, then run the body; turn Kafka's errors into ``Failed``."""
     quiet()
     try:
         if not await answers(settings):

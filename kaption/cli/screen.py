@@ -1,4 +1,4 @@
-"""Captions on a terminal: finals scroll up, and what is still being said grows below them, its unsettled end dimmed."""
+"""Draws captions on a terminal: finals scroll up, partials grow below them with their unstable end dimmed."""
 
 from collections.abc import Callable
 
@@ -13,13 +13,13 @@ _COLOURS = ("cyan", "green", "magenta", "yellow", "blue", "bright_cyan", "bright
 
 
 def clock(ms: int) -> str:
-    """``ms`` from the run's start as ``M:SS.d``."""
+    """Format ``ms`` from the run's start as ``M:SS.d``."""
     return f"{ms // 60_000}:{ms // 1000 % 60:02d}.{ms // 100 % 10}"
 
 
 def line(record: Transcript) -> str:
-    """A record as one plain line; empty for a silent final, and for progress, of which the finals tell. Channels count from 1,
-    the first of which is not named. Control characters do not reach the terminal.
+    """Format a record as one plain line; empty for a silent final and for progress, since finals show it. Channels count
+    from 1, and the line does not name channel 1. Control characters do not reach the terminal.
     """
     if isinstance(record, StreamProgress):
         return ""
@@ -36,17 +36,17 @@ def line(record: Transcript) -> str:
 
 
 def segments(count: int) -> str:
-    """So many segments, in words."""
+    """Format a number of segments in words."""
     return f"{count} segment" if count == 1 else f"{count} segments"
 
 
 def printable(text: str) -> str:
-    """``text`` without characters that a terminal would obey."""
+    """Remove characters from ``text`` that a terminal would obey."""
     return "".join(char if char.isprintable() else " " for char in text)
 
 
 class Screen:
-    """Draws records as they come. A context manager. ``status`` gives a last line, such as figures of a demo."""
+    """Draws records as they arrive; a context manager. ``status`` returns the last line, such as a demo's figures."""
 
     def __init__(self, console: Console, status: Callable[[], str] = lambda: "") -> None:
         self._console = console
@@ -54,7 +54,7 @@ class Screen:
         self._open: dict[tuple[TrackKey, int], PartialTranscript] = {}
         self._files: dict[str, StreamProgress] = {}
         self._colours: dict[str, str] = {}
-        # Drawn when something came, and never by a timer: an idle terminal costs nothing.
+        # Drawn when a record arrives, never by a timer: an idle terminal costs nothing.
         self._live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
 
     def __enter__(self) -> "Screen":
@@ -63,14 +63,14 @@ class Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the terminal back; what was not final is not left standing."""
+        """Restore the terminal and remove what was not final."""
         self._open.clear()
         self._files.clear()
         self._live.update(Text(""), refresh=True)
         self._live.stop()
 
     def show(self, record: Transcript, note: str = "") -> None:
-        """Draw ``record``; ``note`` stands behind it, dimmed."""
+        """Draw ``record``, followed by ``note``, dimmed."""
         if isinstance(record, PartialTranscript):
             self._open[_track(record), record.segment] = record
         elif isinstance(record, StreamProgress):
@@ -85,11 +85,11 @@ class Screen:
 
     @property
     def growing(self) -> tuple[PartialTranscript, ...]:
-        """What is being said, oldest first."""
+        """Return the open partials, oldest first."""
         return tuple(self._open.values())
 
     def refresh(self) -> None:
-        """Draw what is open again."""
+        """Draw the open partials again."""
         rows = [self._row(record) for record in self.growing]
         rows += [self._file(record) for record in self._files.values()]
         if status := self._status():
@@ -97,7 +97,7 @@ class Screen:
         self._live.update(Group(*rows), refresh=True)
 
     def _settle(self, key: TrackKey, record: Transcript) -> None:
-        """Take away what is over with ``record``; the next segment may be growing already."""
+        """Remove the partials that ``record`` ends; the next segment's may be there already."""
         if isinstance(record, StreamCompleted):
             self._files.pop(record.run, None)
         last = record.segment if isinstance(record, FinalTranscript) else None

@@ -1,4 +1,4 @@
-"""Running a command's coroutine so that a signal ends it in order."""
+"""Runs a command's coroutine so that a signal ends it in order."""
 
 import asyncio
 import signal
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def run_until_signal(work: Coroutine[Any, Any, None]) -> None:
-    """Run ``work``; SIGINT and SIGTERM cancel it, and that is no error. A second signal ends the process at once."""
+    """Run ``work``; SIGINT and SIGTERM cancel it without an error. A second signal ends the process at once."""
     asyncio.run(_run(work))
 
 

@@ -1,4 +1,4 @@
-"""Standard input as audio: raw samples, or a WAV that says what its samples are. Other files are refused with a word."""
+"""Reads standard input as audio: raw samples, or a WAV whose header states their format. Refuses other files with a remedy."""
 
 import asyncio
 import os
@@ -13,9 +13,9 @@ from kaption.client.publisher import FRAME_MS
 from kaption_schemas.audio import MAX_CHANNELS, RATES
 
 _HEAD_BYTES: Const = 12
-#: Chunks before a WAV's samples; a writer that puts more there is not a recorder.
+#: Most bytes of chunks before a WAV's samples; no recorder writes more there.
 _MOST_HEADER: Const = 1 << 20
-#: Lengths from here on, and 0, are those of writers that can't go back.
+#: A length of 0, or from here on, means that the writer could not seek back to fill it in.
 _UNKNOWN_LENGTH: Const = 0x7FFF0000
 _PCM, _EXTENSIBLE = 1, 0xFFFE
 _OTHERS: Const = (
@@ -33,14 +33,14 @@ _REMEDY: Const = "give the file's name, or pipe it through `ffmpeg -i - -f s16le
 
 @dataclass(frozen=True, slots=True)
 class _Wav:
-    """What a WAV's header says: its format, and the bytes of samples, None where its writer did not know."""
+    """A WAV's header: the format, and the size of the samples in bytes, None if the writer did not know it."""
 
     format: Format
     length: int | None
 
 
 class Stdin:
-    """Standard input. ``format`` is known once it is opened: the WAV's, else what raw samples were said to be."""
+    """Standard input. Once it is open, ``format`` is the WAV's, otherwise the one given for raw samples."""
 
     def __init__(self, raw: Format) -> None:
         self.format = raw
@@ -49,7 +49,7 @@ class Stdin:
         self._reader: asyncio.StreamReader | None = None
 
     async def open(self) -> None:
-        """Look at what comes first. Raises ``AudioFileError``: it is a file of a kind that is not read from here."""
+        """Read the first bytes. Raises ``AudioFileError``: standard input is a type of file that is not supported here."""
         mode = os.fstat(sys.stdin.fileno()).st_mode
         if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or sys.stdin.isatty():  # reading of anything else does not block
             reader = self._reader = asyncio.StreamReader()
@@ -64,11 +64,11 @@ class Stdin:
             "MP4" if head[4:8] == b"ftyp" else next((name for magic, name in _OTHERS if head.startswith(magic)), None)
         )
         if kind:
-            raise AudioFileError(f"standard input is {kind}, and raw samples or a WAV are wanted: {_REMEDY}")
+            raise AudioFileError(f"standard input is {kind}, not raw samples or a WAV: {_REMEDY}")
         self._head = head
 
     async def pieces(self) -> AsyncIterator[Piece]:
-        """The samples as they come, in pieces of up to 100 ms."""
+        """Yield the samples as they arrive, in pieces of up to 100 ms."""
         size = self.format.rate * FRAME_MS // 1000 * self.format.channels * 2
         if self._head:
             yield Piece(0, self._head)
@@ -88,7 +88,7 @@ class Stdin:
             if len(chunk) < 8 or (chunk[:4] == b"data" and form is None):
                 break
             if chunk[:4] == b"data":
-                assert form is not None  # noqa: S101  # looked at above
+                assert form is not None  # noqa: S101  # checked above
                 return _Wav(form, None if length == 0 or length >= _UNKNOWN_LENGTH else length)
             read += 8 + length
             if read > _MOST_HEADER:
@@ -111,12 +111,12 @@ class Stdin:
 
 
 def _format(body: bytes) -> Format:
-    """The format that a ``fmt`` chunk states. Raises ``AudioFileError``: it is not one of a stream's."""
+    """Parse a ``fmt`` chunk. Raises ``AudioFileError``: a stream cannot have this format."""
     kind, channels = int.from_bytes(body[:2], "little"), int.from_bytes(body[2:4], "little")
     rate, bits = int.from_bytes(body[4:8], "little"), int.from_bytes(body[14:16], "little")
     if kind == _EXTENSIBLE:
         kind = int.from_bytes(body[24:26], "little")
     if (kind, bits) != (_PCM, 16) or rate not in RATES or not 1 <= channels <= MAX_CHANNELS:
         what = f"{channels} channels of {rate} Hz in {bits} bits, encoding {kind}"
-        raise AudioFileError(f"standard input is a WAV of {what}, and 16-bit PCM is wanted: {_REMEDY}")
+        raise AudioFileError(f"standard input is a WAV of {what}, not of 16-bit PCM: {_REMEDY}")
     return Format(rate, channels, None)

@@ -1,4 +1,4 @@
-"""``kaption topics``: create or check the topics of the map on a broker."""
+"""``kaption topics`` creates or checks the map's topics on a broker."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ def command() -> None:
 def create(
     kafka: str | None, partitions: int | None, replication: int | None, stages: str | None, as_json: bool
 ) -> None:
-    """Create the topics that are missing; those that exist are checked and never changed."""
+    """Create the missing topics; check those that exist, and never change them."""
     settings = load_settings(kafka=kafka, partitions=partitions, replication=replication, stages=stages)
     created = asyncio.run(_create(settings))
     if as_json:

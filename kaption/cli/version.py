@@ -1,4 +1,4 @@
-"""``kaption version``."""
+"""``kaption version`` shows the versions of Kaption and what it runs on."""
 
 import json
 import platform

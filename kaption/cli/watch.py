@@ -1,7 +1,7 @@
-"""What ``kaption up`` leans on and does not run: the disk, and a broker or object store that the user brought.
+"""Watches what ``kaption up`` needs and does not run: the disk, and a broker or object store that the user runs.
 
-Each is looked at now and then. What goes away is said once, with what to do, and again when it is back; nothing is ended,
-since agents and pool wait and go on by themselves.
+A failed check prints one line with a remedy, and one more when the dependency is back. No process is stopped, since agents
+and pool wait and continue by themselves.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from kaption.service.aggregate import Status
 
 _LOW_FREE_BYTES: Const = 128 << 20
 _SECONDS: Const = 5.0
-#: Asked in vain so often before it is said: one lost packet is not worth a line.
+#: Failed checks in a row before a line is printed: one lost packet is not worth one.
 _MISSES: Const = 2
 
 
 async def disk(data: Path, say: Callable[[str], None]) -> None:
-    """For ever: say when the disk of ``data`` runs full, and when it has room again. A broker that can't write ends there."""
+    """Without end: report when the disk of ``data`` fills up and when it has room again. A broker that can't write exits."""
     low = False
     while True:
         free = shutil.disk_usage(data).free
@@ -38,7 +38,7 @@ async def disk(data: Path, say: Callable[[str], None]) -> None:
 
 
 class Brought:
-    """A broker or a store that somebody else runs, as readiness has it. ``here`` asks whether it answers."""
+    """A broker or a store that the user runs, and its readiness. ``here`` checks whether it answers."""
 
     def __init__(self, what: str, here: Callable[[], Awaitable[bool]]) -> None:
         self._what = what
@@ -47,12 +47,12 @@ class Brought:
 
     @property
     def status(self) -> Status:
-        """Here, until it was asked in vain too often."""
+        """Ready, until too many checks in a row failed."""
         here = self._misses < _MISSES
         return Status(running=here, ready=here, restarts=0, url=None)
 
     async def watch(self, say: Callable[[str], None]) -> None:
-        """For ever: ask, and say what changed."""
+        """Without end: check, and report changes."""
         while True:
             await asyncio.sleep(_SECONDS)
             if await self._here():

@@ -1,1 +1,1 @@
-"""``kaption demo``: speech through the pipeline and back as captions, with a score."""
+"""``kaption demo`` plays speech through the pipeline and scores the captions that come back."""

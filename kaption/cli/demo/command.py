@@ -1,4 +1,4 @@
-"""``kaption demo``: speech through a pipeline of its own and back as captions, with latency and a word error rate."""
+"""``kaption demo`` plays speech through its own pipeline and shows captions, latency and word error rate."""
 
 import asyncio
 import re
@@ -30,7 +30,7 @@ from kaption.client.transcripts import Transcripts
 _READY = re.compile(rb"ready kafka=(\S+) s3=(\S+) http=(\S+)")
 _START_SECONDS = 180
 _STOP_SECONDS = 60
-#: After the last word, everything must have come back within this.
+#: Seconds after the last word within which every caption must arrive.
 _PATIENCE_SECONDS = 90
 _MOST_WER = 0.10
 
@@ -69,14 +69,14 @@ async def _demo(talks: list[Talk], streams: int, leave: bool) -> None:
 
 @asynccontextmanager
 async def _pipeline(data: Path) -> AsyncIterator[Settings]:
-    """``kaption up`` as a child; gives the settings that reach it, and stops it at the end."""
+    """Run ``kaption up`` as a child, yield the settings that reach it, and stop it at the end."""
     click.echo("starting the pipeline ...", err=True)
     argv = ("-m", "kaption.cli.main", "up", "--data", str(data), "--kafka-port", "0", "--http-port", "0")
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         *argv,
         stdout=asyncio.subprocess.PIPE,
-        start_new_session=True,  # a Ctrl-C is ours to pass on, once
+        start_new_session=True,  # this process passes a Ctrl-C on, once
     )
     try:
         yield await _ready(child)
@@ -114,7 +114,7 @@ async def _stay(settings: Settings) -> None:
 
 @dataclass(slots=True)
 class _Show:
-    """What is played, and what has come back of it. ``started`` is when sample 0 of each run was said."""
+    """Play talks and collect their captions. ``started`` is when sample 0 of each run was spoken."""
 
     scores: dict[str, Score]
     started: dict[str, float] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class _Show:
 
     @classmethod
     def of(cls, talks: list[Talk], streams: int) -> "_Show":
-        """The talks in turn as ``streams`` live streams, and all of them as one file."""
+        """Assign the talks in turn to ``streams`` live streams, and join all of them into one file."""
         scores = {}
         for number in range(streams):
             talk = talks[number % len(talks)]
@@ -132,7 +132,7 @@ class _Show:
         return cls(scores)
 
     async def play(self, settings: Settings, data: Path) -> None:
-        """Publish everything, show what comes back, and return when it is complete or patience is over.
+        """Publish everything and show the captions; return when all have arrived or the time limit has passed.
 
         Raises ``Failed`` where the broker or the store does not answer.
         """
@@ -171,7 +171,7 @@ class _Show:
         await publisher.object(done.bucket, done.key, stream=name, etag=done.etag, size=done.size, language="en")
 
     async def _speak(self, publisher: Publisher, name: str, talk: Talk) -> None:
-        """In real time: a frame is sent when its last sample has been said."""
+        """Publish in real time: send a frame once its last sample has been spoken."""
         size = RATE * FRAME_MS // 1000 * 2
         async with publisher.stream(name, rate=RATE, language="en", metadata={"from": "kaption demo"}) as run:
             start = self.started[name] = time.monotonic()
@@ -201,7 +201,7 @@ class _Show:
                 view.__exit__()
 
     def summarise(self) -> bool:
-        """Print a line for each run; whether every caption came and is right."""
+        """Print a line for each run; return whether every caption arrived and is right."""
         passed = True
         click.echo()
         for name, score in self.scores.items():
