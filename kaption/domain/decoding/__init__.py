@@ -1,1 +1,1 @@
-"""What a backend is asked and answers, and the guards against loops of a model."""
+"""Decoding: the port to a backend, and the guards against what a model makes up."""

@@ -1,7 +1,7 @@
-"""Guards against what Whisper makes up: pure functions of text and quality figures that name which guard fired.
+"""Guards against text that Whisper makes up: pure functions of text and quality figures that name the guard that fired.
 
 The thresholds are those of Whisper's paper (HAZARDS, Whisper 6). Hallucinations on music and noise have good
-confidence, so these stand beside the voice detector, not in its place.
+confidence, so the guards complement the voice detector and do not replace it.
 """
 
 import re
@@ -17,26 +17,26 @@ from kaption.domain.decoding.port import Audio
 NO_SPEECH = 0.6
 LOW_LOGPROB = -1.0
 REPETITIVE = 2.4
-#: Peak below which a window holds nothing that 16-bit audio could hold.
+#: Peak below which a window holds no 16-bit sample other than 0.
 NO_SIGNAL = 1.0 / 32768
-#: A loop is at least this many equal rounds, and this many tokens in all: "one one one one" is no loop.
+#: Fewest equal rounds of a loop, and fewest tokens in all: "one one one one" is no loop.
 LOOP_ROUNDS = 4
 LOOP_TOKENS = 12
-#: Without a closing timestamp two rounds are enough: the model lost count of time and says an utterance twice.
+#: Rounds that are enough without a closing timestamp: the model lost count of time and writes an utterance twice.
 UNCLOSED_ROUNDS = 2
 UNCLOSED_TOKENS = 10
-#: What may be a loop, and is looked at more closely where it can be (``find_loop``): so many rounds of so many tokens in all.
+#: What may be a loop, as (rounds, tokens in all); a backend checks it against the sound if it can (``find_loop``).
 MAYBE_LOOP = ((2, 10), (3, 6))
-#: So many tokens of the beginning, said again at an end without timestamp, are no chance.
+#: Tokens of the beginning that, repeated at an end without timestamp, are no coincidence.
 BEGUN_TOKENS = 6
-#: Hardly anybody says a clause of this many tokens so many times in a row; the last round may break off at a limit.
+#: Tokens of a clause, and rounds of it in a row, that speakers hardly ever say; the last round may break off at a limit.
 CLAUSE_TOKENS = 8
 CLAUSE_ROUNDS = 2.5
-#: A text of which this share was said before in it, in runs of at least so many tokens, repeats itself.
+#: Share of a text that occurs earlier in it, and the fewest tokens of a run that counts, from which it repeats itself.
 AGAIN_SHARE = 0.4
 AGAIN_TOKENS = 6
-#: So many tokens a second of audio are too many for one that repeats itself: what was really said twice took its time (of 907 prompts
-#: half have 3.3 and 99 % have 2.2 or more, so twice as many when the model made up the second).
+#: Tokens per second of audio that are too many for a text that repeats itself: a real repetition takes its time. Half of 907
+#: prompts have 3.3 or more and 99 % have 2.2 or more, and twice as many if the model made up the second round.
 DENSE = 3.5
 
 _ARTEFACTS = (
@@ -49,7 +49,7 @@ _ARTEFACTS = (
 
 
 class Guard(StrEnum):
-    """Which guard fired: why a text was taken away, or why it is decoded again."""
+    """The guard that fired: why a text was removed, or why it is decoded again."""
 
     NO_SIGNAL = "no_signal"
     NO_SPEECH = "no_speech"
@@ -63,7 +63,7 @@ class Guard(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Figures of one decode: mean log probability a token, probability of no speech, how well the text compresses."""
+    """Figures of one decode: mean log probability per token, probability of no speech, compression ratio of the text."""
 
     avg_logprob: float
     no_speech_prob: float
@@ -80,30 +80,30 @@ class Loop:
 
 
 def compression_ratio(text: str) -> float:
-    """Bytes of ``text`` over its bytes compressed: 0 for no text, over 2.4 for a text that repeats itself."""
+    """Return the bytes of ``text`` over its compressed bytes: 0 for no text, over 2.4 for a text that repeats itself."""
     data = text.encode()
     return len(data) / len(zlib.compress(data)) if data else 0.0
 
 
 def token_budget(seconds: float) -> int:
-    """Tokens that ``seconds`` of speech may have: fast speech stays below, a loop does not."""
+    """Return the most tokens of ``seconds`` of speech: fast speech stays below, a loop does not."""
     return 10 + int(6 * seconds)
 
 
 def no_signal(audio: Audio) -> Guard | None:
-    """``NO_SIGNAL`` if ``audio`` (any length) is digital silence: Whisper says "you" to it."""
+    """Return ``NO_SIGNAL`` if ``audio``, of any length, is digital silence, which Whisper transcribes as "you"."""
     return Guard.NO_SIGNAL if audio.size == 0 or float(np.abs(audio).max()) <= NO_SIGNAL else None
 
 
 def dense(tokens: Sequence[int], seconds: float) -> bool:
-    """Whether ``tokens`` are more than speech of so many ``seconds`` has: then what repeats itself was not said so."""
+    """Whether ``tokens`` are more than real repetitions have in ``seconds`` of speech."""
     return len(tokens) > DENSE * seconds
 
 
 def find_loop(tokens: Sequence[int]) -> Loop | None:
-    """The longest stretch of ``tokens`` that repeats itself; None where nothing does so more than speech does by chance.
+    """Return the longest stretch of ``tokens`` that repeats itself; None if there is no more repetition than speech has.
 
-    Whether it was said so the tokens alone cannot tell.
+    The tokens alone cannot show whether the speaker repeated it.
     """
     text = list(tokens)
     found: Loop | None = None
@@ -122,14 +122,14 @@ def find_loop(tokens: Sequence[int]) -> Loop | None:
 
 
 def loop_cut(tokens: Sequence[int], *, closed: bool = True, slow: bool = False) -> int:
-    """How many of ``tokens`` stand before the second round of a loop; all, if there is none.
+    """Return the number of ``tokens`` before the second round of a loop; all, if there is none.
 
-    A loop runs to their end, or is a long clause.
+    A loop runs to the end of the tokens, or is a long clause.
 
     Args:
         tokens: Text tokens.
-        closed: Whether the model put a timestamp at its end.
-        slow: Whether they took their time (not ``dense``): then a clause may be said several times.
+        closed: Whether the model ended with a timestamp.
+        slow: Whether they are not ``dense``: then the speaker may have said a clause several times.
     """
     least, total = (LOOP_ROUNDS, LOOP_TOKENS) if closed else (UNCLOSED_ROUNDS, UNCLOSED_TOKENS)
     text = list(tokens)
@@ -147,13 +147,13 @@ def loop_cut(tokens: Sequence[int], *, closed: bool = True, slow: bool = False) 
 
 
 def _begun_again(text: list[int]) -> int | None:
-    """Where the text begins once more from its first token, and gets no further than its limit."""
+    """Return where the text begins again from its first token and continues up to its limit."""
     starts = range(1, len(text) - BEGUN_TOKENS + 1)
     return next((at for at in starts if text[at:] == text[: len(text) - at]), None)
 
 
 def _long_loop(text: list[int]) -> int | None:
-    """Where the second round begins of a whole clause said over and over, also where its last round breaks off."""
+    """Return the start of the second round of a repeated clause; the last round may break off."""
     found = list[int]()
     for size in range(CLAUSE_TOKENS, int(len(text) / CLAUSE_ROUNDS) + 1):
         alike = 0
@@ -166,7 +166,7 @@ def _long_loop(text: list[int]) -> int | None:
 
 
 def _said_again(text: list[int]) -> bool:
-    """Whether much of ``text`` stands in it before, wherever: not only as rounds of a loop."""
+    """Whether much of ``text`` occurs earlier in it, not only as rounds of a loop."""
     seen, repeated = set[tuple[int, ...]](), set[int]()
     for at in range(len(text) - AGAIN_TOKENS + 1):
         run = tuple(text[at : at + AGAIN_TOKENS])
@@ -181,9 +181,9 @@ def _silent(quality: Quality) -> bool:
 
 
 def retry(quality: Quality, tokens: Sequence[int], seconds: float, *, closed: bool = True) -> Guard | None:
-    """Why a final whose text is ``tokens``, over ``seconds`` of audio, should be decoded again, or None.
+    """Return why a final with the text ``tokens``, over ``seconds`` of audio, should be decoded again, or None.
 
-    ``closed`` says whether its output ended with a timestamp: one that did not is often said twice over.
+    ``closed``: whether the output ended with a timestamp. Without one, the model often wrote the text twice.
     """
     doubtful = dense(tokens, seconds) or quality.no_speech_prob > NO_SPEECH
     if doubtful and (quality.compression_ratio > REPETITIVE or _said_again(list(tokens))):
@@ -200,15 +200,15 @@ def retry(quality: Quality, tokens: Sequence[int], seconds: float, *, closed: bo
 def suppress(
     text: str, quality: Quality, vocabulary: Sequence[str] = (), *, heard: bool = True, repeated: bool = False
 ) -> Guard | None:
-    """Which guard takes ``text`` away, or None if it stands.
+    """Return the guard that removes ``text``, or None if it stands.
 
     Args:
-        text: What the model said.
+        text: The model's text.
         quality: The figures of that decode.
-        vocabulary: The terms that stood in the prompt.
-        heard: Whether the voice detector heard speech; known artefacts are dropped only where it did not.
-        repeated: Whether ``retry`` says so of it, also after a second look. It is taken away if it is that repetitive still where
-            its loop was cut off, or if no speech is likely, too.
+        vocabulary: The terms of the prompt.
+        heard: Whether the voice detector found speech; known artefacts are dropped only where it did not.
+        repeated: Whether ``retry`` found repetition, also after a second try. The text is removed if it is still repetitive
+            after its loop was cut off, or if no speech is likely as well.
     """
     if not text:
         return None
@@ -217,7 +217,7 @@ def suppress(
     if repeated and (quality.compression_ratio > REPETITIVE or quality.no_speech_prob > NO_SPEECH):
         return Guard.REPETITION
     plain = _plain(text)
-    # A list of one may well be what was said; a longer one hardly ever is.
+    # A speaker may well say a list of one term, but hardly ever a longer one.
     likely_echo = len(vocabulary) > 1 or quality.no_speech_prob > NO_SPEECH
     if vocabulary and likely_echo and plain == _plain(" ".join(vocabulary)):
         return Guard.VOCABULARY_ECHO
@@ -227,5 +227,5 @@ def suppress(
 
 
 def _plain(text: str) -> str:
-    """Lower-case words with single spaces, without punctuation."""
+    """Return the words in lower case with single spaces, without punctuation."""
     return " ".join(re.findall(r"\w+", text.lower()))

@@ -1,6 +1,6 @@
-"""What the pool asks of a model, and what comes back: the port between sessions, planner and backends.
+"""Defines the port between sessions, planner and backends: a window to decode and its result.
 
-Audio here is mono float32 at 16 kHz, in [-1, 1]. Nothing here knows which runtime computes.
+Audio is mono float32 at 16 kHz, in [-1, 1]. Nothing here knows which runtime computes.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 SAMPLE_RATE = 16_000
-#: Tokens of text that Whisper's decoder has room for.
+#: Most tokens of text in Whisper's decoder.
 LONGEST_TEXT = 224
 #: One voice-detection frame: 512 samples, 32 ms. Segment boundaries are multiples of it.
 VAD_FRAME = 512
@@ -20,7 +20,7 @@ Audio = npt.NDArray[np.float32]
 
 
 class Kind(StrEnum):
-    """Why a window is decoded; finals that are due go before partials."""
+    """What a window is decoded for; the planner takes due finals before partials."""
 
     FINAL = "final"
     PARTIAL = "partial"
@@ -28,7 +28,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """Everything besides audio and length that decides a decode's text.
+    """Everything that decides a decode's text, apart from audio and length.
 
     ``prompt`` is earlier text of the run and ``vocabulary`` its names; the backend budgets both to about 150 tokens
     together (HAZARDS, Whisper 1). ``language`` is a code or None to detect it. ``max_tokens`` bounds loops.
@@ -47,8 +47,8 @@ class DecodeOptions:
 class Window:
     """One piece of audio to decode.
 
-    ``id`` is the session's own and comes back with the result; ``audio`` has shape (n,), n <= 30 s; ``padded`` is the
-    window's length in samples, which follows from ``audio`` alone (``window_length``), never from the batch.
+    ``id`` is the session's, and the result carries it; ``audio`` has shape (n,), n <= 30 s; ``padded`` is the window's
+    length in samples, which follows from ``audio`` alone (``window_length``), never from the batch.
     """
 
     id: int
@@ -70,9 +70,9 @@ class DecodedWord:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What a window says. ``words`` is empty unless word times were asked for; ``text`` is stripped.
+    """The result of a window. ``words`` is empty unless the options request word times; ``text`` is stripped.
 
-    ``suppressed`` names the guard that emptied ``text``, ``fallback`` the one that asked for a second try, if one did.
+    ``suppressed`` names the guard that emptied ``text``, ``fallback`` the guard that caused a second try, if any.
     """
 
     text: str
@@ -86,18 +86,18 @@ class Decoded:
 
 
 class VoiceDetector(Protocol):
-    """Speech probability of consecutive frames of one stream; how many a call takes changes no bit of them."""
+    """Gives the speech probability of consecutive frames of one stream, bit-equal for any number of frames per call."""
 
     def __call__(self, frames: Audio) -> list[float]:
-        """For each of ``frames``, shape (n * 512,), float32, the probability that it holds speech; frames go in order."""
+        """Return the probability of speech in each of ``frames``, shape (n * 512,), float32, in order."""
 
     def reset(self) -> None:
-        """Forget the frames so far: the next one is a stream's first."""
+        """Forget all frames: the next one is a stream's first."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What ready weights are: alias, digest of the weight file, backend's name, what they can do, and what is computed in."""
+    """Loaded weights: alias, digest of the weight file, backend's name, abilities, and the precision of their arithmetic."""
 
     alias: str
     digest: str
@@ -109,8 +109,8 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """What a batch takes: ``a_second``, device seconds of a further window a second of its padded length; and ``fixed``,
-    what it costs beside its windows, in windows (the decoder reads its weights once for all of them).
+    """The cost of a batch. ``a_second``: device seconds of one more window, per second of its padded length. ``fixed``: the
+    cost apart from windows, in windows: the decoder reads its weights once for all of them.
 
     The defaults are tiny.en's on a processor of 2026, measured with 8 s and 1 to 8 greedy windows.
     """
@@ -128,20 +128,20 @@ class Backend(Protocol):
         """Decode once at each window length of live segments, so that the first caption does not wait."""
 
     def calibrate(self, size: int) -> Costs:
-        """Measure what batches of up to ``size`` windows take; call it on as many threads at once as will decode."""
+        """Measure batches of up to ``size`` windows; call it on as many threads at once as will decode."""
 
     def transcribe(self, batch: list[Window]) -> list[Decoded]:
-        """Decode ``batch``; results in its order. A final's text must not depend on its company (promise 4)."""
+        """Decode ``batch``; results in its order. The other windows must not change a final's text (promise 4)."""
 
 
-#: Window lengths in seconds. Few, since every new shape costs a runtime something.
+#: Window lengths in seconds. Few, since every new shape has a cost in a runtime.
 WINDOW_SECONDS = (6, 8, 12, 18, 24, 30)
-#: The floor below which Whisper repeats itself; a partial that does is soon replaced.
+#: Shortest windows in seconds: Whisper repeats itself in shorter ones, but such a partial is soon replaced.
 FLOOR_SECONDS = {Kind.FINAL: 8, Kind.PARTIAL: 6}
 
 
 def window_length(samples: int, kind: Kind = Kind.FINAL) -> int:
-    """Padded length in samples for ``samples`` of audio: the first of ``WINDOW_SECONDS`` with 2 s to spare, else 30 s."""
+    """Return the padded length in samples of ``samples``: the first of ``WINDOW_SECONDS`` with 2 s to spare, else 30 s."""
     for seconds in WINDOW_SECONDS:
         if seconds >= FLOOR_SECONDS[kind] and samples + 2 * SAMPLE_RATE <= seconds * SAMPLE_RATE:
             return seconds * SAMPLE_RATE

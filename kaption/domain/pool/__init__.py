@@ -1,1 +1,1 @@
-"""The pool's decisions: which windows form the next batch, and what gives way under overload."""
+"""The pool's decisions: which windows form the next batch, and what overload sheds."""

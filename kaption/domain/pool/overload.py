@@ -1,7 +1,7 @@
-"""How far the pool is behind, and what it therefore lets go: partials, then files, then new live runs (promise 5).
+"""Decides what an overloaded pool sheds: partials, then files, then new live runs (promise 5). It never sheds finals.
 
-The planner thins partials and holds files back by itself, since finals lead and live leads. What is decided here is when that
-counts as a step, when new live runs are refused, and whose. Finals are never let go. Pure: times come in as numbers.
+The planner thins partials and delays files by itself, since finals and live work go first. This module decides when that
+counts as a step, and when and for whom the pool rejects new live runs. It is pure: times are arguments.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from typing import Final as Const
 
 
 class Step(IntEnum):
-    """What is let go; each step includes those before it."""
+    """What the pool sheds; each step includes those before it."""
 
     NOTHING = 0
     PARTIALS_THINNED = 1
@@ -22,10 +22,10 @@ class Step(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """What is measured, about once a second.
+    """Signs of load, measured about once a second.
 
-    ``busy``: share of the executors' time that they computed; ``partial_s``, ``final_s``: the longest waits of live windows;
-    ``reading_s``: how far the newest record read lies behind the clock; ``files``: whether files wait beside live windows.
+    ``busy``: share of the executors' time spent computing; ``partial_s``, ``final_s``: the longest waits of live windows;
+    ``reading_s``: how far the newest record read is behind the clock; ``files``: whether files and live windows both wait.
     """
 
     busy: float
@@ -36,28 +36,31 @@ class Signs:
 
     @property
     def late_s(self) -> float:
-        """By how much the slowest part of the way to a final is late."""
+        """Seconds by which the slowest part of the way to a final is late."""
         return max(self.final_s, self.reading_s)
 
 
-#: Partials that wait longer than this are fewer than people were promised (seconds).
+#: Seconds that a partial may wait; beyond, readers get fewer partials than promised.
 PARTIAL_SECONDS: Const = 1.0
-#: New runs are refused when finals are later than this and have not caught up for ``HOLD_SECONDS``, with a busy device; or reading is.
+#: The pool rejects new runs when finals on a busy device, or reading, are later than this and do not catch up for
+#: ``HOLD_SECONDS``.
 LATE_SECONDS: Const = 10.0
 BUSY: Const = 0.8
-#: They are taken again when finals are no later than this.
+#: The pool accepts new runs again when finals are no later than this.
 EARLY_SECONDS: Const = 2.0
-#: How long a sign must last; a lower step is taken only after so long.
+#: How long a sign must last, also before a lower step.
 HOLD_SECONDS: Const = 10.0
 
 
 def below_share(tenant: str, runs: Mapping[str, int]) -> bool:
-    """Whether ``tenant`` has fewer of the open ``runs``, counted by tenant, than an equal share: then it is not what fills the pool (promise 7)."""
+    """Whether ``tenant`` has less than an equal share of the open ``runs``, counted by tenant, and so does not fill the
+    pool (promise 7).
+    """
     return runs.get(tenant, 0) * len({tenant, *runs}) < sum(runs.values())
 
 
 class Overload:
-    """The step that the pool is on. ``observe`` moves it."""
+    """The pool's present step. ``observe`` changes it."""
 
     def __init__(self) -> None:
         self.step = Step.NOTHING
@@ -66,16 +69,16 @@ class Overload:
 
     @property
     def refuses(self) -> bool:
-        """Whether new live runs are refused, but of tenants that are ``below_share``."""
+        """Whether the pool rejects new live runs, except those of tenants that are ``below_share``."""
         return self.step is Step.RUNS_REFUSED
 
     @property
     def finals_late(self) -> bool:
-        """Whether a final had been waiting for ``EARLY_SECONDS`` when it was last looked; how far reading is behind does not count."""
+        """Whether a final had waited for ``EARLY_SECONDS`` at the last ``observe``; late reading does not count."""
         return bool(self._seen) and self._seen[-1][1].final_s > EARLY_SECONDS
 
     def observe(self, now: float, signs: Signs) -> bool:
-        """Take the signs at second ``now`` of any clock that goes forward; whether the step has changed."""
+        """Take the signs at second ``now`` of any monotonic clock; return whether the step has changed."""
         self._seen.append((now, signs))
         while len(self._seen) > 1 and now - self._seen[1][0] >= HOLD_SECONDS:
             self._seen.popleft()
@@ -89,7 +92,7 @@ class Overload:
         return self.step is not before
 
     def _fitting(self, now: float, signs: Signs) -> Step:
-        """The step that the signs call for, whatever the present one is."""
+        """Return the step that fits the signs, whatever the present one is."""
         if self.refuses and signs.late_s > EARLY_SECONDS:
             return Step.RUNS_REFUSED
         if self._falls_behind(now):
@@ -99,10 +102,10 @@ class Overload:
         return Step.PARTIALS_THINNED if signs.partial_s > PARTIAL_SECONDS else Step.NOTHING
 
     def _falls_behind(self, now: float) -> bool:
-        """Late for the whole while, and no less late than at its beginning: finals of a busy device, or reading.
+        """Whether finals of a busy device, or reading, were late all the while and are no less late than at its beginning.
 
-        After an outage the pool is late too, but it catches up: a full pool does not. Late finals of an idle device are somebody
-        else's fault. Late reading is not, whatever the device does: then it is the records that are too many.
+        After an outage the pool is late too, but it catches up; a full pool does not. On an idle device late finals have
+        another cause. Late reading counts with any device: then there are too many records.
         """
         since, first = self._seen[0]
         last = self._seen[-1][1]

@@ -1,4 +1,4 @@
-"""What the pool asks of a session, so that lanes and loop run in tests without a model. ``kaption.domain.run.session`` fits."""
+"""Defines what the pool needs of sessions and the object store, so that lanes and loop run in tests without a model."""
 
 from collections.abc import Collection, Sequence
 from typing import Protocol
@@ -26,15 +26,18 @@ class Wanted(Protocol):
 
     @property
     def overdue_s(self) -> float:
-        """For how long it has been waiting."""
+        """Seconds for which it has waited."""
 
     @property
     def alone(self) -> bool:
-        """Whether it may make its batch fail, and is decoded by itself."""
+        """Whether to decode it by itself, since it may make its batch fail."""
 
 
 class LaneSession(Protocol):
-    """One run, all its channels, as a state machine without I/O, clock or model. Times are ms since 1970."""
+    """One run with all its channels: a state machine without I/O, clock or model. Times are ms since 1970.
+
+    ``kaption.domain.run.session`` implements it.
+    """
 
     epoch: int
 
@@ -48,7 +51,7 @@ class LaneSession(Protocol):
 
     @property
     def options(self) -> RunOptions:
-        """What the run asked for, as far as it is known."""
+        """The run's options, as far as they are known."""
 
     @property
     def closed(self) -> bool:
@@ -56,47 +59,47 @@ class LaneSession(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether no more audio comes: what is left are the last finals."""
+        """Whether no more audio comes; only the last finals are left."""
 
     @property
     def next_sequence(self) -> int:
-        """The sequence that is awaited: what comes before it was taken, or is missing for good."""
+        """The awaited sequence: all before it arrived, or are lost."""
 
     @property
     def newest_ms(self) -> int:
-        """When the broker received the newest record that was taken, in ms since 1970; -1 before the first."""
+        """The broker's append time of the newest record taken, in ms since 1970; -1 before the first."""
 
     @property
     def last_offset(self) -> int:
-        """Offset of the last record that was fed, to an earlier owner too; -1 before the first."""
+        """Offset of the last record fed, also to an earlier owner; -1 before the first."""
 
     @property
     def undecided(self) -> Collection[int]:
-        """Offsets of the records that were taken and may still be dead-lettered."""
+        """Offsets of records that were taken and may still be dead-lettered."""
 
     def feed(self, record: AudioRecord) -> Sequence[Output]:
         """Take the run's next record."""
 
     def tick(self, now_ms: int) -> Sequence[Output]:
-        """Let the idle timers see the time."""
+        """Advance the idle timers to ``now_ms``."""
 
     def close(self, reason: Reason, now_ms: int) -> None:
         """Finish what is open; the outputs come through ``wants``, ``apply`` and ``tick``."""
 
     def note_loss(self) -> None:
-        """The log lost records since the session was saved: the next gap is theirs."""
+        """Note that the log lost records since the session was saved; the next gap stands for them."""
 
     def wants(self, now_ms: int) -> Sequence[Wanted]:
-        """What is not in flight and should be decoded."""
+        """Return the windows that should be decoded and are not in flight."""
 
     def begin(self, window_id: int) -> Window:
         """Copy a wanted window's audio out and mark it in flight."""
 
     def abandon(self, window_id: int) -> None:
-        """Put a window in flight back."""
+        """Requeue a window in flight."""
 
     def fail(self, window_id: int, *, hung: bool) -> Sequence[Output] | None:
-        """The model failed on a window's batch, or hung: put it back, to be decoded alone (None), or give it up."""
+        """Handle a window whose batch failed or hung: requeue it to be decoded alone (None), or abandon it."""
 
     def apply(self, window_id: int, decoded: Decoded, now_ms: int) -> Sequence[Output]:
         """Take a window's result."""
@@ -105,66 +108,66 @@ class LaneSession(Protocol):
         """Offset of the oldest record that no final covers yet; None when all are covered."""
 
     def snapshot(self) -> bytes:
-        """What ``restore`` needs, consistent with ``settled_offset`` and the durable outputs returned so far."""
+        """Return what ``restore`` needs, consistent with ``settled_offset`` and the durable outputs returned so far."""
 
     def drafted(self) -> None:
-        """The outputs returned so far go into a transaction that begins."""
+        """Note that a transaction begins with the outputs returned so far."""
 
     def committed(self) -> None:
-        """The last transaction that was drafted is committed."""
+        """Note that the last drafted transaction is committed."""
 
     def backlog_seconds(self) -> float:
-        """Audio that no final covers yet."""
+        """Seconds of audio that no final covers yet."""
 
     def undecoded(self) -> bool:
-        """Whether a closed segment waits for its decode, or is in it: then there will be less without more audio."""
+        """Whether a closed segment waits for its decode or is being decoded, so that the backlog shrinks without more audio."""
 
 
 class Admission(Protocol):
-    """Whether a live run is taken: asked at its first record, when it counts as open."""
+    """Admission control: decides at a live run's first record, when the run counts as open."""
 
     def __call__(self, tenant: str, here: int, *, new: bool) -> Reason | None:
-        """Why a run of ``tenant`` is refused, which has ``here`` runs in the lane; None when it is taken.
+        """Return why a run of ``tenant``, which has ``here`` runs in the lane, is refused; None if it is accepted.
 
-        One that is not ``new`` may be a run that the previous owner took: only what that one cannot have taken may be refused.
+        If the run is not ``new``, the previous owner may have accepted it. Refuse it only if that owner cannot have.
         """
 
 
 def takes_all(tenant: str, here: int, *, new: bool) -> Reason | None:  # noqa: ARG001  # the port's signature
-    """Refuse nobody."""
+    """Accept every run."""
     return None
 
 
 class SnapshotUnreadableError(Exception):
-    """A snapshot is none that this version reads; its lane stops until someone looks."""
+    """This version cannot read a snapshot; its lane stops until an operator acts."""
 
 
 class ObjectUnavailableError(Exception):
-    """An object, or the range asked for, is not there or cannot be read; trying again would not help."""
+    """An object, or the requested range, is missing or unreadable; another try would not help."""
 
 
 class StoreAwayError(Exception):
-    """The store is away, slow, or refuses the credentials: another try may succeed. The message says what it said, and no secret."""
+    """The store is away, slow, or refuses the credentials: another try may succeed. The message quotes it, without secrets."""
 
 
 class Objects(Protocol):
-    """The object store's side of batch chunks. Methods block; they are called in threads."""
+    """Reads and removes the objects of batch chunks. Methods block; call them in threads."""
 
     def read(self, ref: DataRef) -> bytes:
-        """The bytes that ``ref`` names. Raises ``ObjectUnavailableError`` and ``StoreAwayError``."""
+        """Read the bytes that ``ref`` names. Raises ``ObjectUnavailableError`` and ``StoreAwayError``."""
 
     def remove(self, run: RunKey) -> None:
-        """Delete a run's normalised object; one that is gone is fine. Raises ``StoreAwayError``."""
+        """Delete a run's normalised object, if it is there. Raises ``StoreAwayError``."""
 
     def works(self) -> bool:
-        """Whether the store takes and gives an object of this process's own."""
+        """Whether this process can write an object to the store and read it back."""
 
 
 class Sessions(Protocol):
-    """Makes sessions: wired once a process, in the composition root."""
+    """Makes sessions; the composition root makes one per process."""
 
     def new(self, key: RunKey, latency: Latency) -> LaneSession:
-        """A run's first record has come."""
+        """Make the session of a run at its first record."""
 
     def restore(self, snapshot: bytes) -> LaneSession:
         """Continue from a snapshot. Raises ``SnapshotUnreadableError``."""

@@ -1,1 +1,1 @@
-"""What readers get: transcripts that are news, and captions."""
+"""Reading: which transcripts are new to a reader, and how finals become captions."""

@@ -1,4 +1,4 @@
-"""Finals as captions: SRT, WebVTT and plain text. Pure; one final's cues depend on that final alone.
+"""Formats finals as captions: SRT, WebVTT and plain text. Pure; a final's cues depend on that final alone.
 
 The limits are those that broadcasters and streaming services publish for subtitles (EBU-TT-D, the BBC, Netflix): two lines of 37 characters, lines broken after punctuation and
 before conjunctions and prepositions, a cue shown for 0.83 to 7 s and at most 17 characters a second where time allows.
@@ -11,7 +11,7 @@ from typing import Final as Const
 from kaption_schemas.records import FinalTranscript
 
 VTT_HEADER: Const = "WEBVTT\n\n"
-#: Lines are broken before these, so that they stay with what they introduce.
+#: Lines break before these words, so that they stay with what they introduce.
 _INTRODUCERS: Const = frozenset({
     "and", "but", "or", "nor", "so", "yet", "because", "although", "while", "if", "when", "that", "which", "who",
     "whose", "where", "as", "than", "then", "about", "above", "across", "after", "against", "at", "before",
@@ -35,9 +35,9 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """One caption. ``id`` is ``run/channel/segment.number``, the same however often the final is read.
+    """One caption. ``id`` is ``run/channel/segment.number``, the same each time the final is read.
 
-    ``voice`` is who speaks: the channel, counted from 1, where each has a transcript of its own; else None.
+    ``voice`` names the speaker: the channel, counted from 1, where each has its own transcript; otherwise None.
     """
 
     id: str
@@ -49,7 +49,7 @@ class Cue:
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """A piece that lines are not broken in; ``text`` keeps the space before it."""
+    """A piece without a line break in it; ``text`` keeps the space before it."""
 
     text: str
     start_ms: int
@@ -57,12 +57,12 @@ class _Token:
 
 
 DEFAULT_LAYOUT: Const = Layout()
-#: With room in front for who speaks.
+#: With room in front for the speaker.
 VOICES_LAYOUT: Const = Layout(columns=DEFAULT_LAYOUT.columns - len("1: "))
 
 
 def cues(final: FinalTranscript, layout: Layout = DEFAULT_LAYOUT) -> tuple[Cue, ...]:
-    """The cues of a final, in order, without overlap, within its range; none for a silent one."""
+    """Return the cues of a final, in order, without overlap, within its range; none for a silent one."""
     groups = _group(_lines(_tokens(final, layout), layout), layout)
     starts = [group[0][0].start_ms for group in groups]
     ends = [*starts[1:], max(final.end_ms, *(group[-1][-1].end_ms for group in groups))] if groups else []
@@ -79,25 +79,25 @@ def cues(final: FinalTranscript, layout: Layout = DEFAULT_LAYOUT) -> tuple[Cue, 
 
 
 def voice(final: FinalTranscript) -> int | None:
-    """Who speaks: the channel, counted from 1, where each has a transcript of its own."""
+    """Return the speaker: the channel, counted from 1, where each has its own transcript; otherwise None."""
     return final.channel + 1 if final.channels > 1 else None
 
 
 def srt(cue: Cue, number: int) -> str:
-    """``cue`` as an entry of an SRT file; ``number`` counts from 1 over the whole file."""
+    """Format ``cue`` as an entry of an SRT file; ``number`` counts from 1 over the whole file."""
     times = f"{_clock(cue.start_ms, ',')} --> {_clock(cue.end_ms, ',')}"
     return f"{number}\n{times}\n{_named(cue.voice)}" + "\n".join(cue.lines) + "\n\n"
 
 
 def vtt(cue: Cue) -> str:
-    """``cue`` as a block of a WebVTT file, which begins with ``VTT_HEADER``."""
+    """Format ``cue`` as a block of a WebVTT file, which begins with ``VTT_HEADER``."""
     lines = (line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in cue.lines)
     who = "" if cue.voice is None else f"<v Channel {cue.voice}>"
     return f"{cue.id}\n{_clock(cue.start_ms, '.')} --> {_clock(cue.end_ms, '.')}\n{who}" + "\n".join(lines) + "\n\n"
 
 
 def txt(final: FinalTranscript) -> str:
-    """A final as a line of plain text; empty for a silent one."""
+    """Format a final as a line of plain text; empty for a silent one."""
     return f"{_named(voice(final))}{' '.join(final.text.split())}\n" if final.text.strip() else ""
 
 
@@ -111,12 +111,12 @@ def _clock(ms: int, mark: str) -> str:
 
 
 def _tokens(final: FinalTranscript, layout: Layout) -> list[_Token]:
-    """The final's text in pieces with the times of its words; where words do not spell the text, times by length."""
+    """Split the final's text into pieces with their words' times, or times by length if the words do not spell the text."""
     return [piece for token in _aligned(final) or _spread(final) for piece in _cut(token, layout.columns)]
 
 
 def _aligned(final: FinalTranscript) -> list[_Token]:
-    """Words found in the text one after the other; empty when one is missing. No character of the text is lost."""
+    """Find the words in the text one after the other; empty if one is missing. No character of the text is lost."""
     out: list[_Token] = []
     at = 0
     for word in final.words:
@@ -125,7 +125,7 @@ def _aligned(final: FinalTranscript) -> list[_Token]:
             return []
         between = final.text[at:found]
         lead = between.split(maxsplit=1)[0] if between[:1].strip() else ""
-        if lead and out:  # what a mask left behind it, such as a full stop
+        if lead and out:  # text that a mask left after it, such as a full stop
             out[-1] = replace(out[-1], text=out[-1].text + lead)
             between = between[len(lead) :]
         at = found + len(word.text)
@@ -149,7 +149,7 @@ def _spread(final: FinalTranscript) -> list[_Token]:
 
 
 def _cut(token: _Token, columns: int) -> list[_Token]:
-    """A piece longer than a line in pieces that fit; only the first keeps the space."""
+    """Split a piece longer than a line into pieces that fit; only the first keeps the space."""
     text = token.text.strip()
     if len(text) <= columns:
         return [token]
@@ -163,7 +163,7 @@ def _text(line: list[_Token]) -> str:
 
 
 def _lines(tokens: list[_Token], layout: Layout) -> list[list[_Token]]:
-    """Tokens in lines that fit: each as full as it can be, unless a better break lies behind its first third."""
+    """Split tokens into lines: each as full as possible, unless there is a better break after its first third."""
     out = []
     while tokens:
         fits = 1
@@ -187,7 +187,7 @@ def _best_break(tokens: list[_Token], fits: int, columns: int) -> int:
 
 
 def _group(lines: list[list[_Token]], layout: Layout) -> list[list[list[_Token]]]:
-    """Lines in cues: a cue ends when it is full, long, at a sentence's end, or where speech pauses."""
+    """Group lines into cues: a cue ends when it is full or long, at a sentence's end, or where speech pauses."""
     if not lines:
         return []
     out = [[lines[0]]]
@@ -203,7 +203,7 @@ def _group(lines: list[list[_Token]], layout: Layout) -> list[list[list[_Token]]
 
 
 def _end(start: int, group: list[list[_Token]], limit: int, layout: Layout) -> int:
-    """When a cue goes: with its last word, later if it could not be read by then, and never into the next (``limit``)."""
+    """Return a cue's end: with its last word, or later to leave time to read, but not beyond ``limit``, the next cue."""
     characters = sum(len(_text(line)) for line in group)
     readable = max(layout.min_ms, round(characters * 1000 / layout.per_second))
     spoken = group[-1][-1].end_ms - start

@@ -1,7 +1,7 @@
-"""What a reader of transcripts may show, and when it has seen a run to its end: promise 3 as a state machine, without I/O.
+"""Decides which transcripts a reader shows and when a run is complete: promise 3 as a state machine, without I/O.
 
-Partials travel on a topic of their own, outside transactions, so a reader can get them late, twice, or from an owner
-that was replaced meanwhile. Finals come in order from a ``read_committed`` consumer, and a second time only after a resume.
+Partials have their own topic, outside transactions, so a reader can get them late, twice, or from an owner that was
+replaced. Finals come in order from a ``read_committed`` consumer, and a second time only after a resume.
 """
 
 from collections import OrderedDict
@@ -13,12 +13,12 @@ from typing import NamedTuple
 from kaption_schemas.reasons import NORMAL_ENDS
 from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress, Transcript
 
-#: Runs (and channels) that a reader remembers; the one it has not heard of for longest is forgotten first.
+#: Channels of runs that a reader remembers; it forgets the least recently seen first.
 REMEMBERED: Const = 10_000
 
 
 class TrackKey(NamedTuple):
-    """One channel of one run: what segments are counted in."""
+    """One channel of one run, within which segments are numbered."""
 
     tenant: str
     stream: str
@@ -28,7 +28,7 @@ class TrackKey(NamedTuple):
 
 @dataclass(slots=True)
 class _Track:
-    """``epoch`` is the newest owner's; ``revisions`` are the newest of its segments that are still open.
+    """State of a channel. ``epoch`` is the newest owner's; ``revisions`` are the newest of its open segments.
 
     ``done_ms`` is the run's progress, kept with its first channel.
     """
@@ -41,10 +41,10 @@ class _Track:
 
 
 class Reader:
-    """Decides for each record, in the order of arrival, whether it is news."""
+    """Decides for each record, in the order of arrival, whether it is new."""
 
     def __init__(self, remembered: int = REMEMBERED) -> None:
-        """``remembered`` bounds the tracks that are kept, so that a reader may run for ever."""
+        """``remembered`` bounds the channels that are kept, so that a reader may run without end."""
         self._remembered = remembered
         self._tracks: OrderedDict[TrackKey, _Track] = OrderedDict()
 
@@ -80,7 +80,7 @@ def _partial(track: _Track, record: PartialTranscript) -> bool:
     if track.completed or record.segment <= track.last_final or record.epoch < track.epoch:
         return False
     if record.epoch > track.epoch:
-        # The new owner counts revisions anew, and its segments' texts replace the old owner's.
+        # The new owner counts revisions from the start, and its texts replace the old owner's.
         track.epoch, track.revisions = record.epoch, {}
     if record.revision <= track.revisions.get(record.segment, -1):
         return False
@@ -104,7 +104,7 @@ def _final(track: _Track, record: FinalTranscript) -> bool:
 
 
 class RunFailedError(Exception):
-    """Runs that were read to their end, and had been refused or given up. ``runs`` are their completions."""
+    """Runs that were read to their end had been refused or abandoned. ``runs`` are their completions."""
 
     def __init__(self, runs: Iterable[StreamCompleted]) -> None:
         self.runs = tuple(runs)
@@ -112,12 +112,12 @@ class RunFailedError(Exception):
 
 
 def failed(run: StreamCompleted) -> bool:
-    """Whether the run was refused or given up, so that its transcript is missing or ends early."""
+    """Whether the run was refused or abandoned, so that its transcript is missing or ends early."""
     return run.reason not in NORMAL_ENDS
 
 
 class OneRun:
-    """Reading of one run of each stream up to its end: which records are of it, and when it is over.
+    """Selects the records of one run of each stream, and says when the runs are complete.
 
     The run is the one that was chosen, otherwise the first one seen.
     """
@@ -138,7 +138,7 @@ class OneRun:
         return self._runs.setdefault(record.stream, record.run) == record.run
 
     def after(self, record: Transcript) -> bool:
-        """Whether ``record``, which is of such a run, was the last of all: every channel that was heard of is completed."""
+        """Take ``record`` of such a run; return whether it was the last of all: every channel seen is completed."""
         if isinstance(record, StreamProgress):
             return False  # it is of a run, not of a channel
         key = TrackKey(record.tenant, record.stream, record.run, record.channel)
@@ -153,20 +153,20 @@ class OneRun:
         return not self._waiting
 
     def check(self) -> None:
-        """Raise ``RunFailedError`` where a run was refused or given up."""
+        """Raise ``RunFailedError`` if a run was refused or abandoned."""
         if self._failed:
             raise RunFailedError(self._failed.values())
 
 
 class Newest:
-    """The newest run of each stream among records of the past, with its records; partials and progress are over by now."""
+    """Finds the newest run of each stream, with its records, among past ones; it drops partials and progress as outdated."""
 
     def __init__(self) -> None:
         self._begun: dict[tuple[str, str], int] = {}
         self._runs: dict[str, tuple[str, list[Transcript]]] = {}
 
     def add(self, record: Transcript, timestamp_ms: int) -> None:
-        """Take a record that was written at ``timestamp_ms``. A run is as new as its first record."""
+        """Take a record written at ``timestamp_ms``. A run is as new as its first record."""
         key = (record.stream, record.run)
         self._begun[key] = min(self._begun.get(key, timestamp_ms), timestamp_ms)
         run, records = self._runs.get(record.stream, ("", []))
@@ -177,5 +177,5 @@ class Newest:
 
     @property
     def runs(self) -> dict[str, tuple[str, list[Transcript]]]:
-        """By stream: the run's id and its records in the order of arrival."""
+        """Return the run's id and its records in the order of arrival, by stream."""
         return self._runs

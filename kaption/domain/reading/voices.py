@@ -1,4 +1,4 @@
-"""The order of a split run's captions: channels are decoded each on its own, and a caption file wants times that rise."""
+"""Orders a split run's captions by time, as a caption file needs them; the channels are decoded separately."""
 
 import heapq
 from dataclasses import dataclass, field
@@ -11,10 +11,10 @@ Item = TypeVar("Item")
 
 @dataclass(slots=True)
 class TimeOrder(Generic[Item]):
-    """Takes what the finals of one run's channels show, and gives it back in the order of its times.
+    """Takes items of the finals of one run's channels, and returns them in the order of time.
 
-    An item is given back once every channel has finals up to its start: a final's items lie within its range, and a
-    channel's finals follow on one another.
+    It returns an item once every channel has finals up to the item's start: a final's items are within its range, and a
+    channel's finals are consecutive.
     """
 
     _heap: list[tuple[int, int, int, Item]] = field(default_factory=list)
@@ -22,7 +22,7 @@ class TimeOrder(Generic[Item]):
     _count: int = 0
 
     def push(self, final: FinalTranscript, items: list[tuple[int, Item]]) -> list[Item]:
-        """Take a final's items, each with its start in ms; returns those whose turn it is."""
+        """Take a final's items, each with its start in ms; return those that are next in order."""
         for start_ms, item in items:
             self._count += 1
             heapq.heappush(self._heap, (start_ms, final.channel, self._count, item))
@@ -36,7 +36,7 @@ class TimeOrder(Generic[Item]):
         return out
 
     def flush(self) -> list[Item]:
-        """Everything that is held: the run is over, or nothing more is read of it."""
+        """Return all items held: the run has ended, or reading stops."""
         return [self._pop() for _ in range(len(self._heap))]
 
     def _pop(self) -> Item:

@@ -1,1 +1,1 @@
-"""Redaction: where sensitive spans are in a text, and how they are masked."""
+"""Redaction finds sensitive spans in a text and masks them."""

@@ -1,7 +1,7 @@
-"""Mail addresses, written, spaced and spelled: "john.doe@gmail.com", "john.doe at gmail. com", "j o h n at example dot com".
+"""Finds mail addresses: "john.doe@gmail.com", "john.doe at gmail. com", "j o h n at example dot com".
 
-The text is taken as tokens: "@", and stretches of the characters that an address may have. Around each "@" or "at" the domain is
-read to the right and the name to the left, so the time grows as the text does. Positions are those of normalised text.
+It splits the text into tokens: "@", and stretches of characters that an address may have. Around each "@" or "at" it reads
+the domain to the right and the name to the left, in linear time. Positions are those of normalised text.
 """
 
 import re
@@ -10,11 +10,11 @@ from typing import Final as Const
 
 from kaption.domain.redaction.spoken import SCRIPTS, STARTS, is_number_word
 
-# An address does not begin in a script without spaces, or all of a Japanese text would be held.
+# An address does not begin in a script without spaces, or all of a Japanese text would be held back.
 _TOKEN = re.compile(rf"@|(?:[!#$%&'*+\-/=?^_`{{|}}~.]|(?![{SCRIPTS}])\w)+")
 _SIGN = re.compile(r"@|\bat\b", re.IGNORECASE)
 _STRIPPED = ".,!?'-/"
-#: Behind a domain an apostrophe ends it: "gmail.com's".
+#: An apostrophe ends a domain: "gmail.com's".
 _ENDED = re.compile(r"(?<=\w)'.*")
 #: "john.smith", and not "U.S." or "2.5".
 _DOTTED = re.compile(r"\w\w[._]\w*[^\W\d]\w")
@@ -25,7 +25,7 @@ _DOTS = frozenset(_DOTS_WORDS.split())
 _SIGNS = frozenset("._-+")
 _PARTS = re.compile(r"[-./+]")
 _BEGINNINGS = frozenset(word[:n] for word in _JOINERS for n in range(1, len(word) + 1))
-#: Endings of domains that are no English words, so that "gmail. com" is one, and "we looked at it. So" is none.
+#: Top-level domains that are not English words: "gmail. com" is a domain, "we looked at it. So" is not.
 _ENDINGS_WORDS = (
     "com net org edu gov mil info biz io ai app dev co uk de fr eu ch nl pl jp cn ru br au nz ca ie se dk fi"
 )
@@ -33,7 +33,7 @@ _ENDINGS = frozenset(_ENDINGS_WORDS.split())
 _ENDING_BEGINNINGS = frozenset(word[:n] for word in _ENDINGS for n in range(1, len(word) + 1))
 _LONG_ENDINGS_WORDS = "name shop online site tech cloud email museum travel local internal example test invalid"
 _LONG_ENDINGS = _ENDINGS | frozenset(_LONG_ENDINGS_WORDS.split())
-#: Before "at" these are no name: "reach me at example.com" holds no address.
+#: Words that are no name before "at": "reach me at example.com" holds no address.
 _NO_NAME_WORDS = (
     "i me you him her us them it we they he she is am are was were be been being not up out on off in here there "
     "now then back home look looks looked looking more only just all again online available down over away at and "
@@ -41,7 +41,7 @@ _NO_NAME_WORDS = (
     "started meet meets met visit found find"
 )
 _NO_NAME = frozenset(_NO_NAME_WORDS.split())
-#: The name's parts that are looked at, and characters between two parts.
+#: Most parts of a name that are read, and most characters between two parts.
 _MOST_PARTS: Const = 60
 _MOST_GAP: Const = 4
 _MOST_LABELS: Const = 40
@@ -59,7 +59,7 @@ class _Token:
 
     @property
     def host(self) -> str:
-        """What of it belongs to a domain."""
+        """The part of it that belongs to a domain."""
         return _ENDED.sub("", self.text).rstrip(_STRIPPED)
 
     @property
@@ -72,13 +72,13 @@ class _Token:
 
     @property
     def spelled(self) -> bool:
-        """A letter, digits, or a number word: parts that are said one by one."""
+        """Whether it is a letter, digits, or a number word, which people spell one by one."""
         bare = self.bare
         return (len(bare) == 1 and bare.isalnum()) or (bool(bare) and all(map(_is_numeric, _PARTS.split(bare))))
 
 
 def addresses(view: str) -> list[tuple[int, int]]:
-    """Where addresses stand, in order of their signs; they may overlap."""
+    """Return the spans of addresses, in the order of their signs; they may overlap."""
     if not _SIGN.search(view):
         return []
     return _found(view, _tokens(view))
@@ -90,7 +90,7 @@ def _found(view: str, tokens: list[_Token]) -> list[tuple[int, int]]:
 
 
 def open_address(view: str) -> int:
-    """Where the end of ``view`` begins that is or may become an address: at least its last word."""
+    """Return the start of the end of ``view`` that is or may become an address: at least the last word."""
     tokens = _tokens(view)
     if not tokens or len(view) - tokens[-1].end > _MOST_GAP:
         return len(view)
@@ -102,21 +102,21 @@ def open_address(view: str) -> int:
             if more and _named(view, tokens, index):
                 at = min(at, _name_start(view, tokens, index - 1, loose=True))
     for start, end in reversed(_found(view, tokens)):
-        if end > at:  # an address that the open one begins in
+        if end > at:  # the open address begins within this one
             at = min(at, start)
     return at
 
 
 def begins_address(view: str) -> bool:
-    """Whether ``view`` ends in so much of an address that a final should wait for its rest."""
+    """Whether ``view`` ends in enough of an address that a final should wait for the rest."""
     tokens = _tokens(view[open_address(view) :])
     return _joined(tokens) or any(token.at for token in tokens[1:]) or any(token.text == "@" for token in tokens)
 
 
 def open_sign(view: str) -> int | None:
-    """Where the name begins of an address whose sign has been said and whose domain may not be complete; None if there is none.
+    """Return the start of an address that has its sign but may lack part of its domain; None if there is none.
 
-    A single word before "at" is none yet: dinner at home.
+    A single word before "at" does not count: "dinner at home".
     """
     at = open_address(view)
     tokens = _tokens(view[at:])
@@ -129,7 +129,7 @@ def _joined(tokens: list[_Token]) -> bool:
 
 
 def signs_beyond(view: str, settled: int) -> int:
-    """Where the first name begins that an "@" follows, of those that reach beyond ``settled``; ``len(view)`` if none does."""
+    """Return the start of the first name before an "@" that reaches beyond ``settled``; ``len(view)`` if none does."""
     tokens = _tokens(view) if "@" in view else []
     starts = (
         _name_start(view, tokens, index - 1) if index else token.start
@@ -177,7 +177,7 @@ def _address(view: str, tokens: list[_Token], index: int) -> tuple[int, int] | N
     end, _ = _domain(view, tokens, index)
     named = _named(view, tokens, index)
     if sign.text == "@" and glued_left:
-        # Whatever the domain is: nobody writes so but in an address.
+        # Whatever the domain is: people write this only in an address.
         if right is not None and right.text != "@" and (glued_right or _near(view, sign, right)):
             end = max(end, right.start + len(right.host), sign.end)
         return (_name_start(view, tokens, index - 1), end) if end else None
@@ -187,9 +187,9 @@ def _address(view: str, tokens: list[_Token], index: int) -> tuple[int, int] | N
 
 
 def _name_start(view: str, tokens: list[_Token], index: int, *, loose: bool = False) -> int:
-    """Where the name begins whose last part is the token at ``index``.
+    """Return the start of the name whose last part is the token at ``index``.
 
-    ``loose`` is for an end that may yet become one: it takes what any strict reading takes from any later sign on.
+    ``loose`` is for an end that may still become an address: it takes all that a strict reading from any later sign takes.
     """
     if index < 0:
         return 0
@@ -210,17 +210,17 @@ def _name_start(view: str, tokens: list[_Token], index: int, *, loose: bool = Fa
 
 
 def _spelling(tokens: list[_Token], index: int) -> bool:
-    """Whether letters are spelled there: more than the one that "a friend" has."""
+    """Whether letters are spelled there: more than one, which "a friend" has too."""
     return index > 0 and all(len(token.bare) == 1 and token.bare.isalpha() for token in tokens[index - 1 : index + 1])
 
 
 def _domain(view: str, tokens: list[_Token], index: int) -> tuple[int, bool]:
-    """Where the domain behind the sign ends, 0 if there is none; and whether more text could make one, or make it longer."""
+    """Return the end of the domain after the sign, 0 if there is none; and whether more text could begin or extend one."""
     return _Domain(view, tokens, index + 1).read()
 
 
 class _Domain:
-    """Labels and what joins them, from the token at ``first`` on."""
+    """Reads labels and what joins them, from the token at ``first``."""
 
     def __init__(self, view: str, tokens: list[_Token], first: int) -> None:
         self.view = view
@@ -237,7 +237,7 @@ class _Domain:
         return self.end, len(self.tokens) < self.first + _MOST_LABELS
 
     def _take(self, at: int, token: _Token) -> bool | None:
-        """Read one token; whether more text could make more of the domain where it is at its end, else None."""
+        """Read one token. At the domain's end, return whether more text could extend it, otherwise None."""
         before = self.tokens[at - 1]
         if not _near(self.view, before, token) or token.text == "@":
             return False
@@ -252,7 +252,7 @@ class _Domain:
         return None if self.spelled and token.spelled else False
 
     def _label(self, token: _Token, before: _Token | None) -> bool | None:
-        """Behind a spoken dot any label is an ending, behind one that a space follows or stands before only a known one."""
+        """Read a label. Any may end a domain after a spoken dot; after a dot next to a space only a known ending may."""
         bare, grows = token.host.strip(_STRIPPED).lower(), token.end == len(self.view)
         if token.joins or not bare:
             return grows or bare in _BEGINNINGS
@@ -272,7 +272,7 @@ class _Domain:
 
 
 def _ends(bare: str) -> bool:
-    """Whether labels with dots end as a domain does: in two letters, or in a known ending."""
+    """Whether labels with dots end like a domain: in two letters or a known ending."""
     labels = bare.split(".")
     last = labels[-1]
     return len(labels) > 1 and all(labels) and last.isalpha() and (len(last) == 2 or last in _LONG_ENDINGS)

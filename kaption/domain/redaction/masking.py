@@ -1,7 +1,7 @@
-"""Masks over the texts and words of finals that are published together, and what of a growing text may be shown.
+"""Masks the texts and words of finals that are published together, and withholds the open end of a growing text.
 
-A text is never looked at alone: what was said before it, published or waiting, is put in front, all is masked together, and
-the front is cut off again. So a number that pauses part is one number.
+It never masks a text alone: it puts the speech before it, published or waiting, in front, masks both together, and removes
+the front again. So a number with pauses in it is one number.
 """
 
 import re
@@ -15,20 +15,20 @@ from kaption.domain.redaction.numbers import CONTEXT, begins_number, last_run, s
 from kaption.domain.redaction.open_suffix import sensitive_from
 from kaption.domain.redaction.spoken import normalise, scan
 
-#: What stands for an open end that was never completed: nobody knows what it would have become.
+#: The label of an open end that was never completed: its entity is unknown.
 UNFINISHED = "REDACTED"
-#: A sentence that ends in "at ten" (10.) need not wait for the next one; three digits may begin a number.
+#: Fewest digits at the end that hold a final back. "At ten" has two and need not wait; three may begin a number.
 _FEWEST_HELD = 3
-#: With so many digits a card is taken to be at its end; an IBAN may be longer.
+#: Digits after which a card counts as complete; an IBAN may be longer.
 _WHOLE = 15
 _WHOLE_IBAN = 20
-#: So much of published text is kept for what comes next: whoever counts for hours says one run of digits. A number or an address, however
-#: it is said, is shorter, and what stands before it no more than a list by then.
+#: Most characters of published text that are kept for the next. Counting for hours is one run of digits; numbers and
+#: addresses, however they are said, are shorter, and by then the text before them is only a list.
 _LONGEST_END: Const = 1500
-#: What a text might continue, as long as what was said before it is not known: a number, an address before and behind its "@".
+#: What a text might continue while the speech before it is unknown: a number, an address before and after its "@".
 UNKNOWN: Const = ("5555 5555 5555 5555", "x at", "x@x")
 
-#: What has a sign of an address within, of a mailbox or a machine.
+#: A word with a sign of a mail or network address in it.
 _SIGNED = re.compile(r"\S*(?:@|\w[._:]\w|::)\S*")
 
 
@@ -43,7 +43,7 @@ class Masked:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What was said before a text: the end of what is published (``mask_together`` gives it), and what waits for its final."""
+    """The speech before a text: the end of the published text (from ``published_end``), and the text that waits for its final."""
 
     published: str = ""
     waiting: str = ""
@@ -56,10 +56,10 @@ def visible(
     settled: int | None = None,
     before: Before = Before(),  # frozen
 ) -> str:
-    """What may be shown of a text that still grows: matches masked, its open end withheld.
+    """Return the part of a growing text that may be shown: matches masked, its open end withheld.
 
-    ``settled`` is how much of it is agreed on (all when None): behind that, a word that breaks a number may never have
-    been said, so a number of five digits is withheld there whatever follows it.
+    ``settled`` is the length on which hypotheses agree (None: all). After that, a word that breaks a number may never have
+    been said, so numbers from five digits on are withheld there whatever follows.
     """
     if not entities:
         return text
@@ -75,14 +75,14 @@ def visible(
     begin = at
     for match in matches:
         if len(published) <= match.start < at < match.end:
-            begin = match.end  # its label stands in the segment before
+            begin = match.end  # its label is in the segment before
     inside = [Match(m.entity, max(m.start, begin) - begin, m.end - begin) for m in matches if begin < m.end <= end]
     return mask(whole[begin:end], tuple(inside)).text.lstrip()
 
 
 def goes_on(text: str, entities: tuple[str, ...]) -> bool:
-    """Whether what is said behind a pause could make more of the end of ``text``, of a complete match too: the first ten
-    digits of a card may be a phone number. A whole card is taken to be at its end.
+    """Whether speech after a pause could extend the end of ``text``, also a complete match: the first ten digits of a card
+    may be a phone number. A whole card counts as complete.
     """
     if not entities:
         return False
@@ -96,7 +96,7 @@ def goes_on(text: str, entities: tuple[str, ...]) -> bool:
 
 
 def unfinished(text: str, entities: tuple[str, ...]) -> Match | None:
-    """The end of ``text`` that must not be shown though nothing completes it in time: it may go on however long the pause."""
+    """Return the end of ``text`` that must not be shown, since it may continue after a pause of any length."""
     if "EMAIL_ADDRESS" in entities:
         at = open_sign(normalise(text))
         if at is not None:
@@ -108,9 +108,9 @@ def unfinished(text: str, entities: tuple[str, ...]) -> Match | None:
 
 
 def without_numbers(text: str, entities: tuple[str, ...]) -> str:
-    """``text`` without anything that is, or with what stands before or behind it may be, something to redact.
+    """Remove from ``text`` everything to redact, also what neighbouring text could make into it.
 
-    It follows from the text alone, so that it is the same whatever was published by when.
+    The result depends on the text alone, not on what was published and when.
     """
     if not entities:
         return text
@@ -130,13 +130,13 @@ def without_numbers(text: str, entities: tuple[str, ...]) -> str:
 
 
 def text_of(decoded: Decoded) -> str:
-    """A decode's text as its words spell it, so that characters and words agree."""
+    """Return a decode's text as its words spell it, so that characters and words agree."""
     return "".join(word.text for word in decoded.words).strip() or decoded.text
 
 
 @dataclass(frozen=True, slots=True)
 class _Whole:
-    """Texts as one, ``front`` characters of it from before, and what is masked of it."""
+    """Texts joined, with ``front`` characters from before, and the matches to mask."""
 
     text: str
     front: int
@@ -151,10 +151,10 @@ def mask_together(
     *,
     ended: bool = False,
 ) -> list[Masked]:
-    """Redact consecutive segments as one text; of a match across two, the label stands in the first.
+    """Redact consecutive segments as one text. If a match spans two, the first gets the label.
 
-    ``published`` is the end of the text before, as ``published_end`` gives it: a number may go on from there. An end that has too
-    much of a number is masked too, since nothing will complete it in time, unless the run has ``ended``.
+    ``published`` is the end of the text before, from ``published_end``: a number may continue from there. Unless the run has
+    ``ended``, an end with too much of a number is masked too, since nothing will complete it in time.
     """
     whole = _whole(decodes, entities, redactor, published, ended=ended)
     ahead = [
@@ -183,8 +183,8 @@ def published_end(
     *,
     ended: bool = False,
 ) -> str:
-    """The end of the text behind ``decodes``, for the next one to be masked with: as it is published, and where that is a mask
-    that could go on, with something alike in place of what was said.
+    """Return the end of the published text after ``decodes``, with which the next one is masked. A mask that could continue
+    is replaced by a stand-in for what was said.
     """
     if not entities:
         return ""
@@ -235,7 +235,7 @@ def _mask_one(text: str, words: tuple[DecodedWord, ...], local: list[tuple[Match
     done = mask(text, tuple(match for match, _ in local))
     new_text, spans = done.text, list(done.matches)
     for index, (_, first) in reversed(list(enumerate(local))):
-        if not first:  # the label stands in the segment before
+        if not first:  # the label is in the segment before
             span = spans.pop(index)
             cut = span.end - span.start
             new_text = new_text[: span.start] + new_text[span.end :]
@@ -247,7 +247,7 @@ def _mask_one(text: str, words: tuple[DecodedWord, ...], local: list[tuple[Match
 
 
 def _mask_words(words: tuple[DecodedWord, ...], local: list[tuple[Match, bool]]) -> tuple[DecodedWord, ...]:
-    """Words that touch a match become one word, the label; positions are those of the stripped text."""
+    """Replace the words that touch a match by one word, the label; positions are those of the stripped text."""
     out: list[DecodedWord] = []
     said = "".join(word.text for word in words)
     at = len(said.lstrip()) - len(said)

@@ -1,4 +1,4 @@
-"""The port of text redaction: what masks a finished text, and what may not be shown yet of one that still grows."""
+"""Defines the port of text redaction: matches in a finished text, and the open end of a growing one."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Characters ``[start, end)`` of a text that are an ``entity`` (Presidio's name, for example ``CREDIT_CARD``)."""
+    """Characters ``[start, end)`` of a text that are an ``entity``, by Presidio's name, such as ``CREDIT_CARD``."""
 
     entity: str
     start: int
@@ -15,13 +15,13 @@ class Match:
 
 
 class TextRedactor(Protocol):
-    """Finds what a policy names. ``entities`` are those of the run's policy; an empty tuple finds nothing."""
+    """Finds the entities of a run's policy; an empty tuple of ``entities`` finds nothing."""
 
     def find(self, text: str, entities: tuple[str, ...]) -> tuple[Match, ...]:
-        """Complete matches, sorted, not overlapping."""
+        """Return complete matches, sorted, not overlapping."""
 
     def open_suffix(self, text: str, entities: tuple[str, ...]) -> int:
-        """Where the end of ``text`` starts that could still grow into a match; ``len(text)`` when none can."""
+        """Return the start of the end of ``text`` that could still grow into a match; ``len(text)`` if none can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ def mask(text: str, matches: tuple[Match, ...]) -> Redacted:
 
 
 def merge(matches: Iterable[Match]) -> tuple[Match, ...]:
-    """Matches sorted, with those that overlap made one under the name of the longest of them."""
+    """Sort matches and join overlapping ones under the name of the longest."""
     out: list[Match] = []
     longest = 0
     for match in sorted(matches, key=lambda m: (m.start, -m.end)):

@@ -1,7 +1,7 @@
-"""Which numbers a policy names: by how many digits they have, and by no check digit.
+"""Decides which numbers a policy names: by the number of their digits, never by a check digit.
 
-Speech recognition mishears digits, and miscounts those that repeat, so a card's check digit is often wrong where a card was said.
-Whoever asks for cards gets every long run of digits masked that is not a quantity; check digits only choose the label.
+Speech recognition confuses digits and miscounts repeated ones, so a spoken card's check digit is often wrong. A policy with
+cards therefore masks every long run of digits that is not a quantity; check digits only choose the label.
 """
 
 import re
@@ -13,19 +13,19 @@ from typing import Final as Const
 from kaption.domain.redaction.quantities import counts_from_one, harmless, is_postal
 from kaption.domain.redaction.spoken import Group, Run, normalise, scan
 
-#: A run of so many digits is a number of the entity: a card of 13 with one lost, a local phone number, an IBAN of Norway.
+#: Fewest digits of an entity's number: a card of 13 with one lost, a local phone number, an IBAN of Norway.
 LEAST: Const = {"CREDIT_CARD": 12, "IBAN_CODE": 12, "PHONE_NUMBER": 7, "US_SSN": 9, "US_ITIN": 9}
-#: Behind the letters of an IBAN's country fewer are enough.
+#: Fewest digits after the letters of an IBAN's country.
 _LEAST_BEHIND_HEAD: Const = 8
-#: Where the text says what it is, one may be lost.
+#: Fewest digits of a number that the text calls a social security or tax number: recognition may lose one or two.
 _LEAST_NAMED: Const = 7
 _CARD: Const = range(13, 20)
 _IBAN: Const = range(15, 35)
 _LONGEST_PHONE: Const = 11
 _NINE: Const = 9
-#: How far before a number the words that say what it is may stand, in characters.
+#: How many characters before a number the words that name it may be.
 CONTEXT: Const = 60
-#: An end that could become a number by going on is masked from so many digits on, when nobody can wait any longer.
+#: Fewest digits of an end that could still become a number for which it is masked, when a final can wait no longer.
 _FEWEST_BEGUN: Const = 5
 
 _CARD_PREFIX = re.compile(r"[1-6]|8[12]|9792")
@@ -39,7 +39,7 @@ _UUID = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """Characters ``[start, end)`` of a text that are a number of the policy, and the entity that it most likely is."""
+    """Characters ``[start, end)`` of a text that are a number of the policy, and its most likely entity."""
 
     start: int
     end: int
@@ -47,7 +47,7 @@ class Number:
 
 
 def numbers(view: str, entities: Collection[str]) -> tuple[Number, ...]:
-    """The numbers in ``view`` (normalised text) that a policy of ``entities`` names, in order."""
+    """Return the numbers in ``view``, normalised text, that a policy of ``entities`` names, in order."""
     if LEAST.keys().isdisjoint(entities):
         return ()
     ids = [found.span() for found in _UUID.finditer(view)]
@@ -60,9 +60,9 @@ def numbers(view: str, entities: Collection[str]) -> tuple[Number, ...]:
 
 
 def _without_names(view: str, run: Run) -> Run:
-    """The run without what is written in one piece with letters, such as "MP3" and "x12345678y"; all of it if that is a card.
+    """Remove from the run what is written together with letters, such as "MP3" and "x12345678y", unless that is a card.
 
-    What else stands there is none the less a number: "gate B12. 4155550132".
+    The rest is still a number: "gate B12. 4155550132".
     """
     if not any(group.name for group in run.groups) or (len(run.digits) in _CARD and luhn(run.digits)):
         return run
@@ -83,7 +83,7 @@ def _within(run: Run, spans: list[tuple[int, int]]) -> bool:
 
 
 def is_number(view: str, run: Run, entities: Collection[str]) -> bool:
-    """Whether a run has the digits of one of ``entities``, and is no quantity."""
+    """Whether a run has enough digits for one of ``entities`` and is no quantity."""
     count = run.count
     if count < _least(view, run, entities):
         return False
@@ -107,10 +107,10 @@ def _before(view: str, run: Run) -> str:
 
 
 def begins_number(view: str, run: Run) -> bool:
-    """Whether a run that is no number yet has too much of one to be shown where it may go on.
+    """Whether a run that is no number yet has too much of one to be shown where it may continue.
 
-    Four digits are too few to tell, an amount is one, and a post code is said to be one. Who counts from one on counts; other
-    digits that rise or fall may be a number's first: "nine eight seven six five", and then "four one".
+    Four digits are too few, an amount is harmless, and so is what the text calls a post code. Counting from one is harmless;
+    other rising or falling digits may begin a number: "nine eight seven six five", and then "four one".
     """
     if run.count < _FEWEST_BEGUN or harmless(view, run, lists=False):
         return False
@@ -121,7 +121,7 @@ def begins_number(view: str, run: Run) -> bool:
 
 
 def entity_of(view: str, run: Run, entities: Collection[str]) -> str:
-    """What a number most likely is, of ``entities``: by its check digits where they are right, else by its length."""
+    """Return the most likely of ``entities`` for a number: by its check digits if they are right, otherwise by length."""
     digits = run.digits
     count = len(digits)
     likely = []
@@ -160,7 +160,7 @@ def iban_valid(compact: str) -> bool:
 
 
 def stand_in(text: str, entities: Collection[str]) -> str:
-    """Digits that stand for those of a masked ``text``: what goes on with them is a number of ``entities`` too."""
+    """Return digits in place of those of a masked ``text``: their continuation is a number of ``entities`` too."""
     found = last_run(text)
     least = max((LEAST[entity] for entity in entities if entity in LEAST), default=_LEAST_NAMED)
     count, head = (found[1].count, found[1].head) if found else (0, "")
@@ -168,7 +168,7 @@ def stand_in(text: str, entities: Collection[str]) -> str:
 
 
 def last_run(text: str) -> tuple[str, Run] | None:
-    """The normalised text, whose words are complete, and its last run, if that may go on behind the text's end."""
+    """Return the normalised text and its last run, if that may continue after the end; the text's words are complete."""
     view = f"{normalise(text)} "
     runs = scan(view).runs
     return (view, runs[-1]) if runs and runs[-1].open else None

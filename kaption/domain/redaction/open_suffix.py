@@ -1,7 +1,7 @@
-"""Where the end of a text begins that could still grow into something to redact.
+"""Finds the open suffix of a text: the end that could still grow into something to redact.
 
-The rule for each entity is a superset of what is found of it, and it looks only at what stands before: whenever a finished
-text has a match at ``[s, e)``, every cut within the match has an open suffix that begins at ``s`` or before.
+Each entity's rule covers at least what the finder finds, and uses only text before the end: if a finished text has a match
+at ``[s, e)``, the open suffix of every truncation within the match begins at ``s`` or before.
 """
 
 import re
@@ -12,7 +12,7 @@ from kaption.domain.redaction.spoken import normalise, scan
 
 _IP_CHARS = frozenset("0123456789abcdefABCDEF:.")
 _IP_ZONE = re.compile(r"(?:%[0-9A-Za-z]*)?(?:/\d*)?\Z")
-#: A run of so many digits is withheld while the words around it are not agreed on.
+#: Digits from which a run is withheld while hypotheses disagree about the words around it.
 _SENSITIVE_DIGITS = 5
 
 
@@ -21,7 +21,7 @@ def _number(view: str) -> int:
 
 
 def _ip(view: str) -> int:
-    # Longer stretches before the end hold no address: a zone and a prefix length are short.
+    # Farther before the end there is no address: a zone and a prefix length are short.
     zone = _IP_ZONE.search(view, max(0, len(view) - 64))
     head = view[: zone.start()] if zone else view
     at = _tail(head)
@@ -46,12 +46,12 @@ _RULES: dict[str, Callable[[str], int]] = {
     "US_SSN": _number,
 }
 
-#: Every entity that a policy may name.
+#: All entities that a policy may name.
 RECOGNISED = frozenset(_RULES)
 
 
 def open_suffix(text: str, entities: tuple[str, ...]) -> int:
-    """Where the end of ``text`` starts that could still grow into one of ``entities``; ``len(text)`` when none can.
+    """Return the start of the end of ``text`` that could still grow into one of ``entities``; ``len(text)`` if none can.
 
     Raises ``KeyError`` for an entity that is not in ``RECOGNISED``.
     """
@@ -60,9 +60,9 @@ def open_suffix(text: str, entities: tuple[str, ...]) -> int:
 
 
 def sensitive_from(text: str, entities: tuple[str, ...], settled: int) -> int:
-    """Where the first number of five or more digits, or name before an "@", begins that reaches beyond ``settled``.
+    """Return the start of the first number of five or more digits, or name before an "@", that reaches beyond ``settled``.
 
-    A hypothesis that is not agreed on yet may break a number with a word that was never said; ``len(text)`` if none.
+    Beyond it a hypothesis may break a number with a word that was never said. ``len(text)`` if there is none.
     """
     view = normalise(text)
     found = [len(text)]

@@ -1,7 +1,7 @@
-"""Which runs of digits are no number of a policy: years, amounts, dates, times, lists of small numbers.
+"""Decides which runs of digits are quantities, not numbers of a policy: years, amounts, dates, times, lists of small numbers.
 
-Only a run that is such quantities through and through is one; a card beside a year is not. The longer a run, the stronger must
-be what it looks like, since digits in pairs and with commas are how cards and phone numbers are read out too.
+A run is harmless only if all of it is quantities; a card next to a year is not. A longer run needs stronger evidence, since
+people also read cards and phone numbers out in pairs and with commas.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import Final as Const
 
 from kaption.domain.redaction.spoken import Group, Run
 
-#: From so many digits on a run may be a card, an IBAN, or what is left of one.
+#: Digits from which a run may be a card, an IBAN, or what is left of one.
 LONG: Const = 12
 _MOST_PLAIN: Const = 9
 _DAYS: Const = 31
@@ -68,7 +68,7 @@ class _Item:
 
 
 def harmless(view: str, run: Run, *, lists: bool = True) -> bool:
-    """Whether all of ``run`` is quantities. ``lists``: small numbers in a list or in a count are, where nothing says otherwise."""
+    """Whether all of ``run`` is quantities. ``lists``: small numbers in a list or a count are, unless the text says otherwise."""
     found = _items(view, run)
     if found is None:
         return False
@@ -85,7 +85,7 @@ def harmless(view: str, run: Run, *, lists: bool = True) -> bool:
 
 
 def _long(items: list[_Item], gaps: list[str], *, lists: bool) -> bool:
-    """Of a run that has a card's digits: years, amounts or dates alone, or a list that rises or falls."""
+    """Whether a run with a card's digits is only years, amounts or dates, or a list that rises or falls."""
     kinds = {item.kind for item in items}
     if kinds <= {_Kind.YEAR} or (kinds == {_Kind.DATE} and len(items) > 1):
         return True
@@ -110,7 +110,7 @@ def _sorted(items: list[_Item], fewest: int = _FEW) -> bool:
 
 
 def _counts(items: list[_Item]) -> bool:
-    """Whether somebody counts, up or down, by ones or more: then nothing need part the numbers. A few may stand beside it."""
+    """Whether the speaker counts up or down, by ones or more, so that no separators are needed. A few other numbers may be there."""
     longest = length = 1
     last = 0.0
     for one, other in pairwise(items):
@@ -122,13 +122,13 @@ def _counts(items: list[_Item]) -> bool:
 
 
 def counts_from_one(view: str, run: Run) -> bool:
-    """Whether somebody counts there from one on, and says nothing else: such digits tell nothing."""
+    """Whether the speaker only counts from one on: such digits reveal nothing."""
     found = _items(view, run)
     return found is not None and [item.value for item in found[0]] == list(range(1, len(found[0]) + 1))
 
 
 def _items(view: str, run: Run) -> tuple[list[_Item], list[str]] | None:
-    """The quantities that a run consists of, and what stands between them; None if anything else is among it."""
+    """Return the quantities of a run and the text between them; None if it contains anything else."""
     items: list[_Item] = []
     gaps: list[str] = []
     end = None
@@ -146,7 +146,7 @@ def _items(view: str, run: Run) -> tuple[list[_Item], list[str]] | None:
 
 
 def _chunks(view: str, groups: list[Group]) -> list[list[Group]]:
-    """Groups that are written as one: a sign and no space between, or the two halves of a year in words."""
+    """Join groups that are written as one: with a sign and no space between, or as the two halves of a year in words."""
     out: list[list[Group]] = []
     for group in groups:
         last = out[-1][-1] if out else None
@@ -227,5 +227,5 @@ def _is_time(text: str) -> bool:
 
 
 def is_postal(view: str, run: Run) -> bool:
-    """Whether a run is written as an American post code of nine digits, of which "90210-1234" is an example."""
+    """Whether a run is written as an American post code of nine digits, such as "90210-1234"."""
     return _POSTAL.fullmatch(view, run.start, run.end) is not None

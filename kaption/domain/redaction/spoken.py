@@ -1,9 +1,8 @@
-"""Numbers as they are said and as speech recognition writes them: digits, number words, pairs, with fillers between.
+"""Scans numbers as people say them and speech recognition writes them: digits, number words, pairs, with fillers between.
 
-A scanner goes over the tokens once, from left to right, and gathers *runs*: what may be one number. What belongs to a run is
-never decided by what follows it, so where an open run begins is the same however the text goes on. Which runs are a number that
-a policy names is ``numbers``'s to say. Number words are English. All functions take text that ``normalise`` has gone over, and
-positions are those of that text.
+A scanner reads the tokens once, from left to right, and collects *runs*: what may be one number. Later text never changes
+what belongs to a run, so an open run begins at the same place however the text continues. ``numbers`` decides which runs a
+policy names. Number words are English. All functions take text from ``normalise``, and positions are those of that text.
 """
 
 import re
@@ -12,16 +11,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final as Const
 
-#: Words that may stand between two parts of one number, so many in a row.
+#: Most words in a row between two parts of one number.
 MOST_FILLERS: Const = 4
-#: Digits of the largest amount that is taken as one: nobody says more in hundreds and thousands.
+#: Digits of the largest amount that is taken as one: people say no more in hundreds and thousands.
 _LONGEST_AMOUNT: Const = 13
-#: An IBAN has at most so many letters and digits.
+#: Most letters and digits of an IBAN.
 _LONGEST_IBAN: Const = 34
-#: How far before the first digit an opening sign may stand, and the first letter of an IBAN, in characters.
+#: How many characters before the first digit an opening sign, or the first letter of an IBAN, may be.
 _LEAD: Const = 8
 _HEAD_REACH: Const = 8
-#: Texts that are asked for again: what is shown of one, and where its end is open, are questions of one scan.
+#: Texts whose scan is kept: masking and the open suffix of one text use the same scan.
 _CACHED: Const = 128
 _LONGEST_CACHED: Const = 2000
 
@@ -31,7 +30,7 @@ SCRIPTS: Const = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9
 _TOKEN = re.compile(rf"\d+|[^\W\d_{SCRIPTS}]+|(?:(?=\w)[{SCRIPTS}])+")
 _HEAD_BEGUN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z][\W_]{0,3}\Z")
 _HEAD = re.compile(r"(?<![A-Za-z0-9])([A-Za-z])([\W_]{0,3})([A-Za-z])[\W_]{0,3}\Z")
-#: Ideographs that are digits; they are letters to Unicode.
+#: Ideographs that are digits; Unicode calls them letters.
 _IDEOGRAPHS = frozenset("〇零一二三四五六七八九十百千两兩壱壹弐貳贰叁參肆伍陆陸柒捌玖")
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -55,9 +54,9 @@ _FILLERS = EXTENSIONS | frozenset(_FILLERS_WORDS.split())
 _BEGINNINGS = frozenset(
     word[:n] for word in (*_VALUES, *_ZEROS_WITHIN, *_SCALES, *_TIMES, *_FILLERS) for n in range(1, len(word) + 1)
 )
-#: What a word may begin with that is or begins a number.
+#: The beginnings of words that are or begin a number.
 STARTS = frozenset(word[:n] for word in (*_VALUES, *_SCALES, *_TIMES) for n in range(1, len(word) + 1))
-#: Countries that have IBANs (ISO 13616); those that are English words too count in capitals only.
+#: Countries that have IBANs (ISO 13616); those that are also English words count in capitals only.
 _COUNTRIES_WORDS = (
     "AD AE AL AT AZ BA BE BG BH BI BR BY CH CR CY CZ DE DJ DK DO EE EG ES FI FK FO FR GB GE GI GL GR GT HN HR HU IE "
     "IL IQ IS IT JO KW KZ LB LC LI LT LU LV LY MC MD ME MK MN MR MT MU NI NL NO OM PK PL PS PT QA RO RS RU SA SC SD "
@@ -66,7 +65,7 @@ _COUNTRIES_WORDS = (
 _COUNTRIES = frozenset(_COUNTRIES_WORDS.split())
 _ENGLISH_WORDS = "AD AT BE DO IS IT ME NO OM SO ST"
 _ENGLISH = frozenset(_ENGLISH_WORDS.split())
-#: Before it are Latin, Greek and Cyrillic letters: a digit right behind one is part of a name.
+#: Latin, Greek and Cyrillic letters are below it: a digit right after one is part of a name.
 _NO_NAMES: Const = "\u0530"
 
 
@@ -82,7 +81,7 @@ def _plain(char: str) -> str:
             return str(int(value))[-1]  # a ten is one digit: positions stay
     if char.isspace() or category == "Zs":
         return " "
-    # Invisible characters within a number, and the hyphens that Unicode does not call so.
+    # Invisible characters within a number, and hyphens that Unicode does not classify as such.
     if category in {"Pd", "Cf"} or char in "\u2212\u30fc":
         return "-"
     folded = unicodedata.normalize("NFKC", char)
@@ -90,23 +89,23 @@ def _plain(char: str) -> str:
 
 
 def normalise(text: str) -> str:
-    """The text, character by character, with other scripts' digits, spaces, hyphens and wide forms as ASCII has them."""
+    """Convert other scripts' digits, spaces, hyphens and wide forms to ASCII, character by character."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(map(_plain, text))
 
 
 def is_number_word(word: str) -> bool:
-    """Whether a lower-case word is a number, or says how often one is said: "seven", "oh", "double"."""
+    """Whether a lower-case word is a number or a multiplier: "seven", "oh", "double"."""
     return word in _VALUES or word in _ZEROS_WITHIN or word in _SCALES or word in _TIMES
 
 
 @dataclass(slots=True)
 class Group:
-    """Digits without anything between, or one number in words. ``scaled``: said with hundred, thousand or more.
+    """Digits without separators, or one number in words. ``scaled``: said with hundred, thousand or more.
 
-    ``letters``: a part of an IBAN that has no digits. ``twofold``: it could be one digit more, as "ninety four" is 94 or 90, 4.
-    ``name``: letters stand right before or behind it, as in "MP3" or an identifier.
+    ``letters``: a part of an IBAN without digits. ``twofold``: it may have one digit more, as "ninety four" is 94 or 90, 4.
+    ``name``: letters are right before or after it, as in "MP3" or an identifier.
     """
 
     start: int
@@ -121,7 +120,7 @@ class Group:
     current: int = 0
 
     def count(self, value: int) -> bool:
-        """Take one more word of the same number; False where it begins another."""
+        """Add a word to the same number; False if the word begins another."""
         room = (
             100
             if self.scaled and self.current % 100 == 0
@@ -137,7 +136,7 @@ class Group:
         return True
 
     def scale(self, by: int) -> None:
-        """Multiply what was said last."""
+        """Multiply the part that was said last."""
         self.scaled = True
         if by == _SCALES["hundred"]:
             self.current = max(self.current, 1) * by
@@ -148,10 +147,10 @@ class Group:
 
 @dataclass(slots=True)
 class Run:
-    """What may be one number: characters ``[start, end)``, from the first digit or sign to the last digit.
+    """Characters ``[start, end)`` that may be one number, from the first digit or sign to the last digit.
 
-    ``head``: it begins with the letters of an IBAN, ``sure`` when nothing else is written so. ``open``: it may go on behind the
-    text's end.
+    ``head``: it begins with the letters of an IBAN; ``sure``: nothing else is written like this. ``open``: it may continue
+    after the text's end.
     """
 
     start: int
@@ -163,23 +162,23 @@ class Run:
 
     @property
     def end(self) -> int:
-        """Where its last digit ends."""
+        """The end of its last digit."""
         return self.groups[-1].end
 
     @property
     def digits(self) -> str:
-        """Its digits, without anything between."""
+        """Its digits, without separators."""
         return "".join(group.digits for group in self.groups if not group.letters)
 
     @property
     def count(self) -> int:
-        """How many digits it has, or may have."""
+        """The number of digits that it has, or may have."""
         return sum(len(group.digits) + group.twofold for group in self.groups if not group.letters)
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A text's runs in order, and where its end begins that may be one, or become one."""
+    """A text's runs in order, and the start of the end that may be or become one."""
 
     runs: tuple[Run, ...]
     open: int
@@ -193,7 +192,7 @@ class _Scanner:
         self.fillers = 0
         self.times = 1
         self.times_at: int | None = None
-        self.before: tuple[int, int] | None = None  # the last token, where it is a word
+        self.before: tuple[int, int] | None = None  # the last token, if it is a word
         self.at = 0
 
     def scan(self) -> Scan:
@@ -270,7 +269,7 @@ class _Scanner:
         return self._head(at) or Run(_lead(self.view, self.at if self.times_at is None else 0, at))
 
     def _named(self, at: int) -> bool:
-        """Whether letters that are no part of a number stand right before ``at``: "MP3", and not "DE89" or "4111o1111"."""
+        """Whether letters right before ``at`` are no part of a number: "MP3", but not "DE89" or "4111o1111"."""
         if self.before is None or self.before[1] != at or self.times > 1 or self.view[at - 1] >= _NO_NAMES:
             return False
         if self.run is None:
@@ -280,7 +279,7 @@ class _Scanner:
         return not (self.run.head or is_number_word(self._last_word()) or self.view[start - 1 : start].isalnum())
 
     def _head(self, at: int) -> Run | None:
-        """A run that begins with an IBAN's country, "DE", "D E" or "de", right before ``at``."""
+        """Begin a run with an IBAN's country, "DE", "D E" or "de", right before ``at``; None if there is none."""
         found = _HEAD.search(self.view, max(0, at - _HEAD_REACH), at)
         if found is None or not _is_country(found[1] + found[3]):
             return None
@@ -324,7 +323,7 @@ class _Scanner:
         return Scan(tuple(self.runs), at)
 
     def _iban_letters(self) -> int:
-        """Where letters at the end begin that may be an IBAN's country, or its first half."""
+        """Return the start of letters at the end that may be an IBAN's country, or its first half."""
         size = len(self.view)
         head = self._head(size)
         begun = _HEAD_BEGUN.search(self.view, max(0, size - _HEAD_REACH))
@@ -337,7 +336,7 @@ def _is_country(letters: str) -> bool:
 
 
 def _lead(view: str, low: int, at: int) -> int:
-    """Where a number begins whose first digit is at ``at``: with a sign before it, if only separators stand between."""
+    """Return the start of a number with its first digit at ``at``: a sign before it, if only separators are between."""
     for index in range(max(low, at - _LEAD), at):
         if view[index] in "+([" and not any(map(str.isalnum, view[index:at])):
             return index
@@ -350,5 +349,5 @@ def _scan_short(view: str) -> Scan:
 
 
 def scan(view: str) -> Scan:
-    """The runs of a text, in time that grows as its length does. Do not change what it returns: short texts' are kept."""
+    """Return the runs of a text, in linear time. Do not change the result: it is cached for short texts."""
     return _scan_short(view) if len(view) <= _LONGEST_CACHED else _Scanner(view).scan()
