@@ -1,7 +1,7 @@
-"""The text redactor: numbers and mail addresses by the domain's own rules, IP addresses by Presidio's patterns; no engine, no model.
+"""Finds numbers and mail addresses by the domain's rules, and IP addresses by Presidio's patterns, without engine or model.
 
-Presidio's recognisers of cards, IBANs and phone numbers expect what a keyboard writes, and take a number with a wrong check
-digit for none; of what is heard that leaves half in clear. Its own engine would load (and download) a language model.
+Presidio's recognisers of cards, IBANs and phone numbers expect typed text and reject a wrong check digit; in recognised
+speech they would leave half of the numbers in clear. Presidio's engine would load, and even download, a language model.
 """
 
 import logging
@@ -14,20 +14,20 @@ from kaption.domain.redaction.numbers import numbers
 from kaption.domain.redaction.open_suffix import RECOGNISED, open_suffix
 from kaption.domain.redaction.spoken import normalise
 
-#: Below it are Presidio's patterns that match what may be anything, such as "::".
+#: Lowest score of Presidio's patterns that are used; those below match too much, such as "::".
 THRESHOLD = 0.4
 
 
 class PresidioRedactor:
-    """Finds cards, IBANs, phone numbers, mail and IP addresses and US tax numbers; stateless, safe to share by threads."""
+    """Finds cards, IBANs, phone numbers, mail and IP addresses and US tax numbers. Stateless; threads may share it."""
 
     def __init__(self) -> None:
-        # It logs the text of a match it could not check.
+        # Presidio logs the text of a match that it could not check.
         logging.getLogger("presidio-analyzer").setLevel(logging.CRITICAL + 1)
         self._ip = IpRecognizer()
 
     def find(self, text: str, entities: tuple[str, ...]) -> tuple[Match, ...]:
-        """Complete matches, sorted, not overlapping. Raises ``ValueError`` for an entity that is not recognised."""
+        """Return complete matches, sorted, not overlapping. Raises ``ValueError`` for an unknown entity."""
         if unknown := set(entities) - RECOGNISED:
             raise ValueError(f"no recogniser for {', '.join(sorted(unknown))}")
         view = normalise(text)
@@ -41,5 +41,5 @@ class PresidioRedactor:
         return merge(found)
 
     def open_suffix(self, text: str, entities: tuple[str, ...]) -> int:
-        """Where the end of ``text`` starts that could still grow into a match; ``len(text)`` when none can."""
+        """Return the start of the end of ``text`` that could still grow into a match; ``len(text)`` if none can."""
         return open_suffix(text, entities)

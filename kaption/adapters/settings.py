@@ -1,4 +1,4 @@
-"""Every setting, in one place: the only reader of the environment. ``KAPTION_<FIELD>`` sets a field.
+"""Reads every setting from the environment; nothing else does. ``KAPTION_<FIELD>`` sets a field.
 
 docs/operations.md is generated from the descriptions below. Secrets never print.
 """
@@ -18,13 +18,13 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from kaption.domain.redaction.open_suffix import RECOGNISED
 from kaption_schemas.topics import DEFAULT_TENANT, RESERVED_TENANTS, TENANT_PATTERN
 
-#: Exit status of a process whose settings are not right (EX_CONFIG of sysexits.h).
+#: Exit status of a process with wrong settings (EX_CONFIG of sysexits.h).
 CONFIG_STATUS: Const = 78
 _TENANT: Const = "{tenant}"
 
 
 def _names(value: object) -> object:
-    """A comma-separated list as a tuple, so that lists need no JSON in the environment."""
+    """Split a comma-separated list into a tuple, so that lists need no JSON in the environment."""
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
@@ -192,7 +192,7 @@ class Settings(BaseSettings):
         return self
 
     def in_clear(self) -> tuple[str, ...]:
-        """What audio, text or passwords travel to without encryption, beyond this machine."""
+        """The services beyond this machine to which audio, text or passwords travel without encryption."""
         servers = () if self.kafka_security.endswith("SSL") else self.kafka.split(",")
         out = [f"kafka {server.strip()}" for server in servers if not _on_this_machine(_host(server))]
         store = urlsplit(self.s3)
@@ -201,24 +201,24 @@ class Settings(BaseSettings):
         return tuple(out)
 
     def transactional_id(self, topic: str, partition: int) -> str:
-        """The transactional id of a lane, equal for every owner, so that a new owner fences the last."""
+        """Return a lane's transactional id, the same for every owner, so that a new owner fences the last."""
         return f"kaption-{self.group}-{topic}-{partition}"
 
 
-#: What a program of others may need of the environment: where things are, and how it speaks. Tokens of other tools stay here.
+#: Variables that a third-party program may need: paths and language. Tokens of other tools stay out.
 _HARMLESS = ("PATH", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "JAVA_HOME")
 _HARMLESS_PREFIXES = ("LC_", "KAFKA_")
 
 
 def harmless_environment() -> dict[str, str]:
-    """What a child that is not ours gets of this process's environment."""
+    """Return the part of this process's environment that a third-party child gets."""
     return {
         name: value for name, value in os.environ.items() if name in _HARMLESS or name.startswith(_HARMLESS_PREFIXES)
     }
 
 
 def _host(server: str) -> str:
-    """The host of ``HOST:PORT``, or of ``HOST``: a Kafka client then takes a port of its own."""
+    """Return the host of ``HOST:PORT``, or of ``HOST``, for which a Kafka client uses its default port."""
     host, _, port = server.rpartition(":")
     return host if port.strip().isdigit() else server
 
@@ -232,7 +232,7 @@ def _on_this_machine(host: str) -> bool:
 
 
 def explain(error: ValidationError) -> str:
-    """Which setting is wrong and why, in a line; never its value, which may be a secret."""
+    """Say in a line which setting is wrong and why; never its value, which may be a secret."""
     first = error.errors(include_input=False, include_url=False)[0]
     name = "_".join(str(part) for part in first["loc"][:1]).upper()
     message = first["msg"].removeprefix("Value error, ")
@@ -240,7 +240,7 @@ def explain(error: ValidationError) -> str:
 
 
 def service_settings(process: str) -> Settings:
-    """The settings of an agent or worker; one that is wrong ends the process with a line of its log, status 78."""
+    """Read the settings of an agent or worker; a wrong one ends the process with a log line and status 78."""
     try:
         return Settings()
     except ValidationError as error:
@@ -250,7 +250,7 @@ def service_settings(process: str) -> Settings:
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment for a child process: this one's, with every ``KAPTION_*`` as ``settings`` has it.
+    """Return the environment for a child process: this one's, with every ``KAPTION_*`` as in ``settings``.
 
     Secrets travel here and never in a command line, which every user of the machine can read.
     """

@@ -1,7 +1,7 @@
-"""Telemetry: every metric, every span name and every messaging attribute of Kaption, declared here and nowhere else.
+"""Declares every metric, span name and messaging attribute of Kaption, and records them.
 
-Statistics arrive as numbers with labels; what they mean is decided where they are made. A label never names a stream,
-a run or a word: ``record`` refuses labels that a metric does not declare. docs/operations.md is generated from ``METRICS``.
+Statistics arrive as numbers with labels; their sources decide what they mean. A label never names a stream, a run or a
+word: ``record`` refuses labels that a metric does not declare. docs/operations.md is generated from ``METRICS``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -25,7 +25,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from kaption.adapters.settings import Settings
 from kaption_schemas.codec import Headers, trace_of, with_trace
 
-# Buckets lie around the budget of each step (frame 100 ms, hop 10, step 400, queue 100, decode 150, publish 10).
+# Buckets are around the budget of each step in ms: frame 100, hop 10, step 400, queue 100, decode 150, publish 10.
 _FAST: Const = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _QUEUE: Const = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0)
 _DECODE: Const = (0.025, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -36,7 +36,7 @@ _FACTOR: Const = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric: its name as Prometheus shows it, what it counts, the labels it may carry, a histogram's buckets."""
+    """One metric: its name in Prometheus, its meaning, the labels that it may have, a histogram's buckets."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -197,7 +197,7 @@ METRICS: Const = (
     RESTARTS,
 )
 
-# Names of OpenTelemetry's messaging conventions. They move between versions of the convention, so they stand only here.
+# Names of OpenTelemetry's messaging conventions. They change between versions of the convention, so they are only here.
 SYSTEM: Const = "messaging.system"
 OPERATION_NAME: Const = "messaging.operation.name"
 OPERATION_TYPE: Const = "messaging.operation.type"
@@ -218,22 +218,22 @@ _PROPAGATOR: Const = TraceContextTextMapPropagator()
 
 
 def extract(headers: Headers) -> Context:
-    """The trace context of a record's headers; an empty one where there is none or it is malformed."""
+    """Read the trace context of a record's headers; an empty one if it is missing or malformed."""
     return _PROPAGATOR.extract(trace_of(headers), context=Context())
 
 
 def inject(headers: Headers) -> Headers:
-    """``headers`` with the current span's trace context in place of what they had; unchanged outside a span."""
+    """Replace the trace context in ``headers`` by the current span's; outside a span return them unchanged."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier)
     return with_trace(headers, carrier, _PROPAGATOR.fields) if carrier else headers
 
 
 class Telemetry:
-    """One process's metrics and traces; made once, at its composition root, and passed in.
+    """One process's metrics and traces; its composition root makes it once and passes it in.
 
-    Spans are exported only with ``settings.otlp_endpoint``; without it a span still carries trace context on, so that a
-    publisher's trace reaches the final. ``spans`` and ``readers`` add sinks (a test's, for example).
+    Spans are exported only with ``settings.otlp_endpoint``; without it a span still passes trace context on, so that a
+    publisher's trace reaches the final. ``spans`` and ``readers`` add sinks, for example in a test.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class Telemetry:
         spans: tuple[SpanProcessor, ...] = (),
         readers: tuple[MetricReader, ...] = (),
     ) -> None:
-        # The exporters import protobuf and requests, half a second that the command line must not pay.
+        # The exporters import protobuf and requests, which takes half a second that the command line need not spend.
         from opentelemetry.exporter.prometheus import PrometheusMetricReader  # noqa: PLC0415
         from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
@@ -289,11 +289,10 @@ class Telemetry:
         group: str | None = None,
         count: int | None = None,
     ) -> Iterator[Span]:
-        """A span ``<operation> <topic>`` around a piece of work; it is the current one within the ``with``.
+        """Open a span ``<operation> <topic>`` around some work; it is the current span within the ``with``.
 
-        ``parent`` are the headers of the record that caused the work (default: the current span); ``links`` the headers
-        of each record of a batch. An exception passes on; of it only its type is noted, since its message may quote a
-        record.
+        ``parent``: the headers of the record that caused the work (default: the current span); ``links``: the headers of
+        each record of a batch. Exceptions propagate; the span records only their type, since a message may quote a record.
         """
         kind, operation_type = _KINDS[operation]
         attributes: dict[str, str | int] = {
@@ -327,13 +326,13 @@ class Telemetry:
             span.end()
 
     def prometheus(self) -> str:
-        """Every metric in Prometheus' text format."""
+        """Return every metric in Prometheus' text format."""
         from prometheus_client import generate_latest  # noqa: PLC0415
 
         return generate_latest(self._registry).decode()
 
     def shutdown(self) -> None:
-        """Flush what is pending (bounded by the exporters' timeouts) and stop their threads."""
+        """Flush pending data within the exporters' timeouts, and stop their threads."""
         self._tracers.shutdown()
         self._meters.shutdown()
 
@@ -344,7 +343,7 @@ def _links(records: Iterable[Headers]) -> list[Link]:
 
 
 def _instrument(meter: Meter, metric: Metric) -> Counter | Gauge | Histogram:
-    # No unit: the exporter would append it to the name a second time.
+    # Without a unit: the exporter would append it to the name a second time.
     if metric.kind == "counter":
         return meter.create_counter(metric.name.removesuffix("_total"), description=metric.description)
     if metric.kind == "gauge":
@@ -355,7 +354,7 @@ def _instrument(meter: Meter, metric: Metric) -> Counter | Gauge | Histogram:
 
 
 def _otlp(endpoint: str) -> tuple[SpanProcessor, MetricReader]:
-    """Exporters to a collector's OTLP/HTTP ``endpoint`` (its root: /v1/traces and /v1/metrics are added)."""
+    """Make exporters to a collector's OTLP/HTTP ``endpoint``, a root to which /v1/traces and /v1/metrics are added."""
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415

@@ -1,13 +1,13 @@
-"""A library's function with other things behind some of its names; the library keeps its own."""
+"""Copies a library's function with other objects for some of its names, and leaves the library as it is."""
 
 from types import FunctionType
 from typing import Any
 
 
 def with_names(function: Any, **names: object) -> Any:  # the libraries ship no types
-    """A copy of ``function`` that finds ``names`` in place of what its module has by them.
+    """Return a copy of ``function`` that finds ``names`` instead of its module's objects of these names.
 
-    Who replaces the module's own would do it for everybody in the process: a user's clients, too.
+    To replace the module's own objects would change them for the whole process, also for a user's clients.
     """
     copy = FunctionType(
         function.__code__, function.__globals__ | names, function.__name__, function.__defaults__, function.__closure__

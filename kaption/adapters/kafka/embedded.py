@@ -1,6 +1,6 @@
-"""A broker of this machine's own: noida-db for trying out, or one private node of Apache Kafka from KAFKA_HOME.
+"""Runs a broker of this machine's own: noida-db for trying out, or one private node of Apache Kafka from KAFKA_HOME.
 
-Says how each is started and when it answers; who supervises the process is ``kaption.adapters.processes.supervisor``.
+It knows how to start each and when it answers; ``kaption.adapters.processes.supervisor`` supervises the process.
 """
 
 import asyncio
@@ -32,9 +32,9 @@ class BrokerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BrokerCommand:
-    """How to start a broker: its command line, what to add to the environment, and the address it will answer at.
+    """How to start a broker: its command line, additions to the environment, and its address.
 
-    ``prepare`` is run to its end before each start, where there is one (formatting a new folder, a no-op on an old one).
+    ``prepare``, if any, runs to its end before each start: it formats a new folder and leaves an old one as it is.
     """
 
     name: str
@@ -46,13 +46,13 @@ class BrokerCommand:
 
 
 def embedded(data: Path, port: int) -> BrokerCommand:
-    """noida-db on loopback with its files in ``data``. Raises ``BrokerError`` where it is not installed."""
+    """Make the command for noida-db on loopback with files in ``data``. Raises ``BrokerError`` if it is not installed."""
     spec = importlib.util.find_spec("noida_db")
     if spec is None or spec.origin is None:
         raise BrokerError(
             "the embedded broker is not installed: pip install 'kaption[embedded]', or use --kafka HOST:PORT"
         )
-    # The binary itself: the package's own command starts it as a child, which outlives its parent.
+    # The binary itself: the package's command would start it as a child that outlives its parent.
     binary = Path(spec.origin).with_name("noida-db")
     if not binary.is_file():
         raise BrokerError(f"the embedded broker has no program for this platform ({binary}); use --kafka HOST:PORT")
@@ -64,10 +64,10 @@ def embedded(data: Path, port: int) -> BrokerCommand:
 
 
 def apache(home: Path | None, data: Path, port: int) -> BrokerCommand:
-    """One private node of Apache Kafka 4 in KRaft mode on loopback.
+    """Make the command for one private node of Apache Kafka 4 in KRaft mode on loopback.
 
     ``home`` is an unpacked release (bin/kafka-server-start.sh), or a folder with an executable ``node`` that takes
-    ``--data --port --controller-port``. Raises ``BrokerError`` where it or Java is missing.
+    ``--data --port --controller-port``. Raises ``BrokerError`` if it or Java is missing.
     """
     if home is None:
         raise BrokerError("--kafka apache needs KAFKA_HOME: the folder of an unpacked Apache Kafka 4 release")
@@ -120,7 +120,7 @@ def _properties(data: Path, port: int, controller: int) -> str:
 async def answers(settings: Settings) -> bool:
     """Whether a broker of ``settings`` answers a metadata request now.
 
-    Raises ``KafkaError`` that is no connection's when it refuses the credentials, since waiting won't help.
+    Raises ``KafkaError`` if it refuses the credentials, since waiting won't help; never for a failed connection.
     """
     refused: KafkaError | None = None
     for host, port, _ in collect_hosts(settings.kafka):
@@ -149,7 +149,7 @@ async def _answers(settings: Settings, host: str, port: int) -> bool:
 
 
 async def wait_ready(settings: Settings, seconds: float = 30) -> None:
-    """Wait until a broker answers; raises ``TimeoutError`` after ``seconds``, ``KafkaError`` when it refuses the user."""
+    """Wait until a broker answers. Raises ``TimeoutError`` after ``seconds``, ``KafkaError`` if it refuses the user."""
     end = time.monotonic() + seconds
     while not await answers(settings):
         if time.monotonic() > end:

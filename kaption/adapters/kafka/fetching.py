@@ -1,14 +1,14 @@
-"""How often a consumer asks its broker: not at once after records came, and less often where none come.
+"""Makes consumers pause between fetch requests: briefly after records, longer after empty answers.
 
-A question costs some milliseconds of both, whatever it brings: asked a little later, it brings more. And the embedded
-broker answers an empty fetch at once, whatever its wait says: it would be asked 3,000 times a second, for a third of a
-core. So after an empty answer that came before its wait was over there is a pause of 5 ms, doubling to 100, and of 250
-where nothing came for ten seconds. Apache Kafka holds an empty fetch for its whole wait.
+Every fetch costs client and broker a few milliseconds, and a later one brings more records. The embedded broker answers an
+empty fetch at once and ignores its wait time; a consumer would send 3,000 a second, for a third of a core. So after an empty
+answer before the end of its wait there is a pause of 5 ms, doubling to 100, and of 250 after ten seconds without records.
+Apache Kafka holds an empty fetch for its whole wait.
 
-A question leaves out partitions that are paused, or whose records wait to be read. While the broker holds it, those cannot be
-asked for, however soon they could be read on; Faust's consumers wait 1.5 s. So such a question is held for 50 ms at most.
+A fetch leaves out partitions that are paused or have unread records. While the broker holds the fetch, the consumer cannot
+fetch those, even if it could read on; Faust's consumers wait 1.5 s. So the broker holds such a fetch for 50 ms at most.
 
-A consumer makes its fetcher itself, so the fetcher is changed once it is there (``patient``), and aiokafka is not.
+A consumer makes its fetcher itself, so ``patient`` changes that fetcher once it exists, and not aiokafka.
 """
 
 import asyncio
@@ -26,34 +26,34 @@ from aiokafka.consumer.fetcher import Fetcher
 from kaption.adapters.kafka.copies import with_names
 from kaption.adapters.kafka.record_batches import Batches
 
-#: From an answer with records to the next question.
+#: Seconds from an answer with records to the next fetch.
 BREATH_SECONDS: Const = 0.01
-#: After an empty answer that came early.
+#: Seconds after an early empty answer.
 FIRST_SECONDS: Const = 0.005
 MOST_SECONDS: Const = 0.1
-#: Nothing came for so long: whoever speaks next waits a little more, once.
+#: Seconds without records after which a pause is longer: the next record waits a little more, once.
 QUIET_AFTER_SECONDS: Const = 10.0
 QUIET_SECONDS: Const = 0.25
-#: For how long the broker may hold a question that leaves partitions out, in ms.
+#: Milliseconds for which the broker may hold a fetch that leaves partitions out.
 PARTIAL_WAIT_MS: Const = 50
 
-#: The library's question to one node, its answer read by our parser of batches.
+#: The library's fetch from one node, with the answer read by Kaption's own parser of batches.
 _ask: Const = with_names(Fetcher._proc_fetch_request, MemoryRecords=Batches)
 _asked: Const["WeakKeyDictionary[Any, float]"] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
 class LogEnd:
-    """Where a partition's log ended at the moment ``asked`` (``time.monotonic``) or later: at ``offset``."""
+    """The end of a partition's log: at ``offset`` at the moment ``asked`` (``time.monotonic``) or later."""
 
     offset: int
     asked: float
 
 
 def log_end(consumer: AIOKafkaConsumer, tp: TopicPartition) -> LogEnd | None:
-    """What ``consumer`` heard last of the end of a partition that is assigned to it; None before the first answer.
+    """Return the last log end that ``consumer`` received for an assigned partition; None before the first answer.
 
-    The moment is that of the question: an answer may have waited for a process that was stopped.
+    The moment is that of the fetch request: the answer may have waited for a stopped process.
     """
     state = consumer._subscription.subscription.assignment.state_value(tp)  # as its own ``highwater`` does
     asked = None if state is None else _asked.get(state)
@@ -61,7 +61,7 @@ def log_end(consumer: AIOKafkaConsumer, tp: TopicPartition) -> LogEnd | None:
 
 
 class Pause:
-    """How long to wait before and after a question to one node; ``clock`` gives seconds."""
+    """Decides how long to wait before and after a fetch from one node; ``clock`` returns seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -69,35 +69,35 @@ class Pause:
         self._seconds = 0.0
 
     def before(self) -> float:
-        """Seconds from now until the next question; none or less when it may be asked at once."""
+        """Return the seconds until the next fetch; 0 or less if it may go at once."""
         return self._last_records + BREATH_SECONDS - self._clock()
 
     def records(self) -> None:
-        """An answer had records."""
+        """Note an answer with records."""
         self._last_records = self._clock()
         self._seconds = 0.0
 
     def after_nothing(self) -> float:
-        """Seconds to wait after an empty answer."""
+        """Note an empty answer; return the seconds to wait."""
         quiet = self._clock() - self._last_records > QUIET_AFTER_SECONDS
         self._seconds = QUIET_SECONDS if quiet else min(max(self._seconds * 2, FIRST_SECONDS), MOST_SECONDS)
         return self._seconds
 
 
 class _Questions:
-    """One fetcher's questions to its brokers."""
+    """Sends one fetcher's requests to its brokers."""
 
     def __init__(self, fetcher: Any) -> None:
         self._fetcher = fetcher
         self._pauses: dict[int, Pause] = {}
 
     async def ask(self, assignment: Any, node: int, request: Any) -> bool:
-        """As the fetcher's own, with the pauses; returns whether a reader is to be woken (records, or an error)."""
+        """Fetch like the fetcher's own method, with pauses; return whether to wake a reader, for records or an error."""
         own = sum(self._fetcher._select_read_replica(tp) == node for tp in assignment.tps)
         if sum(len(partitions) for _, partitions in request.topics) < own:
             request._max_wait_ms = min(request._max_wait_ms, PARTIAL_WAIT_MS)
         pause = self._pauses.setdefault(node, Pause())
-        # The fetcher cancels its questions and expects a quiet end, as its own method gives.
+        # The fetcher cancels its requests and expects them to end quietly, as its own method does.
         with contextlib.suppress(asyncio.CancelledError):
             if (seconds := pause.before()) > 0:
                 await asyncio.sleep(seconds)
@@ -118,6 +118,6 @@ class _Questions:
 
 
 def patient(fetcher: Any) -> Any:  # aiokafka ships no types
-    """Let ``fetcher``, which has asked nothing yet, pause between its questions and read any batch."""
+    """Make ``fetcher``, which has sent no request yet, pause between its requests and read any batch."""
     fetcher._proc_fetch_request = _Questions(fetcher).ask
     return fetcher

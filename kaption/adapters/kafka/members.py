@@ -1,8 +1,8 @@
-"""Members of a consumer group that died on this machine: found by their client id, and taken out of the group.
+"""Finds dead members of a consumer group on this machine by their client id, and removes them from the group.
 
-A broker notices a killed member by its session timeout. The embedded broker never does (noida-db 0.2.3 keeps a dead
-member for ever, and every later join waits for it), so a process that runs beside the dead one says so. Members of other
-machines, or of other pid namespaces, are left to the broker.
+A broker notices a killed member by its session timeout. The embedded broker never does: noida-db 0.2.3 keeps a dead member
+without end, and every later join waits for it. So another process on the machine removes it. Members on other machines, or
+in other pid namespaces, are left to the broker.
 """
 
 import asyncio
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 
 def client_id(role: str) -> str:
-    """A client id that says which process of which machine a member is: ``kaption-<role>@<host>@<boot>@<namespace>@<pid>``."""
+    """Make a client id that names a member's machine and process: ``kaption-<role>@<host>@<boot>@<namespace>@<pid>``."""
     return f"kaption-{role}@{_place()}@{os.getpid()}"
 
 
 def is_dead(client: str) -> bool:
-    """Whether ``client`` is the id of a process of this machine that has ended or is stopped.
+    """Whether ``client`` is the id of a process on this machine that has ended or is stopped.
 
-    A stopped one cannot take part either; it joins again when it goes on.
+    A stopped process cannot take part either; it joins again when it continues.
     """
     name, _, pid = client.rpartition("@")
     if not name.startswith("kaption-") or name.partition("@")[2] != _place() or not pid.isdigit():
@@ -40,18 +40,18 @@ def is_dead(client: str) -> bool:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return True
-    # The field behind the command's name, which is in brackets and may hold anything.
+    # The field after the command's name, which is in brackets and may contain anything.
     return stat.rpartition(")")[2].split()[0] in ("Z", "X", "T")
 
 
 async def remove_dead(settings: Settings, group: str) -> None:
-    """Take dead members of this machine out of ``group``. Raises ``KafkaError``."""
+    """Remove dead members on this machine from ``group``. Raises ``KafkaError``."""
     async with _admin(settings) as admin:
         await _remove(admin, group)
 
 
 async def keep_removing(settings: Settings, group: str) -> None:
-    """Do so for ever, twice in each session timeout: sooner than the broker would."""
+    """Remove dead members without end, twice per session timeout: sooner than the broker would."""
     every = settings.session_timeout_ms / 2000
     while True:
         try:
@@ -84,7 +84,7 @@ async def _remove(admin: AIOKafkaAdminClient, group: str) -> None:
 
 
 async def _members(admin: AIOKafkaAdminClient, group: str) -> list[tuple[str, str]]:
-    """(member id, client id) of each member; none where the group is not known."""
+    """Return (member id, client id) of each member; none if the group is unknown."""
     try:
         responses = await admin.describe_consumer_groups([group])
     except KafkaError:
@@ -99,7 +99,7 @@ async def _members(admin: AIOKafkaAdminClient, group: str) -> list[tuple[str, st
 
 
 def _place() -> str:
-    """This machine, as it is since it was started, and pid namespace: in their first one all machines have the same, and names may be equal."""
+    """Name this machine by host, boot and pid namespace: all machines have the same first namespace, and hosts may share a name."""
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]")
     except OSError:

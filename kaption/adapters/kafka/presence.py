@@ -1,4 +1,4 @@
-"""Whether topics are there for this user, asked before a client waits for them or a broker makes them up."""
+"""Checks that topics exist for this user, before a client waits for them or a broker creates them by itself."""
 
 from aiokafka import AIOKafkaConsumer
 
@@ -7,17 +7,17 @@ from kaption.adapters.settings import Settings
 
 
 async def require_topics(settings: Settings, *names: str) -> None:
-    """Return when all of ``names`` are on the broker.
+    """Return if the broker has all of ``names``.
 
-    A client of a missing topic tries for 40 s and then says nothing useful, or has the broker create it wrongly.
+    The client of a missing topic tries for 40 s and gives a useless error, or makes the broker create the topic wrongly.
 
     Raises:
-        LookupError: One is not there, or not for this user; the message says what to do.
-        aiokafka.errors.KafkaError: The brokers can't be reached, or refuse.
+        LookupError: A topic is missing, or not visible to this user; the message says what to do.
+                    aiokafka.errors.KafkaError: The brokers don't answer, or refuse.
     """
     consumer = AIOKafkaConsumer(**security(settings))
     try:
-        await consumer.start()  # within the block: a refused start leaves its connection open
+        await consumer.start()  # within the block, since a refused start leaves its connection open
         missing = sorted(set(names) - await consumer.topics())
     finally:
         await consumer.stop()

@@ -1,6 +1,6 @@
-"""The topic map on a broker: created from ``kaption_schemas.topics``, and compared with it before a process starts.
+"""Creates the topic map of ``kaption_schemas.topics`` on a broker, and compares the two before a process starts.
 
-Never changes a topic that exists: what differs is reported with the command that would put it right.
+It never changes an existing topic: it reports a difference with the command that corrects it.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 _SECONDS: Const = 30.0
 _AGAIN_SECONDS: Const = 1.0
 _MISSES: Const = 3
-#: Partition numbers of these name the same lane, so their counts must be equal.
+#: In these topics a partition number names the same lane, so their partition counts must be equal.
 _LANED: Const = (LIVE.name, BATCH.name, STATE.name)
 _MIN_ISR: Const = "min.insync.replicas"
 _OUTPUTS: Const = (PARTIAL.name, FINAL.name)
@@ -51,7 +51,7 @@ class Problem:
 
 
 class TopicsError(Exception):
-    """The broker's topics are not as the map says, or could not be made; ``problems`` says each with its remedy."""
+    """The broker's topics differ from the map, or could not be created; ``problems`` has each difference with its remedy."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__("; ".join(str(problem) for problem in problems))
@@ -60,19 +60,19 @@ class TopicsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A topic as the broker has it; ``partitions`` 0 when there is none."""
+    """A topic as the broker has it; ``partitions`` is 0 if it does not exist."""
 
     partitions: int
     config: dict[str, str]
 
 
 def wanted(settings: Settings) -> dict[str, Topic]:
-    """Every topic that a deployment with these settings has, by its name on the broker."""
+    """Return every topic of a deployment with these settings, by its name on the broker."""
     return topics_for(settings.tenants, staged=settings.stages == "staged")
 
 
 def compare(settings: Settings, found: dict[str, Described]) -> tuple[Problem, ...]:
-    """What differs between the map and ``found``, in the map's order. Retention is the operator's to choose."""
+    """Return the differences between the map and ``found``, in the map's order. Operators may choose the retention."""
     problems: list[Problem] = []
     laned = (found[name].partitions for name in _LANED if name in found)
     lanes = next(filter(None, laned), settings.partitions)
@@ -116,12 +116,12 @@ def _config_problems(name: str, topic: Topic, config: dict[str, str]) -> list[Pr
 
 
 def _min_isr(settings: Settings) -> int:
-    """How many copies an acknowledged record has at the least: all but one, so that one broker may be away."""
+    """Return the fewest copies of an acknowledged record: all but one, so that one broker may be away."""
     return max(1, settings.replication - 1)
 
 
 def _durability(settings: Settings, found: dict[str, Described]) -> tuple[Problem, ...]:
-    """Topics with copies that may acknowledge a record before there are any. A start does not refuse them."""
+    """Find replicated topics that may acknowledge a record before it is copied. A start does not refuse them."""
     most = _min_isr(settings)
     return tuple(
         Problem(
@@ -149,9 +149,9 @@ async def check(settings: Settings) -> tuple[Problem, ...]:
 
 
 async def ensure(settings: Settings, *topics: Topic) -> None:
-    """What a process calls at its start: wait for the broker, and raise ``TopicsError`` unless these topics fit the map.
+    """Wait at a process's start for the broker, and raise ``TopicsError`` unless these topics match the map.
 
-    Raises ``KafkaError`` where the broker refuses to say.
+    Raises ``KafkaError`` if the broker refuses to describe them.
     """
     names = {name for name, topic in wanted(settings).items() if topic in topics}
     misses = 0
@@ -165,7 +165,7 @@ async def ensure(settings: Settings, *topics: Topic) -> None:
             problems = tuple(problem for problem in compare(settings, found) if problem.topic in names)
             if not problems:
                 return
-            # A partition without a leader counts as missing, and has one a moment later.
+            # A partition without a leader counts as missing; it has one a moment later.
             misses += 1
             if misses == _MISSES:
                 raise TopicsError(problems)
@@ -173,9 +173,9 @@ async def ensure(settings: Settings, *topics: Topic) -> None:
 
 
 async def create(settings: Settings) -> tuple[str, ...]:
-    """Create the topics that are missing, wait for their leaders, and return their names.
+    """Create the missing topics, wait for their leaders, and return their names.
 
-    Raises ``TopicsError`` when one can't be made or an existing one does not fit.
+    Raises ``TopicsError`` if one can't be created, or an existing one differs from the map.
     """
     async with _Admin(settings) as admin:
         existing = set(await admin.list_topics())
@@ -199,7 +199,7 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, missing: dict[
     failed = []
     for name, code, *_ in response.topic_errors:
         error = for_code(code)
-        if code and error is not TopicAlreadyExistsError:  # somebody else was faster
+        if code and error is not TopicAlreadyExistsError:  # another process was faster
             failed.append(
                 Problem(name, f"the broker refuses to create it ({error.__name__})", _refusal(error, settings))
             )
@@ -218,7 +218,7 @@ def _refusal(error: type[KafkaError], settings: Settings) -> str:
 
 
 async def _settled(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, Described]:
-    """The described topics once every new one has its leaders; a broker makes them in the background."""
+    """Describe the topics once every new one has its leaders; a broker elects them in the background."""
     async with asyncio.timeout(_SECONDS):
         while True:
             found = await _describe(admin, settings)
@@ -228,7 +228,7 @@ async def _settled(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, 
 
 
 async def _describe(admin: AIOKafkaAdminClient, settings: Settings) -> dict[str, Described]:
-    # Only topics that exist are described: a metadata request for another may create it.
+    # Describe only topics that exist: a metadata request for another may create it.
     names = sorted(set(await admin.list_topics()) & wanted(settings).keys())
     if not names:
         return {}
@@ -247,7 +247,7 @@ async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, di
     for response in responses:
         for resource in response.to_object()["resources"]:
             if for_code(resource["error_code"]) is UnknownTopicOrPartitionError:
-                continue  # made a moment ago, and this node of the cluster has not heard of it yet
+                continue  # just created, and this node of the cluster does not know it yet
             if resource["error_code"]:
                 raise for_code(resource["error_code"])(f"reading the configuration of {resource['resource_name']}")
             entries: list[dict[str, Any]] = resource["config_entries"]
@@ -256,7 +256,7 @@ async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, di
 
 
 async def partition_count(settings: Settings, name: str) -> int:
-    """How many partitions a topic has; 0 where there is no such topic. Raises ``KafkaError``."""
+    """Return the number of partitions of a topic; 0 if it does not exist. Raises ``KafkaError``."""
     async with _Admin(settings) as admin:
         if name not in await admin.list_topics():
             return 0
@@ -265,7 +265,7 @@ async def partition_count(settings: Settings, name: str) -> int:
 
 
 class _Admin:
-    """An admin client that is closed on every way out."""
+    """An admin client that closes itself, also after an error."""
 
     def __init__(self, settings: Settings) -> None:
         self._client = AIOKafkaAdminClient(**security(settings), request_timeout_ms=int(_SECONDS * 1000))

@@ -1,1 +1,1 @@
-"""Media files and self-contained frames, decoded to PCM in confined processes."""
+"""Decodes media files and self-contained frames to PCM in confined processes."""

@@ -1,4 +1,4 @@
-"""Decoding children as their agent sees them: started by a process that forks them (``forks``), ended, and never believed.
+"""Starts and ends an agent's decoding children through a forking process (``forks``). It never trusts what a child says.
 
 Calls block: use a thread.
 """
@@ -17,17 +17,17 @@ from typing import Final as Const
 
 from kaption.adapters.media.job import MESSAGE_BYTES, Job
 
-#: Wall seconds that what forks the children may take to start one, its own start included, or to tell of one's end.
+#: Wall seconds that the forking process may take to start a child, its own start included, or to report a child's end.
 _FORK_SECONDS: Const = 60.0
 
 
 class ChildError(Exception):
-    """A decoding child can't be started, or was lost: this machine's fault, not the file's."""
+    """A decoding child could not be started, or was lost: a fault of this machine, not of the file."""
 
 
 @dataclass(slots=True)
 class Child:
-    """A decoding child: its process id, a descriptor of it, and the socket that tells of its end."""
+    """A decoding child: its process id, a pidfd, and the socket that reports its end."""
 
     pid: int
     pidfd: int
@@ -40,9 +40,9 @@ class Child:
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def end(self) -> int:
-        """End it, and say with what status it ended: this, or what it was ending with already; negative for a signal.
+        """End it and return its exit status, negative for a signal; the status may be from an earlier end.
 
-        ``ChildError`` where what forked it ended first, and took it along.
+        Raises ``ChildError`` if the forking process ended first and took the child with it.
         """
         if self._code is None:
             self.kill()
@@ -56,7 +56,7 @@ class Child:
         return self._code
 
     def close(self) -> None:
-        """End it, and let go of it."""
+        """End it and release its descriptors."""
         with contextlib.suppress(ChildError):
             self.end()
         self.ends.close()
@@ -64,13 +64,14 @@ class Child:
 
 
 class Children:
-    """Starts children of one kind. What forks them is started with the first, and anew when it has ended.
+    """Starts children of one kind. It starts the forking process with the first child, and again when it has ended.
 
-    Safe to use from several threads. After a crash (``forks``) it is left to the children that it has, and another is started.
+    Safe to use from several threads. After a child crashed (``forks``), the forking process only keeps the children that it
+    has, and another one is started.
     """
 
     def __init__(self, program: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
-        """``program`` are Python's arguments; no more than ``environment`` is in what it inherits."""
+        """``program`` are Python's arguments; the forking process inherits only ``environment``."""
         self._program, self._environment = tuple(program), dict(environment or {})
         self._lock = threading.Lock()
         self._forks: tuple[subprocess.Popen[bytes], socket.socket] | None = None
@@ -79,19 +80,19 @@ class Children:
 
     @property
     def pid(self) -> int | None:
-        """The process that forks the children; None where none runs."""
+        """The process id of the forking process; None if none runs."""
         with self._lock:
             return None if self._forks is None else self._forks[0].pid
 
     def start(self, job: Job, given: Sequence[int]) -> Child:
-        """A child for ``job``, confined, with descriptors of its own of ``given``: the first to read, others to write.
+        """Start a confined child for ``job`` with its own copies of ``given``: the first to read, others to write.
 
-        Raises ``ChildError`` or ``OSError`` where none can be started.
+        Raises ``ChildError`` or ``OSError`` if none can be started.
         """
         with self._lock:
             if self._closed:
                 raise ChildError("nothing is decoded any more")
-            for _ in range(2):  # what forks them may have ended since the last one
+            for _ in range(2):  # the forking process may have ended since the last child
                 child = self._fork(job, given)
                 if child is not None:
                     return child
@@ -100,7 +101,7 @@ class Children:
         )
 
     def close(self) -> None:
-        """End what forks the children, and any that are left."""
+        """End the forking process and any children left."""
         with self._lock:
             self._closed = True
             self._leave()
@@ -111,7 +112,7 @@ class Children:
             self._left = []
 
     def _fork(self, job: Job, given: Sequence[int]) -> Child | None:
-        """A new child; None where what should fork it does so no more, or does not answer."""
+        """Fork a child; None if the forking process forks no more, or does not answer."""
         requests = self._running()
         ends, tells = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.ExitStack() as undo:
@@ -134,7 +135,7 @@ class Children:
             return Child(int(told), pidfds[0], ends)
 
     def _running(self) -> socket.socket:
-        """The socket of what forks the children, which is started unless it runs."""
+        """Return the socket of the forking process; start it unless it runs."""
         if self._forks is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             argv = [sys.executable, "-I", *self._program]
@@ -151,7 +152,7 @@ class Children:
         return self._forks[1]
 
     def _leave(self) -> None:
-        """Ask this one for no more. It has ended, or does so with the last of its children, or with this process."""
+        """Stop using this forking process. It has ended, or ends with its last child or with this process."""
         for process, ours in [left for left in self._left if left[0].poll() is not None]:
             ours.close()
             self._left.remove((process, ours))

@@ -1,7 +1,7 @@
-"""What a file's structure says of where its recordings begin and end, and whether it was cut off.
+"""Finds where a file's recordings begin and end, and whether the file is truncated, from its structure.
 
-Sizes are hints: a writer that can't go back to the header leaves a very large one, others count a header too much. Files put one
-behind the other are several parts. Reads headers only, so many bytes cost little, and few headers are read.
+Sizes are hints: a writer that can't seek back to the header leaves a very large one, others count a header twice. Files that
+are concatenated are several parts. It reads a bounded number of headers and nothing else, so a large file costs little.
 """
 
 import struct
@@ -14,16 +14,16 @@ from kaption.adapters.media.containers import MAX_RATE, MIN_RATE, Found, MediaEr
 from kaption_schemas.reasons import Reason
 
 _MOST_CHUNKS: Const = 10_000
-#: A fragmented MP4 of six hours has a box or two a second, and some more.
+#: Most boxes of a file. A fragmented MP4 of six hours has one or two per second, and a few more.
 _MOST_BOXES: Const = 100_000
 _MOST_PARTS: Const = 1000
 _MOST_EDITS: Const = 1000
 _BLOCK_BYTES: Const = 1 << 20
 _TAIL_BYTES: Const = 128 << 10
-#: How much more than there is a header may claim: what its writer may have counted twice.
+#: Bytes that a header may claim beyond the file: its writer may have counted a header twice.
 _SLACK_BYTES: Const = 4096
 _LEAST_SLACK_BYTES: Const = 64
-#: Bytes behind the sound that are no chunk and no sound either.
+#: Bytes after the sound that are neither a chunk nor sound.
 _JUNK_BYTES: Const = 4096
 _UNKNOWN_64_BITS: Const = 1 << 63
 #: Matroska: what holds what on the way to a track's rate (Segment, Tracks, TrackEntry, Audio, SamplingFrequency), and where sound begins.
@@ -35,7 +35,7 @@ _MOST_HERTZ: Const = 0x7FFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Bytes ``[start, end)`` of a file that are one recording. ``to_end``: its header's size of the sound is not to be believed."""
+    """Bytes ``[start, end)`` of a file that are one recording. ``to_end``: the header's size of the sound is not reliable."""
 
     start: int
     end: int
@@ -43,7 +43,10 @@ class Part:
 
 
 def parts(file: BinaryIO, found: Found, size: int) -> list[Part]:
-    """The recordings in ``file`` of ``size`` bytes, in their order. Raises ``MediaError`` where the structure shows a cut, or no end."""
+    """Return the recordings in ``file`` of ``size`` bytes, in order.
+
+    Raises ``MediaError`` if the file is truncated, or its structure has no end.
+    """
     made = _WALKS.get(found.kind, _whole)(file, found.start, size)
     out: list[Part] = []
     for part in made:
@@ -62,17 +65,17 @@ def _cut(kind: str, claimed: int, there: int) -> MediaError:
 
 
 def _is_unknown(length: int) -> bool:
-    """Whether a 32-bit size is one that a writer puts where it can't go back: none, or what is near 2 or 4 GiB."""
+    """Whether a 32-bit size is a placeholder of a writer that can't seek back: 0, or close to 2 or 4 GiB."""
     return length == 0 or 0x7FFF0000 <= length < 0x80010000 or 0xFFFF0000 <= length <= 0xFFFFFFFF
 
 
 def _lacks(claimed: int, there: int) -> bool:
-    """Whether so much is missing that it is no miscount of a writer."""
+    """Whether more is missing than a writer's miscount explains."""
     return claimed - there > min(_SLACK_BYTES, max(_LEAST_SLACK_BYTES, claimed // 100))
 
 
 def _marks(file: BinaryIO, mark: bytes, start: int, size: int) -> Iterator[int]:
-    """Where ``mark`` stands in ``[start, size)``."""
+    """Yield the positions of ``mark`` in ``[start, size)``."""
     block, at = b"", start
     while at < size:
         file.seek(at)
@@ -111,7 +114,7 @@ def _wav(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
 
 
 def _sound(file: BinaryIO, begin: int, size: int, budget: Iterator[int]) -> tuple[int, int]:
-    """Where a WAV's samples begin, and how many bytes its header says that they have."""
+    """Return where a WAV's samples begin, and their size in bytes by the header."""
     at, wide = begin + 12, 0
     for _ in budget:
         head = read_at(file, at, 24)
@@ -131,7 +134,7 @@ def _sound(file: BinaryIO, begin: int, size: int, budget: Iterator[int]) -> tupl
 
 
 def _behind(file: BinaryIO, end: int, size: int, budget: Iterator[int]) -> tuple[bool, int | None]:
-    """Whether samples do end at ``end``, since chunks follow, or nothing; and where the next WAV begins, if one does."""
+    """Return whether samples end at ``end``, since chunks or nothing follow; and where the next WAV begins, if any."""
     for at in (end + (end & 1), end):  # some writers do not pad
         chunks, after = _chunks(file, at, size, budget)
         if chunks:
@@ -140,7 +143,7 @@ def _behind(file: BinaryIO, end: int, size: int, budget: Iterator[int]) -> tuple
 
 
 def _chunks(file: BinaryIO, at: int, size: int, budget: Iterator[int]) -> tuple[int, int | None]:
-    """How many chunks follow one another from ``at`` on, the file's end counted as one, and the WAV behind them, if any."""
+    """Count the consecutive chunks from ``at``, the file's end as one; and return where a WAV follows them, if any."""
     for count, _ in enumerate(budget):
         if at >= size:
             return count + 1, None
@@ -155,7 +158,7 @@ def _chunks(file: BinaryIO, at: int, size: int, budget: Iterator[int]) -> tuple[
 
 
 def _next_wav(file: BinaryIO, start: int, size: int) -> int | None:
-    """Where in samples of unknown length another WAV begins."""
+    """Return where another WAV begins in samples of unknown length."""
     for at in _marks(file, b"WAVEfmt ", start, size):
         if read_at(file, at - 8, 4) in (b"RIFF", b"RF64", b"BW64"):
             return at - 8
@@ -196,7 +199,7 @@ def _caf(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
         head = read_at(file, at, 12)
         length = int.from_bytes(head[4:], signed=True)
         if length < 0:
-            break  # the last chunk of a stream: up to the end, whatever it is
+            break  # the last chunk of a stream goes to the end
         at += 12 + length
         if head[:4] == b"data":
             if at > size:
@@ -208,7 +211,7 @@ def _caf(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
 
 
 def _mov(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
-    """Top-level boxes, one after the other; one that passes the end, or no ``moov`` among them, is a cut."""
+    """Read the top-level boxes; if one passes the end, or none is ``moov``, the file is truncated."""
     boxes, begin, described, edits = _Boxes(file), start, False, 0
     for at, kind, body, end in boxes.within(start, size):
         if kind == b"ftyp" and described:
@@ -227,13 +230,13 @@ def _mov(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
 
 
 class _Boxes:
-    """Boxes of one file, which are counted."""
+    """Reads and counts the boxes of one file."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._count = file, 0
 
     def within(self, at: int, limit: int) -> Iterator[tuple[int, bytes, int, int]]:
-        """Those in ``[at, limit)``: where each begins, its kind, where its body begins and where it ends, or claims to."""
+        """Yield the boxes in ``[at, limit)``: the start, the kind, the body's start, and the end that the box claims."""
         while at + 8 <= limit:
             self._count += 1
             if self._count > _MOST_BOXES:
@@ -250,7 +253,7 @@ class _Boxes:
             at += length
 
     def edits(self, start: int, end: int, inside: tuple[bytes, ...] = (b"trak", b"edts")) -> int:
-        """Entries of edit lists in a ``moov``. A demuxer lays the index out for each."""
+        """Count the entries of edit lists in a ``moov``. A demuxer expands the index for each."""
         count = 0
         for _, kind, body, last in self.within(start, end):
             if kind == b"cmov":
@@ -318,7 +321,7 @@ def _elements(file: BinaryIO, at: int, limit: int, budget: Iterator[int]) -> Ite
 
 
 def _vint(data: bytes) -> tuple[int, int]:
-    """An EBML size and the bytes that it takes."""
+    """Return an EBML size and the number of bytes that encode it."""
     if not data or not data[0]:
         return 0, 1
     used = 9 - data[0].bit_length()
@@ -335,9 +338,9 @@ def _flac(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
 
 
 def _ogg(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
-    """Links of a chain: each begins with a first page that no other first page stands right before.
+    """Yield the links of a chain: each begins with a first page that does not follow another first page.
 
-    A cut is a last page that is incomplete; one that is complete and not marked as last is a recorded stream's.
+    An incomplete last page means a truncated file. A complete one without the mark of a last page is from a recorded stream.
     """
     begin, beside = start, start
     for at in _marks(file, b"OggS\0\x02", start, size):
@@ -355,7 +358,7 @@ def _ogg(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
 
 
 def _page(data: bytes) -> int:
-    """Bytes of the page that begins with ``data``; 0 where its header is cut off."""
+    """Return the size in bytes of the page at the start of ``data``; 0 if its header is truncated."""
     if len(data) < 27 or len(data) < 27 + data[26]:
         return 0
     return 27 + data[26] + sum(data[27 : 27 + data[26]])

@@ -1,6 +1,6 @@
-"""Media containers by their first bytes. What of a file belongs to them, and whether it is whole, is ``container_parts``'.
+"""Recognises media containers by their first bytes. ``container_parts`` finds their extent and whether they are whole.
 
-A fixed list: what is not on it is no media, whatever a library could make of it (playlists name other files and URLs).
+The list is fixed: other files are no media, even if a library could read them. Playlists name other files and URLs.
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from typing import Final as Const
 from kaption.adapters.media.mpeg_audio import first_frame
 from kaption_schemas.reasons import Reason
 
-#: Rates that sound may have: nobody speaks below.
+#: Sample rates that audio may have; speech is not recorded below.
 MIN_RATE: Const = 1000
 MAX_RATE: Const = 192_000
 _HEAD_BYTES: Const = 4096
-#: How far bare frames and packets are looked for: a cut of a broadcast begins amid one.
+#: Bytes in which bare frames and packets are searched: a piece of a broadcast begins within one.
 _SEARCH_BYTES: Const = 256 << 10
-#: Tags before the sound, and zeros, which some recorders leave there, are passed over up to this.
+#: Most tags before the sound, and most zero bytes, which some recorders write there, that are skipped.
 _MOST_TAGS: Const = 16
-#: More bytes than any object has; file systems have bounds of their own, past which a seek fails.
+#: More bytes than any object has. Beyond their own limits file systems fail a seek.
 _FURTHEST: Const = 1 << 42
 _MOST_ZEROS: Const = 1 << 20
 _PACKETS: Const = (188, 192)
@@ -39,7 +39,7 @@ _CHUNKED: Const = {b"WAVE": "wav", b"AVI ": "avi", b"AIFF": "aiff", b"AIFC": "ai
 
 
 class MediaError(Exception):
-    """Why a file can't be transcribed. ``detail`` names codecs, containers and positions, and never a value of the file."""
+    """A file can't be transcribed. ``detail`` names codecs, containers and positions, and never contents of the file."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
         super().__init__(f"{reason.meaning} ({detail})" if detail else reason.meaning)
@@ -48,14 +48,14 @@ class MediaError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """FFmpeg's demuxer for a file, and the byte at which what it reads begins."""
+    """FFmpeg's demuxer for a file, and the byte at which its data begins."""
 
     kind: str
     start: int
 
 
 def find(file: BinaryIO, size: int) -> Found | None:
-    """What ``file`` of ``size`` bytes is; None for no known media."""
+    """Return the container of ``file`` of ``size`` bytes; None if it is no known media."""
     start = _behind_tags(file, 0, size)
     head = read_at(file, start, _HEAD_BYTES)
     if (kind := _by_magic(head)) is not None:
@@ -71,7 +71,7 @@ def find(file: BinaryIO, size: int) -> Found | None:
 
 
 def read_at(file: BinaryIO, offset: int, length: int) -> bytes:
-    """Up to ``length`` bytes at ``offset``, which may be any that a header claims."""
+    """Read up to ``length`` bytes at ``offset``, which may be any that a header claims."""
     if offset > _FURTHEST:
         return b""
     file.seek(offset)
@@ -88,7 +88,7 @@ def _by_magic(head: bytes) -> str | None:
 
 
 def _behind_tags(file: BinaryIO, start: int, size: int) -> int:
-    """Where ID3 tags that begin at ``start`` end; one that claims to be longer than the file is not passed over."""
+    """Return the end of the ID3 tags at ``start``; a tag that claims to be longer than the file is not skipped."""
     for _ in range(_MOST_TAGS):
         head = read_at(file, start, 10)
         if len(head) < 10 or head[:3] != b"ID3":
@@ -109,7 +109,7 @@ def _behind_zeros(file: BinaryIO, start: int) -> int:
 
 
 def _first_packet(data: bytes) -> int | None:
-    """The offset of the first packet of MPEG-TS, with 4 bytes of time before each or without; None where there is none."""
+    """Return the offset of the first MPEG-TS packet, with or without 4 bytes of time before each; None if there is none."""
     for size in _PACKETS:
         for at in range(size):
             if data[at : at + size * _PACKETS_ALIKE : size] == b"\x47" * _PACKETS_ALIKE:

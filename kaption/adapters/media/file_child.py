@@ -1,7 +1,7 @@
-"""What a decoding child does (``file_forks`` makes it): one hostile file in, PCM s16le out, then it ends.
+"""Decodes one hostile file to PCM s16le in a child process, which ``file_forks`` makes, and ends.
 
 PCM goes to one descriptor; a second gets JSON lines: ``{"rate", "channels"}`` before the first sample, and at the end
-``{"samples"}`` or ``{"reason", "detail"}``. No last line: it was killed by a limit.
+``{"samples"}`` or ``{"reason", "detail"}``. Without a last line, a limit killed the child.
 HAZARDS, Whisper 5, is why this is a process: a demuxer allocates and decodes while it probes.
 """
 
@@ -20,7 +20,7 @@ _SILENCE_SAMPLES: Const = 1 << 16
 
 
 def _decode(file: BinaryIO, out: BinaryIO, status: BinaryIO, job: Job) -> int:
-    """Write the PCM of ``file`` to ``out`` and its format to ``status``; returns the samples. Raises ``MediaError``."""
+    """Write the PCM of ``file`` to ``out`` and its format to ``status``; return the samples. Raises ``MediaError``."""
     sound = Sound(file, job.track)
     if not job.mix and sound.source_channels > MAX_CHANNELS:
         raise MediaError(Reason.UNSUPPORTED_FORMAT, f"{sound.kind}: {sound.source_channels} channels to split")
@@ -28,7 +28,7 @@ def _decode(file: BinaryIO, out: BinaryIO, status: BinaryIO, job: Job) -> int:
         raise MediaError(Reason.TOO_LONG, f"flac: {sound.seconds:.0f} s")
     _say(status, {"rate": sound.rate, "channels": sound.channels})
     for piece in sound.pieces():
-        # Before it is written: silence that fills a hole may be hours.
+        # Check before writing: silence that fills a hole may be hours long.
         if sound.samples > job.audio_seconds * sound.rate:
             raise MediaError(Reason.TOO_LONG, f"{sound.kind}: over {job.audio_seconds} s")
         left = piece.hole
@@ -46,10 +46,10 @@ def _say(status: BinaryIO, line: dict[str, object]) -> None:
 
 
 def decode(file: BinaryIO, out: BinaryIO, status: BinaryIO, job: Job) -> NoReturn:
-    """Decode ``file`` and end the process, which is confined; its exit status is 0 whenever the last line of status was written."""
+    """Decode ``file`` in this confined process and end it; the exit status is 0 if the last line of status was written."""
     try:
         samples = _decode(file, out, status, job)
-        # Written whole before the last line: what is buffered when a limit kills must not look like an end.
+        # Flush before the last line: PCM still buffered when a limit kills the child must not look complete.
         out.flush()
         last: dict[str, object] = {"samples": samples}
     except MediaError as error:
@@ -57,4 +57,4 @@ def decode(file: BinaryIO, out: BinaryIO, status: BinaryIO, job: Job) -> NoRetur
     except MemoryError:
         last = {"reason": Reason.DECODE_LIMIT.value, "detail": "no memory"}
     _say(status, last)
-    os._exit(0)  # nothing of a library's tidying up after a hostile file
+    os._exit(0)  # run no library's clean-up after a hostile file

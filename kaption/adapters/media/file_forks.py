@@ -1,11 +1,11 @@
-"""What forks a decoding child (``file_child``) for each file: ``python -m kaption.adapters.media.file_forks``."""
+"""Forks a decoding child (``file_child``) for each file: ``python -m kaption.adapters.media.file_forks``."""
 
 from collections.abc import Sequence
 from typing import BinaryIO
 
 import av
 import av.subtitles.codeccontext
-import av.subtitles.stream  # PyAV would look for them when it opens a file, where a child can open nothing more
+import av.subtitles.stream  # PyAV imports it when it opens a file, and a confined child can open no module
 
 from kaption.adapters.media.file_child import decode
 from kaption.adapters.media.forks import main
@@ -13,7 +13,7 @@ from kaption.adapters.media.job import Job
 
 
 def work(files: Sequence[BinaryIO], job: Job) -> None:
-    """What a child does."""
+    """Do a child's work."""
     file, out, status = files
     decode(file, out, status, job)
 

@@ -1,6 +1,7 @@
-"""Decode untrusted media to PCM s16le in a child process a file (``file_child``), confined and without secrets.
+"""Decodes untrusted media to PCM s16le in a confined child process per file (``file_child``) without secrets.
 
-Owns what is asked of a child and what is believed of it; what a container or codec is, only a child knows. Calls block: use a thread.
+It owns the requests to a child and the checks of its answers; only a child knows containers and codecs. Calls block: use a
+thread.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 
-#: Wall seconds that a child may be waited for beyond twice its CPU seconds: it shares the processor and the disk.
+#: Wall seconds to wait for a child beyond twice its CPU seconds: it shares the processor and the disk.
 _WALL_SLACK: Const = 60
 __all__ = ["ChildError", "Decoding", "MediaDecoder", "MediaFormat"]
 
@@ -35,7 +36,7 @@ _DETAIL_CHARACTERS: Const = 200
 
 @dataclass(frozen=True, slots=True)
 class MediaFormat:
-    """What comes out: PCM s16le, interleaved, at ``rate``."""
+    """The format of the output: PCM s16le, interleaved, at ``rate``."""
 
     rate: int
     channels: int
@@ -47,21 +48,21 @@ class MediaFormat:
 
 
 def _pipe() -> tuple[BinaryIO, BinaryIO]:
-    """A pipe's ends, to read from and to write to."""
+    """Make a pipe; return its ends to read from and to write to."""
     reading, writing = os.pipe()
     return os.fdopen(reading, "rb", _BUFFER_BYTES), os.fdopen(writing, "wb")
 
 
 @dataclass(slots=True)
 class _Sources:
-    """A decoding child and what it writes."""
+    """A decoding child and the pipes that it writes to."""
 
     child: Child
     pcm: BinaryIO
     status: BinaryIO
 
     def close(self) -> None:
-        """End the child, and let go of it."""
+        """End the child and release its descriptors."""
         self.child.close()
         self.pcm.close()
         self.status.close()
@@ -78,16 +79,16 @@ class MediaDecoder:
 
     @property
     def pid(self) -> int | None:
-        """The process that forks the children; None where none runs."""
+        """The process id of the forking process; None if none runs."""
         return self._children.pid
 
     def decode(
         self, file: BinaryIO, *, mix: bool, track: int | None = None, wall_seconds: float | None = None
     ) -> "Decoding":
-        """A decode of ``file``, down to one channel with ``mix``; of the sound track that is meant, or of number ``track``.
+        """Prepare a decode of ``file``, to one channel with ``mix``; of its default audio track, or of number ``track``.
 
-        It is a real file, and this decode's alone: its position is the child's. Entering raises ``ChildError`` or ``OSError``
-        where no child can be started. ``wall_seconds``: so long the child is waited for in all.
+        ``file`` is a real file that only this decode uses: it shares the position with the child. Entering raises
+        ``ChildError`` or ``OSError`` if no child can be started. ``wall_seconds``: the longest wait for the child in all.
         """
         settings = self._settings
         job = Job(
@@ -101,7 +102,7 @@ class MediaDecoder:
         return Decoding(lambda: self._start(file, job), job, wall)
 
     def close(self) -> None:
-        """End what forks the children, and any that are left."""
+        """End the forking process and any children left."""
         self._children.close()
 
     def _start(self, file: BinaryIO, job: Job) -> _Sources:
@@ -110,18 +111,18 @@ class MediaDecoder:
             pcm, pcm_in = map(undo.enter_context, _pipe())
             status, status_in = map(undo.enter_context, _pipe())
             child = self._children.start(job, (file.fileno(), pcm_in.fileno(), status_in.fileno()))
-            for end in (pcm_in, status_in):  # the child's alone from here on
+            for end in (pcm_in, status_in):  # only the child keeps these open
                 end.close()
             undo.pop_all()
             return _Sources(child, pcm, status)
 
 
 class Decoding:
-    """One file being decoded: a context manager that starts a child and leaves none behind.
+    """The decode of one file: a context manager that starts a child and leaves none behind.
 
-    ``format`` is known once entered; ``read`` gives PCM; ``finish`` says whether that was all of it. Two channels become one
-    here, where that is asked for: those are numbers for NumPy, which a child does not load. The child may have been taken
-    over by its file: what it says that a decoder would not is ``DECODE_LIMIT``, and ends it.
+    ``format`` is known once entered; ``read`` returns PCM; ``finish`` checks that it was the whole file. This class mixes two
+    channels to one on request, with NumPy, which a child does not load. A file may have taken over its child: an answer that
+    no decoder gives is ``DECODE_LIMIT`` and ends the child.
     """
 
     def __init__(self, start: Callable[[], _Sources], job: Job, wall_seconds: float) -> None:
@@ -132,7 +133,11 @@ class Decoding:
         self._samples = 0
 
     def __enter__(self) -> Self:
-        """Start. Raises ``RefusedError`` when the child refuses before the first sample, ``ChildError`` or ``OSError`` when there is none."""
+        """Start the child.
+
+        Raises ``RefusedError`` if the child refuses the file before the first sample, ``ChildError`` or ``OSError`` if no child
+        can be started.
+        """
         self._sources = self._start()
         try:
             line = self._line()
@@ -153,7 +158,7 @@ class Decoding:
         self.close()
 
     def read(self, samples: int) -> bytes:
-        """PCM of exactly ``samples`` samples of all channels, less at the end, empty after it. Raises ``RefusedError``."""
+        """Read PCM of ``samples`` samples of all channels; less at the end, empty after it. Raises ``RefusedError``."""
         if self._mixer is None:
             return self._read(samples)
         want = samples * self.format.width
@@ -169,19 +174,19 @@ class Decoding:
         return piece
 
     def _read(self, samples: int) -> bytes:
-        """What the child decoded, up to ``samples`` of all its channels."""
+        """Read up to ``samples`` samples of all channels as the child decoded them."""
         with self._limited():
             pcm = self._sources.pcm.read(samples * self._decoded.width)
         count, cut = divmod(len(pcm), self._decoded.width)
         self._samples += count
-        if cut:  # it was ended in the middle of a sample
+        if cut:  # it ended in the middle of a sample
             raise RefusedError(_why(self._sources.child.end()))
         if self._samples > self._job.audio_seconds * self.format.rate:
             raise RefusedError(Reason.TOO_LONG)
         return pcm
 
     def finish(self) -> int:
-        """After the last ``read``: the samples decoded. Raises ``RefusedError`` if they are not the whole file."""
+        """Return the samples decoded, after the last ``read``. Raises ``RefusedError`` if they are not the whole file."""
         samples = _number(self._line(), "samples")
         if samples != self._samples:
             raise _unbelieved()
@@ -193,7 +198,9 @@ class Decoding:
 
     @contextlib.contextmanager
     def _limited(self) -> Iterator[None]:
-        """Wait for the child, and end it once it was waited for too long in all. Who reads may take his time: his store may be slow."""
+        """Wait for the child, and end it when all waits together are too long. The caller's own time does not count: its store
+        may be slow.
+        """
         began = time.monotonic()
         timer = threading.Timer(max(0.0, self._patience), self._sources.child.kill)
         timer.daemon = True
@@ -202,7 +209,7 @@ class Decoding:
             yield
         finally:
             timer.cancel()
-            timer.join()  # it has let go of the descriptor that may be closed next
+            timer.join()  # it no longer uses the descriptor that may be closed next
             self._patience -= time.monotonic() - began
 
     def _line(self) -> dict[str, object]:
@@ -227,12 +234,12 @@ def _number(line: dict[str, object], name: str) -> int:
 
 
 def _detail(line: dict[str, object]) -> str:
-    """What the child says more, as far as it is a line of plain characters."""
+    """Return the child's detail, if it is a line of plain characters."""
     return "".join(c for c in str(line.get("detail", ""))[:_DETAIL_CHARACTERS] if c.isascii() and c.isprintable())
 
 
 def _unbelieved() -> RefusedError:
-    """What a child said is nothing that a decoder says."""
+    """Make the error for an answer that no decoder gives."""
     return RefusedError(Reason.DECODE_LIMIT)
 
 

@@ -1,14 +1,13 @@
-"""A process that loads a decoder's libraries once and forks a confined child for each request; ``children`` starts it and asks.
+"""Loads a decoder's libraries once and forks a confined child for each request.
 
-Loading them takes several times as long as decoding a minute of audio. This process looks at nothing hostile itself and
-holds no secrets, and a child holds nothing of another. But children have what is drawn at random when a program starts in
-common (the layout of addresses, the stack's guard), so a file could learn of it from how its forerunners crashed: one crash, and
-this process forks no more, for another to be started. It ends with the last of its children.
+``children`` starts this process. Loading takes several times as long as decoding a minute of audio. The process reads nothing
+hostile and holds no secrets, and a child shares no data with another. But its children share the random values of a
+program's start, the address layout and the stack guard, so a file could learn them from earlier crashes. After one crash the
+process therefore forks no more, ``children`` starts another, and this one ends with the last of its children.
 
 Its standard input is a socket of sequenced packets. A request is a ``Job`` with descriptors: the first for the child to read,
-others for it to write, the last a socket for this one child. That gets the child's process id with a descriptor of it
-(pidfd_open(2)) once the child is confined, and its exit status, negative for a signal, once it has ended; or the errno for
-which no child can be made.
+others for it to write, the last a socket for this child. Once the child is confined, the process sends its id and a
+pidfd (pidfd_open(2)) on that socket, and later its exit status, negative for a signal; or the errno if it can make no child.
 """
 
 import contextlib
@@ -28,9 +27,9 @@ from typing import Final as Const
 from kaption.adapters.media.job import CRASHES, DESCRIPTORS, MESSAGE_BYTES, Job
 from kaption.adapters.processes.confinement import confine, hide
 
-#: What a child does with its descriptors, opened.
+#: A child's work, with its descriptors opened as files.
 Work = Callable[[Sequence[BinaryIO], Job], None]
-#: Descriptors are below this: few, so that a child can close all that are not its own.
+#: All descriptors are below this: few, so that a child can close all but its own.
 _OPEN_FILES: Const = 256
 
 
@@ -45,9 +44,9 @@ class _Forks:
         self._crashed = False
 
     def serve(self) -> None:
-        """Fork until the other end closes, which ends what is left with this process; or, after a crash, until no child is left."""
+        """Fork until the other end closes, which ends all children; or, after a crash, until no child is left."""
         while not self._crashed or self._children:
-            # Ends first: no child is forked beside a crash that is known of.
+            # Handle ends first: after a known crash no child is forked.
             for key, _ in sorted(self._selector.select(), key=lambda event: event[0].data is None):
                 if key.data is not None:
                     self._crashed |= -self._end(key.fd, *key.data) in CRASHES
@@ -55,7 +54,7 @@ class _Forks:
                     return
 
     def _take(self) -> bool:
-        """One request; False when there will be no more."""
+        """Take one request; return False when no more will come."""
         message, descriptors, _, _ = socket.recv_fds(
             self._requests, MESSAGE_BYTES, DESCRIPTORS, socket.MSG_CMSG_CLOEXEC
         )
@@ -77,12 +76,12 @@ class _Forks:
                 os.close(descriptor)
         self._children += 1
         self._selector.register(ended, selectors.EVENT_READ, (child, told))
-        with contextlib.suppress(OSError):  # whoever asked has gone: the child ends when it reads or writes
+        with contextlib.suppress(OSError):  # the caller has gone: the child ends when it reads or writes
             socket.send_fds(told, [str(child).encode()], [ended])
         return True
 
     def _fork(self, job: Job, own: Sequence[int]) -> tuple[int, int]:
-        """A confined child: its process id and a descriptor of it. Raises ``OSError``."""
+        """Fork a confined child; return its process id and a pidfd. Raises ``OSError``."""
         parent, child = os.getpid(), 0
         confined, says = os.pipe()
         try:
@@ -90,7 +89,7 @@ class _Forks:
             if child == 0:
                 _become(job, own, says, parent, self._work)
             os.close(says)
-            # It has seen nothing hostile when it says so: what its status would tell, one that was taken over could too.
+            # A child reports this before it has read hostile data. Later a file could have taken it over and lie.
             if not os.read(confined, 1):
                 raise OSError(errno.EPERM, "the child can't be confined")
             return child, os.pidfd_open(child)
@@ -116,7 +115,7 @@ class _Forks:
 
 
 def _become(job: Job, own: Sequence[int], says: int, parent: int, work: Work) -> NoReturn:
-    """The child: let go of what belongs to its parent and its siblings, be confined, and work."""
+    """Become the child: close the descriptors of parent and siblings, confine the process, and work."""
     try:
         os.close(sys.stdin.fileno())
         for before, after in pairwise([2, *sorted([*own, says]), _OPEN_FILES]):
@@ -131,10 +130,12 @@ def _become(job: Job, own: Sequence[int], says: int, parent: int, work: Work) ->
 
 
 def main(work: Work) -> None:
-    """Serve on standard input. Whoever started this ends it: signals to all processes of a service are not for it."""
+    """Serve on standard input. The starting process ends this one, which ignores signals to all processes of a service."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, which is inherited, children could not be waited for
+    signal.signal(
+        signal.SIGCHLD, signal.SIG_DFL
+    )  # if it were ignored, which is inherited, no wait for children would work
     hide()
     logging.disable()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,6 +1,6 @@
-"""What decodes the self-contained frames of one tenant, and what forks it: ``python -m kaption.adapters.media.frame_child``.
+"""Decodes the self-contained frames of one tenant, and forks such children: ``python -m kaption.adapters.media.frame_child``.
 
-How it is asked and answers stands in ``job``.
+``job`` describes requests and answers.
 """
 
 import io
@@ -15,13 +15,13 @@ from kaption.adapters.media.forks import main
 from kaption.adapters.media.job import FRAME_ANSWERED, FRAME_ASKED, FRAME_SAMPLES, Job
 
 _CHANNELS: Const = 2
-#: How a container begins, and what libsndfile may then have found in it. It knows two dozen more, with parsers nobody looks at.
+#: The first bytes of a container, and the formats that libsndfile may find in it. Its two dozen other parsers are little tested.
 _FORMATS: Const = {b"fLaC": ("FLAC",), b"OggS": ("OGG",), b"RIFF": ("WAV", "WAVEX")}
 _FLOATS: Const = ("FLOAT", "DOUBLE")
 
 
 def pcm_of(body: bytes) -> tuple[int, int, bytes]:
-    """Rate, channels and PCM of a frame; no PCM where it is none. Raises what libsndfile's binding raises."""
+    """Return rate, channels and PCM of a frame; no PCM if it is no frame. Raises what libsndfile's binding raises."""
     expected = _FORMATS.get(body[:4])
     if expected is None:
         return 0, 0, b""
@@ -30,7 +30,7 @@ def pcm_of(body: bytes) -> tuple[int, int, bytes]:
             return 0, 0, b""
         most = FRAME_SAMPLES // _CHANNELS
         if file.subtype in _FLOATS:
-            # libsndfile would take the loudest sample, 1.0, for the number 1.
+            # libsndfile would convert the loudest sample, 1.0, to the integer 1.
             samples = file.read(most, "float32", always_2d=True)
             pcm = np.clip(np.rint(np.nan_to_num(samples, posinf=0, neginf=0) * 32768), -32768, 32767)
         else:
@@ -39,7 +39,7 @@ def pcm_of(body: bytes) -> tuple[int, int, bytes]:
 
 
 def work(files: Sequence[BinaryIO], _: Job) -> None:
-    """The child's loop; ends when whoever asks closes."""
+    """Run the child's loop, until the caller closes the socket."""
     requests, answers = files
     while len(head := requests.read(FRAME_ASKED.size)) == FRAME_ASKED.size:
         body = requests.read(FRAME_ASKED.unpack(head)[0])
@@ -52,7 +52,7 @@ def work(files: Sequence[BinaryIO], _: Job) -> None:
 
 
 def warm_up() -> None:
-    """Decode a frame of each container of our own: what is loaded or allocated at the first must be there before a child is confined."""
+    """Decode one own frame of each container: the first decode loads and allocates, which a confined child cannot do."""
     for name, *_ in _FORMATS.values():
         frame = io.BytesIO()
         soundfile.write(frame, np.zeros(8000, "int16"), 8000, format=name)

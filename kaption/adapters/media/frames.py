@@ -1,7 +1,7 @@
-"""Self-contained frames (FLAC, Ogg, WAV) to PCM, in a child process a tenant (``frame_child``): their bytes are hostile until they are decoded.
+"""Decodes self-contained frames (FLAC, Ogg, WAV) to PCM in a child process per tenant (``frame_child``): they are hostile.
 
-A child that dies, hangs or says what a decoder does not is replaced, and its frame refused. A tenant whose children do so again
-and again is refused without a try for a while, so that its frames take no other's time.
+If a child dies, hangs or gives an answer that no decoder gives, the frame is refused and the child replaced. If a tenant's
+children fail repeatedly, its frames are refused without a try for a while, so that they take no time from other tenants.
 """
 
 import logging
@@ -21,33 +21,33 @@ from kaption_schemas.reasons import Reason
 
 log = logging.getLogger(__name__)
 
-#: Where a frame begins otherwise, no decoder sees it.
+#: A frame's first bytes; no decoder gets a frame that begins differently.
 _BEGINS: Const = {"flac": b"fLaC", "ogg": b"OggS", "wav": b"RIFF"}
-#: No thread that a frame of a second does not need.
+#: One thread is enough for a frame of a second.
 _ENVIRONMENT: Const = {"OPENBLAS_NUM_THREADS": "1"}
-#: A frame takes a few milliseconds of a processor; where that is busy, they are long.
+#: CPU and wall seconds that a frame may take; it needs a few milliseconds, and more on a busy processor.
 _CPU_SECONDS: Const = 0.25
 _WALL_SECONDS: Const = 2.0
 _LOOK_SECONDS: Const = 0.02
-#: Bounds of one child; after half of its processor time another takes its place.
+#: Bounds of one child, which is replaced after half of its CPU time.
 _JOB: Const = Job(memory_mb=1024, cpu_seconds=3600, audio_seconds=2, mix=False)
-#: Of a process, by all that it has used: MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of linux/posix-timers_types.h.
+#: Clock of a process's CPU time: MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED) of linux/posix-timers_types.h.
 _CPU_CLOCK: Const = 2
-#: As many at once: the tenant that was longest without a frame gives its child up.
+#: Most children at once; beyond, the child of the tenant longest without a frame ends.
 _CHILDREN: Const = 32
-#: As many failures of a tenant's children within so many seconds, and it is refused for as long.
+#: Failures of a tenant's children within ``_PENALTY_SECONDS``, after which its frames are refused for as long.
 _FAILURES: Const = 3
 _PENALTY_SECONDS: Const = 60.0
 
 
 class _FailedError(Exception):
-    """A child ended, hung, or said what a decoder does not."""
+    """A child ended, hung, or gave an answer that no decoder gives."""
 
 
 class FrameDecoder:
-    """Decodes one frame at a time. Blocks for milliseconds, and never longer than two seconds once a child has been started.
+    """Decodes one frame at a time. It blocks for milliseconds, at most two seconds once a child has started.
 
-    Safe to call from several threads: one whose frame was given up is still here when the next frame comes.
+    Safe to call from several threads: the thread of an abandoned frame may still be here when the next frame comes.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class FrameDecoder:
         self._failures: dict[str, deque[float]] = {}
 
     def __call__(self, body: bytes, what: FrameFormat, tenant: str) -> bytes:
-        """PCM s16le of ``body``. Raises ``RefusedError``: ``undecodable``, or another format than declared.
+        """Decode ``body`` to PCM s16le. Raises ``RefusedError`` (``undecodable``), also for another format than declared.
 
-        ``ChildError`` or ``OSError`` where no child can be started.
+        Raises ``ChildError`` or ``OSError`` if no child can be started.
         """
         with self._lock:
             if not body.startswith(_BEGINS[what.encoding]) or self._is_refused(tenant):
@@ -79,7 +79,7 @@ class FrameDecoder:
         return pcm
 
     def pid(self, tenant: str) -> int | None:
-        """The process id of a tenant's child; None where it has none."""
+        """Return the process id of a tenant's child; None if it has none."""
         decoder = self._decoders.get(tenant)
         return None if decoder is None else decoder.pid
 
@@ -97,7 +97,7 @@ class FrameDecoder:
             except _FailedError:
                 del self._decoders[tenant]
                 with closing(decoder):
-                    # Else what forked it has ended, and took it along: no fault of the frame's.
+                    # Otherwise the forking process ended and took the child with it: not the frame's fault.
                     if not decoder.is_lost():
                         raise
         raise ChildError("the process that forks decoding children ends again and again")
@@ -111,7 +111,7 @@ class FrameDecoder:
             if len(self._decoders) >= _CHILDREN:
                 self._decoders.popitem(last=False)[1].close()
             decoder = _Decoder(self._children)
-        self._decoders[tenant] = decoder  # behind all others: it is the newest in use
+        self._decoders[tenant] = decoder  # last in order: the most recently used
         return decoder
 
     def _failed(self, tenant: str, why: str) -> None:
@@ -119,7 +119,7 @@ class FrameDecoder:
         self._failures.setdefault(tenant, deque(maxlen=_FAILURES)).append(self._clock())
 
     def _is_refused(self, tenant: str) -> bool:
-        """Whether its last failures came so close together that its frames are not tried: until the newest is a minute old."""
+        """Whether a tenant's last failures were so close together that its frames are refused, until the newest is a minute old."""
         failures = self._failures.get(tenant, deque[float]())
         if len(failures) < _FAILURES or failures[-1] - failures[0] > _PENALTY_SECONDS:
             return False
@@ -146,7 +146,7 @@ class _Decoder:
         return self._child.pid
 
     def ask(self, body: bytes) -> tuple[int, int, bytes]:
-        """Rate, channels and PCM of ``body``, which is empty where it is none. Raises ``_FailedError``."""
+        """Return rate, channels and PCM of ``body``; the PCM is empty if it is no frame. Raises ``_FailedError``."""
         try:
             limits = time.monotonic() + _WALL_SECONDS, self._cpu() + _CPU_SECONDS
             self._socket.settimeout(_WALL_SECONDS)
@@ -161,14 +161,14 @@ class _Decoder:
             raise _FailedError("it ended") from None
 
     def is_old(self) -> bool:
-        """Whether its processor time runs out."""
+        """Whether its CPU time runs out."""
         try:
             return self._cpu() > _JOB.cpu_seconds / 2
         except OSError:
             return True  # it has ended
 
     def is_lost(self) -> bool:
-        """End it; whether what forked it had ended before."""
+        """End it; return whether the forking process had ended before."""
         try:
             self._child.end()
         except ChildError:
@@ -176,12 +176,12 @@ class _Decoder:
         return False
 
     def close(self) -> None:
-        """End it, and let go of it."""
+        """End it and release its socket."""
         self._child.close()
         self._socket.close()
 
     def _cpu(self) -> float:
-        """CPU seconds that it has used. Raises ``OSError`` where it is gone."""
+        """Return the CPU seconds that it has used. Raises ``OSError`` if it is gone."""
         return time.clock_gettime(~self._child.pid << 3 | _CPU_CLOCK)
 
     def _receive(self, length: int, limits: tuple[float, float]) -> bytes:
@@ -197,7 +197,7 @@ class _Decoder:
                 raise
             if not piece:
                 raise _FailedError("it ended")
-            if time.monotonic() > wall:  # it answers, a byte at a time
+            if time.monotonic() > wall:  # it answers, but a byte at a time
                 raise TimeoutError
             out += piece
         return bytes(out)

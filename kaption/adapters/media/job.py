@@ -1,4 +1,4 @@
-"""What a decoding child is asked for, as it goes from ``children`` to ``forks``. Loads no media library, so that who asks has none."""
+"""Defines the request for a decoding child, from ``children`` to ``forks``. It loads no media library, so neither does an agent."""
 
 import json
 import signal
@@ -6,26 +6,26 @@ import struct
 from dataclasses import asdict, dataclass
 from typing import Final as Const
 
-#: Signals of a decoder that fell over its input: SIGILL, SIGBUS, SIGFPE, SIGSEGV. A broken file, or an attack, and no limit.
+#: Signals of a decoder that crashed on its input: a broken file or an attack, but no limit.
 FAULTS: Const = frozenset({signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGSEGV})
-#: The same, and SIGABRT: what guards the stack and the heap ends by it, but a library also, where it gets no memory.
+#: The same and SIGABRT: guards of the stack and the heap raise it, but also a library that gets no memory.
 CRASHES: Const = FAULTS | {signal.SIGABRT}
-#: At most as many descriptors go with a job; the last is a socket that is told of the child.
+#: Most descriptors with a job; the last is a socket for reports about the child.
 DESCRIPTORS: Const = 4
-#: More than any message has.
+#: More bytes than any message has.
 MESSAGE_BYTES: Const = 1024
 
-#: What a child that decodes frames is asked: length, body; and its answer: length, rate, channels, PCM s16le. Length 0: no frame.
+#: Request to a child that decodes frames: length, body. Its answer: length, rate, channels, PCM s16le; length 0: no frame.
 FRAME_ASKED: Const = struct.Struct(">I")
 FRAME_ANSWERED: Const = struct.Struct(">III")
-#: Samples of all channels in an answer: two seconds at the highest rate. A frame that is too long is refused behind this.
+#: Most samples of all channels in an answer: two seconds at the highest rate. A later check refuses frames that are too long.
 FRAME_SAMPLES: Const = 2 * 48_000 * 2
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One decode and its bounds: address space in MiB, CPU seconds, seconds of audio. ``mix``: more than two channels may
-    become two; ``track``: the sound track to take, counted from 0, None for the one that is meant.
+    become two; ``track``: the audio track to take, counted from 0, None for the default one.
     """
 
     memory_mb: int
@@ -35,10 +35,10 @@ class Job:
     track: int | None = None
 
     def write(self) -> bytes:
-        """As a message."""
+        """Encode it as a message."""
         return json.dumps(asdict(self)).encode()
 
     @classmethod
     def read(cls, message: bytes) -> "Job":
-        """From a message of ``write``."""
+        """Decode a message of ``write``."""
         return cls(**json.loads(message))

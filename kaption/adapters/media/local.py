@@ -1,6 +1,6 @@
-"""Audio of a local file as PCM frames, for publishing it live. The file is the user's own and is decoded in this process.
+"""Reads a local file's audio as PCM frames, to publish it live. The file is the user's own, so this process decodes it.
 
-What strangers put into the object store is decoded elsewhere, in a child process with limits.
+Untrusted files in the object store are decoded in a child process with limits (``files``).
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ class AudioFileError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What ``AudioFile.frames`` gives: s16le at ``rate``, ``channels`` interleaved; ``seconds`` is None when unknown."""
+    """The format of ``AudioFile.frames``: s16le at ``rate``, ``channels`` interleaved; ``seconds`` is None if unknown."""
 
     rate: int
     channels: int
@@ -30,16 +30,16 @@ class Format:
 
 
 def is_media(path: Path) -> bool:
-    """Whether the file's first bytes are those of a container that is read. Raises ``OSError``."""
+    """Whether the file's first bytes are those of a supported container. Raises ``OSError``."""
     with path.open("rb") as file:
         return find(file, path.stat().st_size) is not None
 
 
 class AudioFile:
-    """An open file. A context manager; ``format`` is known once it is entered."""
+    """An open audio file; a context manager. ``format`` is known once it is entered."""
 
     def __init__(self, path: Path, track: int | None = None) -> None:
-        """Of several sound tracks take ``track``, counted from 0; None: the one marked as default, or the first that sounds."""
+        """``track``: the audio track, counted from 0; None: the one marked as default, or the first that is not silent."""
         self._path, self._track = path, track
         self.format = Format(0, 1, None)
 
@@ -47,8 +47,8 @@ class AudioFile:
         """Open it.
 
         Raises:
-            AudioFileError: It is no audio, or PyAV is not installed.
-            OSError: It can't be read.
+            AudioFileError: The file is no audio, or PyAV is not installed.
+            OSError: The file can't be read.
         """
         try:
             from kaption.adapters.media.sound import Sound  # noqa: PLC0415 - an extra that readers and object publishers do not need
@@ -76,7 +76,7 @@ class AudioFile:
         self._file.close()
 
     def frames(self, milliseconds: int = 100) -> Iterator[bytes]:
-        """The audio in pieces of ``milliseconds`` without the holes; the last, and those before a hole, may be shorter.
+        """Yield the audio in pieces of ``milliseconds``, without holes; the last, and those before a hole, may be shorter.
 
         Raises:
             AudioFileError: The file can't be decoded, or is not whole.
@@ -84,7 +84,7 @@ class AudioFile:
         return (piece.pcm for piece in self.pieces(milliseconds) if piece.pcm)
 
     def pieces(self, milliseconds: int = 100) -> Iterator[Piece]:
-        """The audio in pieces of ``milliseconds``, and where some is missing: a packet that is broken, or was never there.
+        """Yield the audio in pieces of ``milliseconds`` with the holes between them: broken or missing packets.
 
         Raises:
             AudioFileError: The file can't be decoded, or is not whole.

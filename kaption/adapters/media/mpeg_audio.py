@@ -1,15 +1,15 @@
-"""Frames of MPEG audio (layers I to III) and of ADTS, as bare streams of them are files: where they begin, and what Xing counts."""
+"""Finds frames of MPEG audio (layers I to III) and ADTS in files that are bare streams of them, and reads Xing headers."""
 
 import re
 from dataclasses import dataclass
 from typing import BinaryIO
 from typing import Final as Const
 
-#: Frames in a row that make a stream of bytes one of MPEG audio; bytes that look like a header once are no proof.
+#: Frames in a row that prove MPEG audio; bytes that look like a header once are no proof.
 _CHAIN: Const = 4
 _SYNC: Const = re.compile(rb"\xff[\xe2-\xff]")
 _KBITS: Const = {
-    # By (MPEG-1, layer): the rates of ISO 11172-3 and 13818-3, 0 for the free one.
+    # By (MPEG-1, layer): the bit rates of ISO 11172-3 and 13818-3, 0 for the free one.
     (True, 1): (0, 32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
     (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
@@ -23,7 +23,7 @@ _ADTS_RATES: Const = 13
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """One frame: FFmpeg's demuxer, its bytes, samples and rate (0 in ADTS), and what the next one's header has in common."""
+    """One frame: FFmpeg's demuxer, its bytes, samples and rate (0 in ADTS), and the header bits that the next one shares."""
 
     kind: str
     size: int
@@ -34,16 +34,16 @@ class _Frame:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a Xing or Info header counts: ``seconds`` of sound, of which ``slack`` may be an encoder's delay and padding."""
+    """The count of a Xing or Info header: ``seconds`` of sound; up to ``slack`` of them are an encoder's delay and padding."""
 
     seconds: float
     slack: float
 
 
 def first_frame(data: bytes, *, whole: bool) -> tuple[str, int] | None:
-    """The demuxer for bare frames in ``data`` and the offset of the first of them; None where there are none.
+    """Return the demuxer for bare frames in ``data`` and the offset of the first; None if there are none.
 
-    ``whole``: the file ends with ``data``, so that fewer frames than it takes otherwise may be all.
+    ``whole``: the file ends with ``data``, so fewer frames than otherwise required may be all.
     """
     for sync in _SYNC.finditer(data):
         at = sync.start()
@@ -54,7 +54,7 @@ def first_frame(data: bytes, *, whole: bool) -> tuple[str, int] | None:
 
 
 def counted(file: BinaryIO, start: int) -> Counted | None:
-    """What the Xing or Info header in the frame at ``start`` counts; None without one."""
+    """Read the Xing or Info header in the frame at ``start``; None without one."""
     file.seek(start)
     data = file.read(256)
     frame = _frame(data, 0)
@@ -72,7 +72,7 @@ def _chained(data: bytes, at: int, first: _Frame, *, whole: bool) -> bool:
         if frame is None or frame.alike != first.alike:
             return False
         at += frame.size
-        if at + 7 > len(data):  # the last one may be cut off, and be followed by a tag
+        if at + 7 > len(data):  # the last frame may be truncated, and a tag may follow it
             return whole
         if whole and data[at : at + 3] == b"TAG":
             return True
@@ -81,7 +81,7 @@ def _chained(data: bytes, at: int, first: _Frame, *, whole: bool) -> bool:
 
 
 def _frame(data: bytes, at: int) -> _Frame | None:
-    """The frame whose header is at ``at``; None for no header, and for the free bit rate, which nobody decodes."""
+    """Parse the frame header at ``at``; None if there is none, or for the free bit rate, which decoders do not support."""
     head = data[at : at + 7]
     if len(head) < 7 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None

@@ -1,7 +1,7 @@
-"""The sound of a media file as PCM s16le: the track that is meant, on the file's time line, whatever the container and codec.
+"""Decodes one track of a media file to PCM s16le on the file's time line, for every container and codec.
 
-Owns how the media libraries are asked. Where the bytes come from, and what they may cost, is for the caller to know: a
-decoding child (``file_child``) for what strangers sent, this process for a file of the user's own (``local``).
+It owns the calls of the media libraries. The caller knows where the bytes come from and what they may cost: a decoding
+child (``file_child``) for untrusted files, this process for a file of the user's own (``local``).
 """
 
 import math
@@ -22,7 +22,7 @@ from kaption_schemas.audio import MAX_CHANNELS, RATES
 from kaption_schemas.reasons import Reason
 
 MAX_SOURCE_CHANNELS: Const = 16
-#: Nested opens (playlists, references to other files) meet a protocol that does not exist.
+#: Nested opens (playlists, references to other files) fail on a protocol that does not exist.
 _NO_PROTOCOL: Const = "none"
 _CODECS: Const = frozenset({
     "aac", "aac_latm", "ac3", "adpcm_ima_qt", "adpcm_ima_wav", "adpcm_ms", "adpcm_yamaha", "alac", "amrnb", "amrwb", "eac3",
@@ -36,44 +36,44 @@ _OPTIONS: Const = {
     "codec_whitelist": ",".join(sorted(_CODECS)),
     "enable_drefs": "0",
 }
-#: Time stamps that are further ahead than this leave a hole, so that times stay true.
+#: Seconds that a time stamp must be ahead to leave a hole, so that times stay true.
 _HOLE_SECONDS: Const = 0.1
-#: All holes of a file together may be this long, and a second more for so many bytes of it: what leaves silence out is a real
-#: recorder's, hours of it in a few kilobytes are nobody's.
+#: Most seconds of all holes of a file, plus a second for each ``_BYTES_A_HOLE_SECOND`` of it: a real recorder leaves silence out, but
+#: none packs hours of it into a few kilobytes.
 _HOLES_SECONDS: Const = 600.0
 _BYTES_A_HOLE_SECOND: Const = 100
-#: Containers whose clock may be set anew amid a file, as in a broadcast: a jump beyond these seconds, ahead or back, is no hole.
+#: Containers whose clock may restart within a file, as in a broadcast: a longer jump in seconds, ahead or back, is no hole.
 _JUMPY: Const = frozenset({"mpegts", "mpeg", "flv"})
 _JUMP_SECONDS: Const = 600.0
 _BACK_SECONDS: Const = 1.0
-#: Encoders' delay and padding are counted by some and not by others.
+#: Seconds by which a length may be off: some writers count an encoder's delay and padding, others do not.
 _UNEVEN_SECONDS: Const = 0.1
-#: What samples of these codecs are in an array: they alone can be no number.
+#: Array type codes of codecs with float samples; only these can be NaN or infinite.
 _FLOATS: Const = {"pcm_f32be": "f", "pcm_f32le": "f", "pcm_f64be": "d", "pcm_f64le": "d"}
-#: A sample above this sounds (-60 dB of full scale): what is below it is a track that nobody speaks on.
+#: Level above which a track is not silent: -60 dB of full scale.
 _SOUNDS: Const = 33
 _MOST_TRACKS: Const = 32
-#: Packets that are looked at for where tracks begin that the container's header does not tell.
+#: Most packets that are read to find where tracks begin, if the container's header does not say.
 _FIRST_PACKETS: Const = 2000
-#: A file without a sample and larger than a header is not empty, but can't be read.
+#: A file without a sample is empty up to this size; a larger one is unreadable.
 _HEADER_BYTES: Const = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where in a part the sound is: its number among all streams, and the seconds at which the part begins, by its own clock."""
+    """The place of the sound in a part: its stream number, and the second at which the part begins by its own clock."""
 
     stream: int
     origin: float
 
 
 def nearest_rate(rate: int) -> int:
-    """The rate to decode to: ``rate`` itself where runs may have it, else the nearest that they may."""
+    """Return the rate to decode to: ``rate`` if runs may have it, otherwise the nearest one that they may."""
     return min(RATES, key=lambda allowed: abs(allowed - rate))
 
 
 class _Source:
-    """Some bytes of the file as PyAV reads them. PyAV drops an error of ``read`` and goes on as at the end: ``starved`` remembers."""
+    """A part of the file for PyAV, which drops an error of ``read`` and takes it for the end; ``starved`` records it."""
 
     def __init__(self, file: BinaryIO, part: Part) -> None:
         self._file, self._part = file, part
@@ -100,9 +100,9 @@ class _Source:
 
 
 class Sound:
-    """One file's sound. ``rate`` and ``channels`` (one or two) are what ``pieces`` gives; ``seconds`` is None where the header does not tell.
+    """One file's sound. ``pieces`` has ``rate`` and ``channels`` (one or two); ``seconds`` is None if the header has none.
 
-    Raises ``MediaError`` when it is made, and from ``pieces``.
+    The constructor and ``pieces`` raise ``MediaError``.
     """
 
     def __init__(self, file: BinaryIO, track: int | None = None) -> None:
@@ -126,13 +126,13 @@ class Sound:
         self._place: _Place = self._guarded(self._first)
 
     def close(self) -> None:
-        """Let go of what the libraries hold; the file stays open."""
+        """Release the libraries' resources; the file stays open."""
         if self._container is not None:
             self._container.close()
             self._container = None
 
     def pieces(self) -> Iterator[Piece]:
-        """The sound, in order, once. Raises ``MediaError`` at the end, too, where it was not the whole."""
+        """Yield the sound, in order, once. Raises ``MediaError``, also at the end if it was not the whole."""
         made = self._all()
         while (piece := self._guarded(lambda: next(made, None))) is not None:
             yield piece
@@ -147,7 +147,7 @@ class Sound:
     # -- which track, from when on ---------------------------------------------------------------------------------
 
     def _first(self) -> _Place:
-        """Open the first part, and read the format of its sound."""
+        """Open the first part and read the format of its sound."""
         place = self._enter(self._parts[0])
         stream = self._container.streams[place.stream]
         codec = stream.codec_context
@@ -161,7 +161,7 @@ class Sound:
         return place
 
     def _enter(self, part: Part) -> _Place:
-        """Open ``part``, and find the sound in it."""
+        """Open ``part`` and find the sound in it."""
         self._open(part)
         choice = self._candidates(self._container)
         origin, moved = self._begins(self._container)
@@ -174,7 +174,7 @@ class Sound:
         return _Place(choice[0], origin)
 
     def _candidates(self, container: Any) -> list[int]:
-        """The tracks that may be meant, the likeliest first: that which was asked for, else those marked as default, else all."""
+        """Return the candidate tracks, the likeliest first: the requested one, else those marked as default, else all."""
         tracks = [(stream.index, stream.codec_context, stream.disposition) for stream in container.streams.audio]
         if not tracks:
             raise MediaError(Reason.NO_AUDIO, f"{self.kind}: no sound track among {len(container.streams)}")
@@ -190,9 +190,9 @@ class Sound:
         return [index for index, _, _ in sorted(known, key=lambda track: not track[2] & default)]
 
     def _begins(self, container: Any) -> tuple[float, bool]:
-        """The seconds at which the first of all tracks begins, and whether packets were read to find out.
+        """Return the second at which the first of all tracks begins, and whether packets were read to find out.
 
-        Where a picture begins is not known without its decoder, which is not to be used: its first packet tells.
+        Only a video decoder knows where the picture begins, and none is used; its first packet says it.
         """
         origin = math.inf if container.start_time is None else container.start_time / av.time_base
         cover = av.stream.Disposition.attached_pic
@@ -208,7 +208,7 @@ class Sound:
         return origin if math.isfinite(origin) else 0.0, moved
 
     def _first_that_sounds(self, container: Any, choice: Sequence[int]) -> int:
-        """The first of ``choice`` that is not silent throughout; the first of all where each is."""
+        """Return the first of ``choice`` that is not silent throughout; the first of all if each is."""
         silent, counts = dict[int, _Ear](), (self._bad, self._good)
         for index in choice:
             container.streams[index].codec_context.thread_count = 1
@@ -231,7 +231,7 @@ class Sound:
             yield from self._part(self._container.streams[self._place.stream], part)
 
     def _decode(self, packet: Any) -> list[Any]:
-        """The frames of one packet, none if it is broken: what follows is placed by its time stamp."""
+        """Decode the frames of one packet, none if it is broken: time stamps place the following ones."""
         try:
             frames: list[Any] = packet.decode()
         except av.error.MemoryError:
@@ -271,7 +271,7 @@ class Sound:
         yield Piece(missing, b"")
 
     def _check(self, stream: Any, part: Part, seconds: float) -> None:
-        """Whether a part is as long as it says, where that is exact."""
+        """Check that a part is as long as it declares, if that is exact."""
         declared, slack = 0.0, _UNEVEN_SECONDS
         if self.kind == "flac":
             declared = _declared(stream)
@@ -322,7 +322,7 @@ class Sound:
         )
 
     def _guarded(self, work: Any) -> Any:
-        """Do ``work``, with what a library raises as a ``MediaError``."""
+        """Do ``work``, and turn a library's errors into ``MediaError``."""
         try:
             done = work()
         except MediaError:
@@ -346,7 +346,7 @@ class Sound:
 
 
 class _Ear:
-    """Whether frames of one track sound."""
+    """Checks whether frames of one track are not silent."""
 
     def __init__(self) -> None:
         self._resampler = av.AudioResampler(format="s16", layout="stereo")
@@ -368,7 +368,7 @@ def _is_loud(pcm: bytes) -> bool:
 
 
 def _silence_what_is_no_number(frame: Any, code: str) -> None:
-    """NaN and infinities of a packed frame become 0: the conversion to integers would make them as loud as can be."""
+    """Replace NaN and infinities of a packed frame by 0: the conversion to integers would make them full scale."""
     plane = frame.planes[0]
     values = memoryview(plane).cast("B").cast("f" if code == "f" else "d")
     if not math.isfinite(sum(values[: frame.samples * frame.layout.nb_channels])):
@@ -377,5 +377,5 @@ def _silence_what_is_no_number(frame: Any, code: str) -> None:
 
 
 def _declared(stream: Any) -> float:
-    """The seconds that the container says the track has; 0 where it does not."""
+    """Return the track's length in seconds by the container; 0 if it does not say."""
     return float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0

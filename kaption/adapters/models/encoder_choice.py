@@ -1,4 +1,4 @@
-"""Which encoder was chosen for some weights on this machine: measured once by a worker, remembered in the data folder."""
+"""Remembers in the data folder which encoder a worker measured as the fastest for some weights on this machine."""
 
 import contextlib
 import hashlib
@@ -19,41 +19,41 @@ _RUNTIMES: Const = ("ctranslate2", "openvino")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The pair that was chosen on this machine, and the milliseconds that an item of 6 s took with each."""
+    """The pair chosen on this machine, and the milliseconds of an item of 6 s with each pair."""
 
     name: str
     milliseconds: dict[str, float]
 
 
 def remembered(file: Path, measure: Callable[[], Choice]) -> Choice:
-    """The choice in ``file``, or what ``measure`` says, written there.
+    """Return the choice in ``file``; without one, call ``measure`` and write its choice there.
 
-    Workers of one machine choose alike, and a restarted one as before, so that a replay decodes as the first time did.
+    So all workers of a machine choose alike, and a restarted worker as before: a replay decodes like the first time.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     found = _read(file)
     if found is None:
         if file.exists() and _read(file) is None:
-            file.unlink(missing_ok=True)  # it says nothing of use
+            file.unlink(missing_ok=True)  # unreadable
         choice = measure()
         with tempfile.NamedTemporaryFile("w", dir=file.parent) as made:
             made.write(json.dumps(asdict(choice)))
             made.flush()
             with contextlib.suppress(FileExistsError):
                 os.link(made.name, file)
-        found = _read(file) or choice  # another worker may have been faster: then as it chose
+        found = _read(file) or choice  # another worker may have written its choice first: use that
     return found
 
 
 def _read(file: Path) -> Choice | None:
-    """The choice in ``file``, if it holds one."""
+    """Read the choice in ``file``, if it holds one."""
     with contextlib.suppress(OSError, ValueError, TypeError):
         return Choice(**json.loads(file.read_text()))
     return None
 
 
 def machine() -> str:
-    """What decides which kernels run: the processor, since a data folder may be carried to another, and the runtimes' versions."""
+    """Name what decides which kernels run: the processor, since a data folder may move, and the runtimes' versions."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         decides = sorted({line for line in lines if line.startswith(("model name", "flags"))})
@@ -70,12 +70,12 @@ def _version(distribution: str) -> str:
 
 
 def choice_file(settings: Settings, digest: str) -> Path:
-    """Where the choice for the model's weights of ``digest`` on this machine is kept."""
+    """Return the path of this machine's choice for the model's weights of ``digest``."""
     return settings.data / "encoders" / f"{settings.model}-{digest.removeprefix('sha256:')[:16]}-{machine()}.json"
 
 
 def known_choices(settings: Settings) -> list[Choice]:
-    """What was chosen for the model here so far, for whichever of its weights."""
+    """Return all choices for the model on this machine, for any of its weights."""
     found = (
         _read(file)
         for file in sorted((settings.data / "encoders").glob(f"{settings.model}-{'?' * 16}-{machine()}.json"))

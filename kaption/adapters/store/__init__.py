@@ -1,1 +1,1 @@
-"""The object store: S3, uploads, and the embedded store."""
+"""The object store: the S3 client, uploads, and the embedded store."""

@@ -1,7 +1,8 @@
-"""An object store of this machine's own: SeaweedFS, for trying out and for tests.
+"""Runs an object store of this machine's own: SeaweedFS, for trying out and for tests.
 
-Says how it is started and when it answers; who supervises the process is ``kaption.adapters.processes.supervisor``. All is on
-loopback. S3 asks for credentials and HTTP to the volumes for a token; gRPC asks for nothing, so every user of the machine may use it.
+It knows how to start the store and when it answers; ``kaption.adapters.processes.supervisor`` supervises the process.
+Everything listens on loopback. S3 requires credentials and the volumes' HTTP a token; gRPC requires nothing, so every user
+of the machine can use it.
 """
 
 import asyncio
@@ -26,15 +27,15 @@ __all__ = [
 ]  # fmt: skip
 
 _ROLES: Const = ("master", "volume", "filer")
-#: SIGTERM takes it 16 s; what it acknowledged is in its files before, so a kill loses nothing.
+#: Seconds before SIGKILL. A clean stop takes 16 s, and acknowledged data is in files before, so a kill loses nothing.
 DRAIN_SECONDS: Const = 3.0
 
 
 @dataclass(frozen=True, slots=True)
 class StoreCommand:
-    """How to start the store: its command line, what to add to the environment, the URL it will answer at.
+    """How to start the store: its command line, additions to the environment, and the URL of its S3.
 
-    ``sockets`` are files that it leaves in the temporary folder when it is killed; ``clean`` removes them.
+    ``sockets`` are files that a killed store leaves in the temporary folder; ``clean`` removes them.
     """
 
     argv: tuple[str, ...]
@@ -43,15 +44,15 @@ class StoreCommand:
     sockets: tuple[Path, ...] = ()
 
     def clean(self) -> None:
-        """Remove what a killed store leaves; call it when the process has ended."""
+        """Remove what a killed store leaves; call it after the process has ended."""
         for path in self.sockets:
             path.unlink(missing_ok=True)
 
 
 def embedded(data: Path, port: int, access_key: str, secret_key: str) -> StoreCommand:
-    """SeaweedFS on loopback with its files in ``data``, its S3 on ``port``, and one user with these keys.
+    """Make the command for SeaweedFS on loopback with files in ``data``, S3 on ``port``, and one user with these keys.
 
-    Raises ``StoreError`` where it is not installed.
+    Raises ``StoreError`` if it is not installed.
     """
     binary = _binary()
     data.mkdir(parents=True, exist_ok=True)
@@ -66,29 +67,29 @@ def embedded(data: Path, port: int, access_key: str, secret_key: str) -> StoreCo
             argv.append(f"-{role}.port={others[2 * number + 1]}")
     argv += [
         f"-filer.localSocket={_socket(data)}",
-        "-disableHttp",  # of master and filer: nobody would have to say who they are
+        "-disableHttp",  # of master and filer, which would ask for no credentials
         "-s3.port.iceberg=0",
         "-s3.port.lance=0",
         "-master.telemetry=false",  # it is on by default
         "-master.volumeSizeLimitMB=1024",
-        # Not 0, which is as many as fit the disk at full size: a bucket takes seven at once, and they start empty.
+        # Not 0, which means as many as fit on the disk at full size: a bucket takes seven at once, and they start empty.
         "-volume.max=1000",
         "-volume.preStopSeconds=0",
     ]
     sockets += [Path("/tmp") / f"seaweedfs-s3-{port}.sock", _socket(data)]  # noqa: S108  # the path is its own
     env = {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret_key}
-    # The volumes' HTTP then asks for a token of the master's.
+    # With these keys the volumes' HTTP requires a token from the master.
     env |= {f"WEED_JWT_SIGNING_{name}": secrets.token_hex(32) for name in ("KEY", "READ_KEY")}
     return StoreCommand(tuple(argv), f"http://{LOOPBACK}:{port}", env, tuple(sockets))
 
 
 async def answers(settings: Settings) -> bool:
-    """Whether the store of ``settings`` is ready: it answers a request without credentials, with whatever status."""
+    """Whether the store of ``settings`` answers a request without credentials, with any status."""
     return await asyncio.to_thread(_answers, settings.s3)
 
 
 async def create_buckets(settings: Settings) -> None:
-    """Create the buckets for media and for the service's work where they are not. Raises ``StoreError``."""
+    """Create the buckets for media and for the service's work if they are missing. Raises ``StoreError``."""
 
     def create() -> None:
         with closing(ObjectStore(settings)) as store:
@@ -99,7 +100,7 @@ async def create_buckets(settings: Settings) -> None:
 
 
 async def missing_buckets(settings: Settings) -> tuple[str, ...]:
-    """Which of the two buckets are not there. Raises ``StoreError``."""
+    """Return the names of missing buckets. Raises ``StoreError``."""
 
     def missing() -> tuple[str, ...]:
         with closing(ObjectStore(settings)) as store:
@@ -121,7 +122,7 @@ def _answers(url: str) -> bool:
 
 
 def _binary() -> Path:
-    """``weed``, beside this interpreter or on the PATH."""
+    """Find ``weed`` next to this interpreter or on the PATH."""
     beside = Path(sys.executable).with_name("weed")
     found = str(beside) if beside.is_file() else shutil.which("weed")
     if found is None:
@@ -130,7 +131,7 @@ def _binary() -> Path:
 
 
 def _socket(data: Path) -> Path:
-    """A socket's path may have 107 characters, which a folder of a user's may exceed."""
+    """Return a short path for the socket: it may have 107 characters, and a user's folder may be longer."""
     inside = data.absolute() / "filer.sock"
     return (
         inside

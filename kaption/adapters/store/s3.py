@@ -1,8 +1,8 @@
-"""The object store, by the ``minio`` client: the few calls that Kaption needs, bounded in time and connections.
+"""Calls the object store with the ``minio`` client: the few calls that Kaption needs, bounded in time and connections.
 
-Calls block and may be made from several threads; async callers use ``asyncio.to_thread``. What another try can't mend is
-a ``RefusedError`` with its reason; what the store does wrong is ``StoreError``, and worth another try; what this machine does
-wrong while it reads or writes the other end of a transfer is ``LocalError``.
+Calls block, from any thread; async callers use ``asyncio.to_thread``. ``RefusedError`` with its reason means that another
+try would not help, ``StoreError`` that the store failed and another try may help, and ``LocalError`` that this machine
+failed at its end of a transfer.
 """
 
 import contextlib
@@ -34,16 +34,16 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, MediaObject
 
 NORMALISED: Const = "normalised/"
-#: What ``probe`` writes; it goes like an orphan.
+#: The object that ``probe`` writes; it expires like an orphan.
 _PROBE: Const = f"{NORMALISED}probe"
 _NOTE: Const = "x-amz-meta-"
 _PIECE: Const = 1 << 20
-#: Bytes of one part of an upload whose length is not known; S3 allows 10,000 parts, so 160 GB.
+#: Bytes per part of an upload of unknown length; S3 allows 10,000 parts, so 160 GB.
 _PART: Const = 16 << 20
 _CONNECTIONS: Const = 10
 _TIMEOUT: Const = urllib3.Timeout(connect=3.0, read=30.0)
 _MISSING: Const = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "MethodNotAllowed", "ResourceNotFound"})
-#: Answers that say something of whoever asks, some of them with the status 400.
+#: Error codes about the caller's credentials; some come with status 400.
 _CREDENTIALS: Const = frozenset({
     "AccessDenied", "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestExpired",
     "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
@@ -53,15 +53,15 @@ _AGAIN_SECONDS: Const = 0.5
 
 
 class StoreError(Exception):
-    """The store is away or slow, or answers what it should not; the message names what and no secret."""
+    """The store is away or slow, or gives a wrong answer; the message says which, without secrets."""
 
 
 class StoreRefusedError(StoreError):
-    """The store refuses the credentials, or does not let them do what the service must."""
+    """The store refuses the credentials, or does not allow them what the service needs."""
 
 
 class LocalError(Exception):
-    """This machine's end of a transfer failed, a full disk for one. ``number`` is the ``errno``."""
+    """This machine's end of a transfer failed, for example by a full disk. ``number`` is the ``errno``."""
 
     def __init__(self, error: OSError) -> None:
         self.number = error.errno or 0
@@ -69,22 +69,22 @@ class LocalError(Exception):
 
 
 class Writer(Protocol):
-    """What a download is written to. An exception it raises ends the download."""
+    """The target of a download. An exception that it raises ends the download."""
 
     def write(self, data: bytes, /) -> int:
-        """Take ``data``."""
+        """Write ``data``."""
 
 
 class Reader(Protocol):
-    """What an upload is read from. An exception it raises ends the upload, and nothing of it stays."""
+    """The source of an upload. An exception that it raises ends the upload, and no part of it stays."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Up to ``size`` bytes, empty at the end."""
+        """Read up to ``size`` bytes, empty at the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """One version of an object: bytes, ETag without quotes, version (None in a bucket without versions)."""
+    """One version of an object: size in bytes, ETag without quotes, version (None in a bucket without versions)."""
 
     size: int
     etag: str
@@ -92,7 +92,7 @@ class Stat:
 
 
 def normalised_key(run: RunKey) -> str:
-    """Where a run's normalised audio is in the work bucket."""
+    """Return the key of a run's normalised audio in the work bucket."""
     return f"{NORMALISED}{run.tenant}/{run.stream}/{run.run}.pcm"
 
 
@@ -102,7 +102,7 @@ class ObjectStore:
     def __init__(self, settings: Settings) -> None:
         url = urlsplit(settings.s3)
         self._settings = settings
-        # The last answer is wanted, not an error that keeps it back: it says what the store said.
+        # Return the last answer rather than raise: it contains the store's own error.
         retries = urllib3.Retry(
             total=2, backoff_factor=0.2, status_forcelist=[500, 502, 503, 504], raise_on_status=False
         )
@@ -127,14 +127,14 @@ class ObjectStore:
         self._pool.clear()
 
     def stat(self, media: MediaObject) -> Stat:
-        """The object that ``media`` names, checked against its size, version and ETag.
+        """Look up the object that ``media`` names, and check it against size, version and ETag.
 
         An object that the store does not find is looked for once more: a store under load, or one that replicates, may
         announce an object before it finds it.
 
         Raises:
-            RefusedError: It is missing, encrypted with another's key, or not as named.
-            StoreError: The store can't say.
+            RefusedError: The object is missing, encrypted with a customer's key, or not as named.
+            StoreError: The store failed.
         """
         try:
             return self._stat(media)
@@ -148,7 +148,7 @@ class ObjectStore:
         with self._heads(), self._refusals(media):
             found = self._client.stat_object(media.bucket, media.key, version_id=media.version)
         stat = Stat(found.size or 0, str(found.etag or "").strip('"'), found.version_id or None)
-        # "null" is the version of what a bucket held before it had versions.
+        # "null" is the version of objects from before the bucket had versions.
         named = media.version if media.version != "null" else stat.version
         same = named in (None, stat.version) and media.size in (None, stat.size)
         if not same or (media.etag or stat.etag).strip('"') != stat.etag:
@@ -158,11 +158,11 @@ class ObjectStore:
     def fetch(self, media: MediaObject, into: Writer, stat: Stat | None = None) -> Stat:
         """Copy the object into ``into``, pinned to one version by version and ETag, and checked against its SHA-256.
 
-        ``stat`` is what ``stat`` said of it just now, where the caller has asked.
+        ``stat`` is a recent result of ``stat``, if the caller has one.
 
         Raises:
-            RefusedError: As ``stat``; it is too large; it changed meanwhile.
-            StoreError: The store is away, or the transfer broke off.
+            RefusedError: As for ``stat``; or the object is too large, or has changed meanwhile.
+            StoreError: The store is away, or the transfer ended early.
             LocalError: ``into`` can't be written to.
         """
         stat = stat or self.stat(media)
@@ -175,7 +175,7 @@ class ObjectStore:
                 media.bucket, media.key, version_id=stat.version, request_headers=headers
             )
             try:
-                # As stored: a Content-Encoding must not be undone, it would be a second way to a bomb.
+                # As stored: undoing a Content-Encoding would be a second way to a decompression bomb.
                 for piece in response.stream(_PIECE, decode_content=False):
                     size += len(piece)
                     if size > stat.size:
@@ -193,7 +193,7 @@ class ObjectStore:
         return stat
 
     def read(self, ref: DataRef) -> bytes:
-        """The bytes that ``ref`` names. Raises ``RefusedError`` (``audio_unavailable``) or ``StoreError``."""
+        """Read the bytes that ``ref`` names. Raises ``RefusedError`` (``audio_unavailable``) or ``StoreError``."""
         with self._failures():
             try:
                 response = self._client.get_object(ref.bucket, ref.key, offset=ref.offset, length=ref.length)
@@ -211,9 +211,9 @@ class ObjectStore:
         return body
 
     def put(self, bucket: str, key: str, reader: Reader, notes: dict[str, str] | None = None) -> None:
-        """Store what ``reader`` gives, of any length; the object appears whole or not at all, ``notes`` with it.
+        """Store the bytes of ``reader``, of any length; the object appears whole, with ``notes``, or not at all.
 
-        Raises ``StoreError``, and ``LocalError`` where ``reader`` can't be read.
+        Raises ``StoreError``, and ``LocalError`` if ``reader`` can't be read.
         """
         source = cast("BinaryIO", _Source(reader))
         with self._failures():
@@ -222,7 +222,10 @@ class ObjectStore:
             )
 
     def notes(self, bucket: str, key: str) -> tuple[int, dict[str, str]] | None:
-        """How many bytes an object of ours has, and the notes it was stored with; None where it is not. Raises ``StoreError``."""
+        """Return the size in bytes of an own object and the notes stored with it; None if it is missing.
+
+        Raises ``StoreError``.
+        """
         with self._heads():
             try:
                 found = self._client.stat_object(bucket, key)
@@ -236,28 +239,28 @@ class ObjectStore:
         }
 
     def delete(self, bucket: str, key: str) -> None:
-        """Delete an object; one that is gone is fine. Raises ``StoreError``."""
+        """Delete an object, if it is there. Raises ``StoreError``."""
         with self._failures():
             self._client.remove_object(bucket, key)
 
     def delete_normalised(self, run: RunKey) -> None:
-        """Delete a run's normalised audio; the pool does when the run closes. Raises ``StoreError``."""
+        """Delete a run's normalised audio; the pool calls this when the run closes. Raises ``StoreError``."""
         self.delete(self._settings.work_bucket, normalised_key(run))
 
     def has_bucket(self, bucket: str) -> bool:
-        """Whether ``bucket`` is there. Raises ``StoreError``."""
+        """Whether ``bucket`` exists. Raises ``StoreError``."""
         with self._heads():
             return bool(self._client.bucket_exists(bucket))
 
     def ensure_bucket(self, bucket: str) -> None:
-        """Create ``bucket`` unless it is there. Raises ``StoreError``."""
+        """Create ``bucket`` unless it exists. Raises ``StoreError``."""
         if self.has_bucket(bucket):
             return
         with self._failures(), _but("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
             self._client.make_bucket(bucket)
 
     def prepare_work(self) -> None:
-        """Create the work bucket and let the store expire orphans in it, where it can (else ``sweep`` does).
+        """Create the work bucket and let the store expire orphans in it, if it can; otherwise ``sweep`` does.
 
         Raises ``StoreError``.
         """
@@ -269,9 +272,9 @@ class ObjectStore:
             self._client.set_bucket_lifecycle(bucket, LifecycleConfig([rule]))
 
     def probe(self) -> datetime:
-        """Write a small object to the work bucket, as every file needs; the store's clock then. Raises ``StoreError``.
+        """Write a small object to the work bucket, as every file does; return the store's clock. Raises ``StoreError``.
 
-        Where this works, the store is not away, whatever it answers for one object.
+        If this works, the store is not away, whatever it answers for one object.
         """
         bucket = self._settings.work_bucket
         with self._heads():
@@ -282,10 +285,10 @@ class ObjectStore:
         return written
 
     def sweep(self, now: datetime) -> int:
-        """Delete normalised audio older than the expiry at ``now`` (aware); returns how many. Raises ``StoreError``.
+        """Delete normalised audio older than the expiry at ``now``, with time zone; return how many. Raises ``StoreError``.
 
-        ``now`` is the store's clock (``probe``): by one that is ahead of it, audio in use would be old.
-        SeaweedFS takes a lifecycle rule and, on one node without its maintenance worker, does not apply it.
+        ``now`` is the store's clock (``probe``): by a clock ahead of it, audio in use would seem old.
+        SeaweedFS accepts a lifecycle rule but does not apply it on one node without its maintenance worker.
         """
         bucket, before = self._settings.work_bucket, now - timedelta(days=self._settings.work_expiry_days)
         removed = 0
@@ -311,7 +314,7 @@ class ObjectStore:
             raise StoreError(f"{store} answered {error._code} without saying why") from error
         except MinioException as error:
             raise StoreError(f"{store} answered what is no S3 ({type(error).__name__})") from error
-        except (ParseError, UnicodeDecodeError) as error:  # minio reads an error's body as XML, whatever it is
+        except (ParseError, UnicodeDecodeError) as error:  # minio parses any error's body as XML
             raise StoreError(f"{store} answered what is no S3 ({type(error).__name__})") from error
         except (HTTPError, OSError) as error:
             why = error.reason if isinstance(error, MaxRetryError) else error
@@ -319,7 +322,7 @@ class ObjectStore:
 
     @contextmanager
     def _heads(self) -> Iterator[None]:
-        """For HEAD: minio trips over an answer of 409, and over a date that is none."""
+        """Catch what minio raises for a HEAD answered with 409 or with an invalid date."""
         with self._failures():
             try:
                 yield
@@ -328,7 +331,7 @@ class ObjectStore:
 
     @contextmanager
     def _refusals(self, media: MediaObject) -> Iterator[None]:
-        """Answers that say something of the object itself, as refusals."""
+        """Turn answers about the object itself into refusals."""
         with self._failures():
             try:
                 yield
@@ -346,13 +349,15 @@ class ObjectStore:
             return Reason.OBJECT_CHANGED
         if status == 400:
             return self._bad_request(media)
-        # 403 is also what a store says of a missing object to one who may not list; not if the bucket is closed to us.
+        # 403 is also the answer for a missing object to a user who may not list, unless the whole bucket is closed.
         if status == 403 and self._is_open(media.bucket):
             return Reason.OBJECT_MISSING
         return None
 
     def _bad_request(self, media: MediaObject) -> Reason | None:
-        """400 to HEAD has no body that says why: another's key (SSE-C), a version id that is none, or nothing of the object."""
+        """Find the reason for a 400 to HEAD, which has no body: a customer's key (SSE-C), an invalid version id, or no fault
+        of the object.
+        """
         try:
             response = self._client.get_object(media.bucket, media.key, offset=0, length=1, version_id=media.version)
             response.close()
@@ -374,7 +379,7 @@ class ObjectStore:
 
 @contextmanager
 def _local() -> Iterator[None]:
-    """Tell a fault of this machine from one of the store, whose connection raises ``OSError`` too."""
+    """Mark an ``OSError`` as this machine's fault, since the store's connection raises ``OSError`` too."""
     try:
         yield
     except OSError as error:
@@ -382,7 +387,7 @@ def _local() -> Iterator[None]:
 
 
 class _Source:
-    """What an upload is read from, whose failures are this machine's."""
+    """The source of an upload; its failures are this machine's."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -394,7 +399,7 @@ class _Source:
 
 @contextmanager
 def _but(*codes: str) -> Iterator[Any]:
-    """Answers of these codes are fine."""
+    """Ignore errors with these codes."""
     try:
         yield
     except S3Error as error:

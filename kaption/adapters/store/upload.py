@@ -1,4 +1,4 @@
-"""Putting a local file into a tenant's place in the object store, for ``kaption publish``. Blocks; call it in a thread."""
+"""Uploads a local file under a tenant's prefix of the object store, for ``kaption publish``. It blocks; call it in a thread."""
 
 import hashlib
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from kaption_schemas.records import MediaObject
 
 
 class UploadError(Exception):
-    """The store did not take the file; the message says what to do. ``refused`` when it answered."""
+    """The store did not accept the file; the message says what to do. ``refused``: the store answered."""
 
     def __init__(self, message: str, *, refused: bool) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class UploadError(Exception):
 
 
 class _Counted:
-    """A file that is hashed and counted while it is read."""
+    """Hashes and counts a file while it is read."""
 
     def __init__(self, file: IO[bytes], moved: Callable[[int], None]) -> None:
         self._file = file
@@ -38,12 +38,12 @@ class _Counted:
 
 
 def upload(settings: Settings, tenant: str, path: Path, name: str, moved: Callable[[int], None]) -> MediaObject:
-    """Upload ``path`` as ``<the tenant's prefix><name>``; ``moved`` hears of each piece's bytes.
+    """Upload ``path`` as ``<the tenant's prefix><name>``; call ``moved`` with the bytes of each piece.
 
-    Returns the object as the store has it, pinned by version, ETag, size and SHA-256.
+    Returns the stored object, pinned by version, ETag, size and SHA-256.
 
     Raises:
-        UploadError: The store is away, or refuses.
+                    UploadError: The store is away, or refuses the file.
         OSError: The file can't be read.
     """
     place = place_of(tenant, settings.media_bucket, settings.media_prefix)
@@ -57,7 +57,7 @@ def upload(settings: Settings, tenant: str, path: Path, name: str, moved: Callab
         found = store.stat(MediaObject(bucket=bucket, key=key))
     except LocalError as error:
         raise OSError(error.number, str(error)) from None
-    except RefusedError as error:  # it may be written and not read, or was replaced at once
+    except RefusedError as error:  # the user may write and not read, or the object was replaced at once
         what = f"{bucket}/{key} can't be read back ({error.reason})"
         raise UploadError(f"{what}: check what KAPTION_S3_ACCESS_KEY may do", refused=True) from None
     except StoreError as error:
