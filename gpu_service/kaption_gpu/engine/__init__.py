@@ -1,1 +1,1 @@
-"""Models and voice detection, and the threads in which they compute."""
+"""The engine: models, voice detection, and the threads in which they compute."""

@@ -1,7 +1,7 @@
-"""Executing plans: each executor is one thread with one batch in flight. The model releases the GIL while it computes.
+"""Executes plans: each executor is one thread with one batch in flight. The model releases the GIL while it computes.
 
-An executor whose batch raises or hangs is replaced by a fresh thread. That one decodes the warm-up first, and only then is
-the batch told to have failed: so a backend that is broken ends the process, and no window is blamed for it.
+A fresh thread replaces an executor whose batch raises or hangs. It decodes the warm-up first, and only then is the batch
+reported as failed: so a broken backend ends the process, and no window is blamed for it.
 """
 
 import asyncio
@@ -22,25 +22,25 @@ from kaption.domain.decoding.port import Backend, Costs, Decoded, Window
 
 log = logging.getLogger(__name__)
 
-#: Niceness of the runtimes' own threads. Whoever hands them work (this process's loop, agents, a broker beside it) needs
-#: little, but needs it at once: with equal shares records wait behind batches, and whole seconds of them pile up. The
-#: executors' threads keep theirs: one that waits for a core with Python's lock in its hands would stop the loop.
+#: Niceness of the runtimes' own threads. The processes that give them work (this one's loop, agents, a local broker) need
+#: little CPU, but at once: with equal shares records wait behind batches, and seconds of them pile up. The executors'
+#: threads keep their niceness: one that waits for a core while it holds the GIL would stop the loop.
 _NICE: Const = 10
-#: Seconds after which a thread hands Python's lock on; the loop asks for it thousands of times a second.
+#: Seconds after which a thread hands over the GIL; the loop needs it thousands of times a second.
 _SWITCH_SECONDS: Const = 0.0005
-#: Hung threads that are replaced. Each keeps a worker of its runtime, so runtimes are made with as many beyond the executors.
+#: Hung threads that are replaced. Each keeps a worker of its runtime, so runtimes have this many more than executors.
 SPARE: Const = 1
 
 
 def step_back() -> None:
-    """Let every other thread of the machine go before the calling one, and those that it starts. Linux keeps it by thread."""
+    """Lower the priority of the calling thread, and of those that it starts, below all others. Linux keeps it per thread."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 async def load(make: Callable[[], Backend], executors: int, batch_size: int) -> tuple[Backend, Costs]:
-    """Make a backend, warm it up, and measure what batches take on all executors at once.
+    """Make a backend, warm it up, and measure the cost of batches on all executors at once.
 
-    In threads that step back: runtimes compute in threads that they start here.
+    This happens in threads of low priority (``step_back``), since runtimes start their compute threads here.
     """
 
     def warm() -> Backend:
@@ -53,21 +53,21 @@ async def load(make: Callable[[], Backend], executors: int, batch_size: int) -> 
     with ThreadPoolExecutor(executors, "load", step_back) as threads:
         backend = await loop.run_in_executor(threads, warm)
         measured = [loop.run_in_executor(threads, backend.calibrate, batch_size) for _ in range(executors)]
-        # The least disturbed of them: others may be busy on the machine.
+        # The least disturbed measurement counts: the machine may be busy.
         costs = min(await asyncio.gather(*measured), key=lambda costs: costs.a_second)
     log.info("batches_calibrated", extra={"second": round(costs.a_second, 4), "fixed": round(costs.fixed, 2)})
     return backend, costs
 
 
 class Cause(StrEnum):
-    """Why an executor was replaced: its batch raised, or took far too long."""
+    """Why an executor was replaced: its batch raised, or exceeded its time limit."""
 
     FAILED = "failed"
     HUNG = "hung"
 
 
 class ReplacedError(Exception):
-    """A batch's executor failed or hung, and another stands in its place: the windows are to be computed again."""
+    """A batch's executor failed or hung and was replaced: decode the windows again."""
 
     def __init__(self, cause: Cause) -> None:
         super().__init__(cause.value)
@@ -76,14 +76,14 @@ class ReplacedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """Results of a batch in its order, and the seconds that its executor was busy."""
+    """The results of a batch in its order, and the seconds that its executor was busy."""
 
     results: tuple[Decoded, ...]
     seconds: float
 
 
 class _Thread(threading.Thread):
-    """Runs what comes, until it is None. A daemon: at the interpreter's end nobody waits for one that hangs."""
+    """Runs tasks until it gets None. It is a daemon, so that the interpreter does not wait for a hung one at exit."""
 
     def __init__(self) -> None:
         super().__init__(name="executor", daemon=True)
@@ -97,8 +97,8 @@ class _Thread(threading.Thread):
 
 @dataclass(slots=True, eq=False)
 class _Flight:
-    """A batch in flight (``windows``), or a replacement's warm-up (None). ``future`` and ``lost`` are whose batch waits
-    for it: the batch's own, or that of the executor that is replaced, and why it is.
+    """A batch in flight (``windows``), or a replacement's warm-up (None). ``future`` is the waiting batch's: its own, or the
+    replaced executor's; then ``lost`` is the cause.
     """
 
     thread: _Thread
@@ -111,9 +111,9 @@ class _Flight:
 
 
 class Executors:
-    """``count`` executors of one backend; a warm-up may take ``limit`` seconds. ``replaced`` is told of each replacement.
+    """``count`` executors of one backend. A warm-up may take ``limit`` seconds; ``replaced`` is called at each replacement.
 
-    ``broken`` raises what a replacement's warm-up raised: the backend decodes no more.
+    ``broken`` raises what a replacement's warm-up raised: the backend no longer decodes.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Executors:
 
     @property
     def free(self) -> int:
-        """Executors without a batch."""
+        """The number of executors without a batch."""
         return len(self._idle)
 
     @property
@@ -140,23 +140,23 @@ class Executors:
         return len(self._hung) > SPARE
 
     def busy_seconds(self) -> float:
-        """Seconds that the executors have computed so far, all together."""
+        """Seconds that all executors together have computed so far."""
         now = time.monotonic()
         return self._busy + sum(now - flight.began for flight in self._flights.values())
 
     def submit(self, windows: Sequence[Window], limit: float) -> asyncio.Future[Execution]:
-        """Decode ``windows`` on a free executor, which is taken at once and hangs after ``limit`` seconds.
+        """Decode ``windows`` on a free executor, from now on; after ``limit`` seconds it counts as hung.
 
-        Raises ``IndexError`` when none is free. The future raises ``ReplacedError``.
+        Raises ``IndexError`` if none is free. The future raises ``ReplacedError``.
         """
         future: asyncio.Future[Execution] = asyncio.get_running_loop().create_future()
         self._start(self._idle.pop(), list(windows), limit, future)
         return future
 
     def look(self) -> None:
-        """Replace executors that were over their limits at this look and the last.
+        """Replace executors that were over their limits at this check and the last.
 
-        One look is not enough: when the whole process was stopped for a while every batch seems late.
+        One check is not enough: after the whole process was stopped for a while, every batch seems late.
         """
         now = time.monotonic()
         for flight in list(self._flights.values()):
@@ -167,7 +167,7 @@ class Executors:
                 self._replace(flight, Cause.HUNG, None)
 
     def close(self) -> None:
-        """Let the threads end; a batch in flight is not waited for."""
+        """End the threads without waiting for a batch in flight."""
         for thread in (*self._idle, *self._flights):
             thread.inbox.put(None)
 
@@ -185,23 +185,23 @@ class Executors:
 
         def work() -> None:
             results, error = self._compute(windows)
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for the result
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the result is not needed
                 loop.call_soon_threadsafe(self._finish, flight, results, error)
 
         thread.inbox.put(work)
 
     def _compute(self, windows: list[Window] | None) -> tuple[tuple[Decoded, ...], BaseException | None]:
-        """In the executor's thread: the results, or what the backend raised."""
+        """Decode in the executor's thread; return the results, or what the backend raised."""
         try:
             if windows is None:
                 self._backend.warm_up()
                 return (), None
             return tuple(self._backend.transcribe(windows)), None
-        except BaseException as error:  # noqa: BLE001  # the thread's edge: whatever it was goes to the loop
+        except BaseException as error:  # noqa: BLE001  # the thread's edge: any error goes to the loop
             return (), error
 
     def _finish(self, flight: _Flight, results: tuple[Decoded, ...], error: BaseException | None) -> None:
-        """A thread has come back; what one brings that was replaced is dropped, since its windows are computed again."""
+        """Take a thread's results; drop those of a replaced thread, since its windows are decoded again."""
         if flight.thread in self._hung:
             self._hung.discard(flight.thread)
             flight.thread.inbox.put(None)
@@ -222,14 +222,14 @@ class Executors:
             flight.future.set_result(Execution(results, seconds))
 
     def _land(self, flight: _Flight) -> float:
-        """``flight`` is over, or given up; how long it took."""
+        """End ``flight``, finished or abandoned; return the seconds that it took."""
         del self._flights[flight.thread]
         seconds = time.monotonic() - flight.began
         self._busy += seconds
         return seconds
 
     def _replace(self, flight: _Flight, cause: Cause, error: BaseException | None) -> None:
-        """Put a fresh thread in the place of ``flight``'s, as far as the spare ones go."""
+        """Replace the thread of ``flight`` by a fresh one, while there are spare ones."""
         log.error("executor_replaced", exc_info=error, extra={"cause": cause.value, "hung": len(self._hung)})
         self._replaced(cause)
         if flight.windows is None and error is not None:
@@ -243,7 +243,7 @@ class Executors:
             self._start(_Thread(), None, self._limit, flight.future, flight.lost or cause)
 
     def _refill(self) -> None:
-        """A hung thread is gone, so its runtime's worker is free again."""
+        """Note that a hung thread has ended, so that its runtime's worker is free again."""
         if self._missing and not self.exhausted:
             self._missing -= 1
             self._idle.append(_Thread())

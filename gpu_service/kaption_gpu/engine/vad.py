@@ -1,7 +1,8 @@
-"""Voice detection: Silero's ONNX file inside faster-whisper, run by OpenVINO: the networks are the process's, a small state is a stream's.
+"""Detects voice with Silero's network, the ONNX file inside faster-whisper, on OpenVINO.
 
-OpenVINO takes about half the time of ONNX Runtime (docs/adr/0017). Its results are the same whatever frames
-are given together, but for a frame alone (HAZARDS, OpenVINO 4): so none is.
+A process has one set of networks, each stream a small state. OpenVINO takes about half the time of ONNX Runtime
+(docs/adr/0017). Its results do not depend on which frames run together, except for a single frame (HAZARDS, OpenVINO 4): so
+no frame runs alone.
 """
 
 from functools import lru_cache
@@ -14,18 +15,18 @@ import numpy.typing as npt
 from kaption.domain.decoding.port import VAD_FRAME, Audio
 from kaption_gpu.engine.quiet_openvino import ov
 
-#: Samples of the frame before that the network sees ahead of each frame.
+#: Samples of the previous frame that the network gets before each frame.
 CONTEXT = 64
 _STATE_SHAPE = (1, 1, 128)
-#: Frames that one run takes, most first: a graph for each, as one for any number takes twice the time for three. Three or four are
-#: what 100 ms bring, 32 what a block of a file has; any number but one is a sum of these.
+#: Frames of one run, most first, with a graph for each: a graph for any number takes twice the time for three. 100 ms have three
+#: or four frames, a block of a file 32; any number except one is a sum of these.
 _RUNS = (32, 4, 3, 2)
 
 Floats = npt.NDArray[np.float32]
 
 
 class _Network:
-    """The network for one number of frames, with the memory of its inputs and outputs. For one thread."""
+    """The network for one number of frames, with memory for its inputs and outputs. For one thread."""
 
     def __init__(self, core: ov.Core, file: Path, frames: int) -> None:
         model = core.read_model(str(file))
@@ -37,7 +38,7 @@ class _Network:
         self._out: list[Floats] = [self._request.get_output_tensor(n).data for n in range(3)]
 
     def run(self, samples: Floats, h: Floats, c: Floats) -> tuple[list[float], Floats, Floats]:
-        """Probabilities of ``samples``, shape (frames, 576), after the state ``h``, ``c``; and the state after them."""
+        """Return the probabilities of ``samples``, shape (frames, 576), after the state ``h``, ``c``; and the next state."""
         for tensor, value in zip(self._in, (samples, h, c), strict=True):
             tensor[:] = value
         self._request.infer()
@@ -47,7 +48,7 @@ class _Network:
 
 @lru_cache(maxsize=1)
 def _networks() -> dict[int, _Network]:
-    """The process's networks, by their number of frames."""
+    """Return the process's networks, by their number of frames."""
     core, file = ov.Core(), Path(faster_whisper.__file__).parent / "assets" / "silero_vad_v6.onnx"
     return {frames: _Network(core, file, frames) for frames in _RUNS}
 
@@ -60,15 +61,15 @@ class SileroDetector:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the frames so far."""
+        """Forget all frames."""
         self._h: Floats = np.zeros(_STATE_SHAPE, np.float32)
         self._c: Floats = np.zeros(_STATE_SHAPE, np.float32)
         self._context: Audio = np.zeros(CONTEXT, np.float32)
-        #: A frame that came alone, shape (1, 576); the state is the one before it.
+        #: A single frame, shape (1, 576); the state is the one before it.
         self._lone: Floats | None = None
 
     def __call__(self, frames: Audio) -> list[float]:
-        """The probability of speech in each of ``frames``, bit-equal however a stream's frames are split into calls.
+        """Return the probability of speech in each of ``frames``, bit-equal however a stream's frames are split into calls.
 
         Args:
             frames: Shape (n * 512,), float32, the frames after those of the last call.
@@ -87,14 +88,15 @@ class SileroDetector:
         if self._lone is not None:
             samples = np.concatenate([self._lone, samples])
         if len(samples) == 1:
-            # Run with itself behind it, which it does not know of, and once more with what really follows.
+            # A single frame gives other low-order bits: pad it with a copy and keep the first result; rerun it with the
+            # real next frame for the state.
             self._lone = samples
             return self._networks[2].run(np.repeat(samples, 2, axis=0), self._h, self._c)[0][:1]
         self._lone = None
         return self._hear(samples)[-count:]
 
     def _hear(self, samples: Floats) -> list[float]:
-        """The probabilities of two frames or more, and the state after them."""
+        """Return the probabilities of two frames or more, and keep the state after them."""
         probabilities: list[float] = []
         while left := len(samples) - len(probabilities):
             at, size = len(probabilities), next(n for n in _RUNS if n <= left and left - n != 1)

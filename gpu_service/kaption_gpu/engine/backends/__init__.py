@@ -1,11 +1,11 @@
-"""Model backends: ``make_backend`` chooses one, once. Nothing else in the pool knows which."""
+"""Model backends. ``make_backend`` chooses one, once; nothing else in the pool knows which."""
 
 from importlib import import_module
 
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import Backend
 
-#: Backend name -> the module whose ``load(settings)`` makes it; imported on choice, since each brings a runtime.
+#: Backend name -> the module whose ``load(settings)`` makes it. Only the chosen one is imported, since each loads a runtime.
 MODULES = {
     "auto": "kaption_gpu.engine.backends.pairs",
     "openvino": "kaption_gpu.engine.backends.pairs",
@@ -16,11 +16,11 @@ MODULES = {
 
 
 def make_backend(settings: Settings) -> Backend:
-    """Load the backend that ``settings.backend`` names; call its ``warm_up`` before it counts as ready.
+    """Load the backend that ``settings.backend`` names; call its ``warm_up`` before use.
 
     Raises:
-        ValueError: There is no such backend.
-        WeightsError: There are no weights for ``settings.model``.
+        ValueError: The backend is unknown.
+        WeightsError: ``settings.model`` has no weights.
         ImportError: The backend's extra is not installed.
     """
     if settings.backend not in MODULES:

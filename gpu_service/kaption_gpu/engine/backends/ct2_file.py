@@ -1,6 +1,6 @@
-"""CTranslate2's model.bin as arrays, and those under the names that openai-whisper gives them.
+"""Reads CTranslate2's model.bin as arrays, and renames them as openai-whisper does.
 
-One file of weights serves every backend, so that backends can be compared. The file is a flat list of named arrays
+One weight file serves every backend, so that backends can be compared. The file is a flat list of named arrays
 (CTranslate2, ``ctranslate2/specs/model_spec.py``): little endian, strings with their length and a zero byte.
 """
 
@@ -21,11 +21,11 @@ _BRAIN_FLOAT = 5
 
 
 class WeightFileError(Exception):
-    """The file is no weight file of the known layout."""
+    """The file is not a weight file of the known layout."""
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
-    """All arrays of ``path`` by name, aliases included, in the types they are stored in (bfloat16 as float32).
+    """Read all arrays of ``path`` by name, aliases included, in their stored types; bfloat16 becomes float32.
 
     Raises:
         WeightFileError: The file has another layout or ends early.
@@ -70,7 +70,7 @@ def _string(file: BinaryIO) -> str:
 
 
 def whisper_state(arrays: dict[str, Array]) -> dict[str, Floats]:
-    """The arrays under openai-whisper's names, float32; int8 weights times their rows' scale.
+    """Return the arrays under openai-whisper's names, as float32; int8 weights are multiplied by their rows' scale.
 
     Raises:
         WeightFileError: An array that Whisper needs is missing.
@@ -105,7 +105,7 @@ def _state(arrays: dict[str, Array]) -> dict[str, Floats]:
 
 
 def layers(arrays: dict[str, Array], side: str) -> int:
-    """How many layers ``side`` ("encoder" or "decoder") has."""
+    """Return the number of layers of ``side``, "encoder" or "decoder"."""
     return len({name.split("/")[1] for name in arrays if name.startswith(f"{side}/layer_") and name.count("/") > 2})
 
 
@@ -120,7 +120,7 @@ def _norm(arrays: dict[str, Array], source: str, target: str) -> dict[str, Float
 
 
 def _linear(arrays: dict[str, Array], source: str, targets: tuple[str, ...]) -> dict[str, Floats]:
-    """A linear layer that CTranslate2 fused of ``targets``, apart again; keys have no bias in Whisper."""
+    """Split a linear layer that CTranslate2 fused from ``targets``; keys have no bias in Whisper."""
     weights = np.split(_floats(arrays, f"{source}/weight"), len(targets))
     biases = np.split(_floats(arrays, f"{source}/bias"), len(targets))
     state: dict[str, Floats] = {}
@@ -132,7 +132,7 @@ def _linear(arrays: dict[str, Array], source: str, targets: tuple[str, ...]) -> 
 
 
 def _attention(arrays: dict[str, Array], source: str, target: str, *fused: tuple[str, ...]) -> dict[str, Floats]:
-    """Attention's layer norm (before it), its input layers as they are fused, and its output layer."""
+    """Return an attention's layer norm, which precedes it, its fused input layers, and its output layer."""
     state = _norm(arrays, f"{source}/layer_norm", f"{target}_ln")
     for number, names in enumerate(fused):
         state |= _linear(arrays, f"{source}/linear_{number}", tuple(f"{target}.{name}" for name in names))

@@ -1,4 +1,4 @@
-"""CTranslate2 alone, for machines on which no other encoder is faster: loaded by faster-whisper; int8, one thread a batch in flight.
+"""Runs CTranslate2 alone, loaded by faster-whisper, where no other encoder is faster: int8, one thread per batch in flight.
 
 Two one-thread workers do about twice the work of one two-thread worker, and int8 with one thread gives a window
 the same text in every batch (measured; promise 4).
@@ -19,7 +19,7 @@ from kaption_gpu.engine.executor import SPARE
 
 #: Positions of Whisper's decoder.
 MAX_LENGTH = 448
-#: Whisper's own list of what is no speech.
+#: Whisper's own list of tokens that are no speech.
 _SUPPRESSED = [-1]
 
 
@@ -34,26 +34,26 @@ class CTranslate2Runtime:
 
     @property
     def multilingual(self) -> bool:
-        """Whether the weights know more than English."""
+        """Whether the weights know more languages than English."""
         return bool(self._model.is_multilingual)
 
     @property
     def precision(self) -> str:
-        """What the weights are computed in; the rest is float32."""
+        """The precision of the weights' arithmetic; the rest is float32."""
         return str(self._model.compute_type).split("_", maxsplit=1)[0]
 
     def encode(self, mel: Mel) -> ctranslate2.StorageView:
-        """Encoder output of ``mel``; shapes shorter than 30 s take the first positions."""
+        """Encode ``mel``; windows shorter than 30 s use the first positions."""
         return self._model.encode(ctranslate2.StorageView.from_array(np.ascontiguousarray(mel)), to_cpu=self._cuda)
 
     def select(self, features: ctranslate2.StorageView, rows: Sequence[int]) -> ctranslate2.StorageView:
-        """The items ``rows``; the whole batch is passed on as it is."""
+        """Return the items ``rows``; the whole batch without a copy."""
         if list(rows) == list(range(features.shape[0])):
             return features
         return ctranslate2.StorageView.from_array(np.ascontiguousarray(np.asarray(features)[list(rows)]))
 
     def detect(self, features: ctranslate2.StorageView) -> list[str]:
-        """The likeliest language of each item; CTranslate2 writes it as ``<|en|>``."""
+        """Return the likeliest language of each item; CTranslate2 writes it as ``<|en|>``."""
         return [str(ranked[0][0])[2:-2] for ranked in self._model.detect_language(features)]
 
     def generate(
@@ -66,7 +66,7 @@ class CTranslate2Runtime:
         endless: bool = False,
     ) -> list[Hypothesis]:
         """Decode each item."""
-        # CTranslate2 gives the output at most half of max_length, whatever the prompt leaves.
+        # CTranslate2 limits the output to half of max_length, however short the prompt is.
         limit = min(MAX_LENGTH, max(2 * max_new, len(prompts[0]) + max_new))
         results = self._model.generate(
             features,
@@ -86,9 +86,9 @@ class CTranslate2Runtime:
         texts: Sequence[Sequence[int]],
         frames: Sequence[int],
     ) -> list[TokenTimes | None]:
-        """When each token is said, by the cross attention of the alignment heads.
+        """Return when each token is said, by the cross attention of the alignment heads.
 
-        One item a call: unlike ``generate``, times and probabilities change with the lengths of a batch's other texts.
+        It aligns one item per call: unlike ``generate``, its results depend on the lengths of a batch's other texts.
         """
         found: list[TokenTimes | None] = []
         for row, (text, length) in enumerate(zip(texts, frames, strict=True)):
@@ -99,13 +99,13 @@ class CTranslate2Runtime:
 
 def _hypothesis(result: Any) -> Hypothesis:
     tokens = tuple(result.sequences_ids[0])
-    # The score is a mean over the tokens; Whisper's figure counts the end token too.
+    # The score is a mean over the text tokens; Whisper's figure counts the end token too.
     logprob = result.scores[0] * len(tokens) / (len(tokens) + 1)
     return Hypothesis(tokens, float(logprob), float(result.no_speech_prob))
 
 
 def _token_times(result: Any, count: int) -> TokenTimes | None:
-    """Start of each token (and of the end token, which ends the last) from the path through tokens and positions."""
+    """Return the start of each token, and of the end token, which ends the last, by the path of tokens and positions."""
     path = np.asarray(result.alignments, dtype=np.int64).reshape(-1, 2)
     starts = path[np.diff(path[:, 0], prepend=-1).astype(bool), 1] * TIME_STEP
     if len(starts) != count + 1:
@@ -114,14 +114,14 @@ def _token_times(result: Any, count: int) -> TokenTimes | None:
 
 
 def load_model(weights: Weights, executors: int) -> WhisperModel:
-    """The weights in int8, for ``executors`` batches in flight, each on one thread, and the spare ones."""
+    """Load the weights in int8 for ``executors`` batches in flight and the spare executors, each on one thread."""
     return WhisperModel(
         str(weights.folder), device="cpu", compute_type="int8", cpu_threads=1, num_workers=executors + SPARE
     )
 
 
 def end_token(model: WhisperModel) -> int:
-    """The token that ends a text."""
+    """Return the token that ends a text."""
     return int(model.hf_tokenizer.token_to_id("<|endoftext|>"))
 
 
@@ -129,7 +129,7 @@ def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
     """Load ``settings.model`` for ``settings.executors`` batches in flight, each on one thread.
 
     Raises:
-        WeightsError: There are no weights for the alias.
+        WeightsError: The alias has no weights.
     """
     weights = find_weights(settings)
     model = load_model(weights, settings.executors)

@@ -1,9 +1,10 @@
-"""The second runtime: openai-whisper on PyTorch, on a GPU or the processor, with the weights of the CTranslate2 file.
+"""Runs openai-whisper on PyTorch, on a GPU or the processor, with the weights of the CTranslate2 file.
 
-PyTorch's sums depend on a batch's shape, and a final's text must not depend on its company (promise 4). So all batches of
-a runtime have one shape: ``rows`` items, of which the last ones are copies where fewer came. On a GPU that is the pool's
-batch size, since a row more costs next to nothing there; on the processor it is 1.
-Its key-value cache hangs on the model's modules, and how it attends is a switch of the whole process: one thread at a time.
+PyTorch's sums depend on a batch's shape, and other windows must not change a final's text (promise 4). So all batches of a
+runtime have one shape, ``rows`` items; copies fill a smaller batch. On a GPU ``rows`` is the pool's batch size, since
+another row costs almost nothing there; on the processor it is 1.
+
+The package keeps its key-value cache in the model's modules and its kind of attention per process: one thread at a time.
 """
 
 import json
@@ -26,19 +27,19 @@ from kaption_gpu.engine.backends.runtime import TIME_STEP, Hypothesis, Mel, Toke
 from kaption_gpu.engine.backends.whisper import WhisperBackend
 
 _FILTER_WIDTH = 7
-#: Texts to align are filled up to a multiple of so many tokens, so that few shapes occur; what fills them comes last and is not seen.
+#: Texts to align are padded to a multiple of this number of tokens, so that few shapes occur; the text does not attend to it.
 _TEXT_STEP = 16
 _SPECIAL = ("startoftranscript", "endoftext", "notimestamps")
 
 
 class _TimestampRules(LogitFilter):  # type: ignore[misc] # the package has no types
-    """``whisper.decoding.ApplyTimestampRules`` for all rows at once: row by row, a GPU waits for Python most of the time."""
+    """``whisper.decoding.ApplyTimestampRules`` for all rows at once: row by row, a GPU would mostly wait for Python."""
 
     def __init__(self, rules: ApplyTimestampRules) -> None:
         self._rules = rules
 
     def apply(self, logits: torch.Tensor, tokens: torch.Tensor) -> None:
-        """Forbid, in place, what no timestamp may stand before or after; shapes (rows, vocabulary), (rows, length)."""
+        """Forbid in place the tokens that break the timestamp rules; shapes (rows, vocabulary), (rows, length)."""
         begin, end = self._rules.tokenizer.timestamp_begin, self._rules.tokenizer.eot
         logits[:, self._rules.tokenizer.no_timestamps] = -torch.inf
         said = tokens[:, self._rules.sample_begin :]
@@ -49,10 +50,10 @@ class _TimestampRules(LogitFilter):  # type: ignore[misc] # the package has no t
             last = said[:, -1] >= begin
             before = said[:, -2] >= begin if said.shape[1] > 1 else torch.ones_like(last)
             column = torch.arange(logits.shape[1], device=logits.device)
-            # Timestamps come in pairs, but for the first: after two of them text, after one another or the end.
+            # Timestamps come in pairs, except the first: text follows two of them, another one or the end follows one.
             logits.masked_fill_((last & before)[:, None] & (column >= begin), -torch.inf)
             logits.masked_fill_((last & ~before)[:, None] & (column < end), -torch.inf)
-            # They never go back, and a segment is not empty; the second of a pair may be as late as the first.
+            # They never decrease, and a segment is not empty; the second of a pair may equal the first.
             least = said.amax(dim=1) + (~(last & ~before)).long()
             logits.masked_fill_((column >= begin) & (column < least[:, None]), -torch.inf)
         likely = logits.log_softmax(dim=-1)
@@ -61,7 +62,7 @@ class _TimestampRules(LogitFilter):  # type: ignore[misc] # the package has no t
 
 
 class _Task(DecodingTask):  # type: ignore[misc] # the package has no types
-    """Whisper's decoding after given prompts of one length, one an item, of features that need not be those of 30 s."""
+    """Whisper's decoding with one prompt per item, all of one length, and features that may be shorter than 30 s."""
 
     logit_filters: list[LogitFilter]
 
@@ -74,7 +75,7 @@ class _Task(DecodingTask):  # type: ignore[misc] # the package has no types
         suppressed: Sequence[int] = (-1,),
     ) -> None:
         self._prompts = prompts
-        # The language only chooses special tokens, which the prompts have already.
+        # The language only chooses special tokens, which the prompts already have.
         options = DecodingOptions(
             language="en",
             sample_len=max_new,
@@ -94,7 +95,7 @@ class _Task(DecodingTask):  # type: ignore[misc] # the package has no types
         return mel
 
     def _detect_language(self, audio_features: torch.Tensor, tokens: torch.Tensor) -> tuple[list[str], None]:
-        """Detects nothing: here is where a task may write into ``tokens``, and each item has a prompt of its own."""
+        """Write each item's own prompt into ``tokens``, since a task may do that here; detect nothing."""
         tokens[:] = torch.tensor(self._prompts)
         return ["en"] * len(audio_features), None
 
@@ -103,7 +104,7 @@ class TorchRuntime:
     """A ``Runtime`` on PyTorch, float32; features are tensors, shape (batch, frames / 2, width)."""
 
     def __init__(self, model: Whisper, tokenizer: tokenizers.Tokenizer, rows: int) -> None:
-        """``rows``: items of each batch that is computed."""
+        """``rows``: the items of each computed batch."""
         self._model = model
         self._rows = rows
         self._lock = threading.Lock()
@@ -112,16 +113,16 @@ class TorchRuntime:
 
     @property
     def multilingual(self) -> bool:
-        """Whether the weights know more than English."""
+        """Whether the weights know more languages than English."""
         return bool(self._model.is_multilingual)
 
     @property
     def precision(self) -> str:
-        """float32, whatever the device."""
+        """float32 on every device."""
         return "f32"
 
     def encode(self, mel: Mel) -> torch.Tensor:
-        """Encoder output of ``mel``; unlike Whisper's own forward it takes the first positions for a shorter one."""
+        """Encode ``mel``; unlike Whisper's own forward, a shorter window uses the first positions."""
         found = []
         for rows, count in self._batches(range(len(mel)), self._rows):
             with self._lock:
@@ -140,17 +141,17 @@ class TorchRuntime:
 
     @staticmethod
     def _batches(rows: Sequence[int], size: int) -> Iterator[tuple[list[int], int]]:
-        """``rows`` in batches of ``size``, the last one filled up with its first; and how many of each are wanted."""
+        """Split ``rows`` into batches of ``size``, the last one padded with its first row; and the real rows of each."""
         for begin in range(0, len(rows), size):
             batch = list(rows[begin : begin + size])
             yield batch + batch[:1] * (size - len(batch)), len(batch)
 
     def select(self, features: torch.Tensor, rows: Sequence[int]) -> torch.Tensor:
-        """The items ``rows``."""
+        """Return the items ``rows``."""
         return features[list(rows)]
 
     def detect(self, features: torch.Tensor) -> list[str]:
-        """The likeliest language of each item."""
+        """Return the likeliest language of each item."""
         tokenizer = _Task(self._model, [[self._start]], 1, 1).tokenizer
         tokens = list(tokenizer.all_language_tokens)
         found = []
@@ -169,7 +170,7 @@ class TorchRuntime:
         max_new: int,
         endless: bool = False,
     ) -> list[Hypothesis]:
-        """Decode each item; by beam one by one, since the package takes no batch then."""
+        """Decode each item; with a beam one by one, since the package then takes no batch."""
         found: list[Hypothesis] = []
         suppressed = (-1, self._end) if endless else (-1,)
         for rows, count in self._batches(range(len(prompts)), self._rows if beam_size == 1 else 1):
@@ -182,7 +183,7 @@ class TorchRuntime:
     def align(
         self, features: torch.Tensor, start: Sequence[int], texts: Sequence[Sequence[int]], frames: Sequence[int]
     ) -> list[TokenTimes | None]:
-        """When each token is said, as ``whisper.timing.find_alignment`` does it, of features already encoded."""
+        """Return when each token is said, like ``whisper.timing.find_alignment``, but for encoded features."""
         found: dict[int, TokenTimes | None] = {}
         steps = [-(-len(text) // _TEXT_STEP) for text in texts]
         for step in sorted(set(steps)):
@@ -198,8 +199,8 @@ class TorchRuntime:
     def _attend(
         self, features: torch.Tensor, start: Sequence[int], texts: Sequence[Sequence[int]], step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """What the alignment heads attend to, before softmax, shape (heads, rows, tokens, positions), and each text token's
-        probability, shape (rows, tokens), in the machine's memory.
+        """Return the alignment heads' attention before softmax, shape (heads, rows, tokens, positions), and the text tokens'
+        probabilities, shape (rows, tokens), in the machine's memory.
         """
         room = min(step * _TEXT_STEP, self._model.dims.n_text_ctx - len(start) - 2)
         filled = [[*start, self._no_timestamps, *text, *[self._end] * (room + 1 - len(text))] for text in texts]
@@ -217,7 +218,7 @@ class TorchRuntime:
                     hook.remove()
         spoken = logits[:, len(start) : len(start) + room, : self._end].softmax(dim=-1)
         said = tokens[:, len(start) + 1 : len(start) + 1 + room]
-        # What fills a text has no probability of its own.
+        # Padding has no probability of its own.
         probabilities = spoken.gather(2, said.clamp(max=self._end - 1)[..., None])[..., 0]
         heads = self._model.alignment_heads.indices().T
         chosen = torch.stack([attention[layer][:, head] for layer, head in heads])
@@ -225,7 +226,9 @@ class TorchRuntime:
 
 
 def _times(attention: torch.Tensor, before: int, probabilities: torch.Tensor) -> TokenTimes | None:
-    """Start of each token of one text: ``attention`` has shape (heads, tokens, positions), of which ``before`` come first."""
+    """Return the start of each token of one text. ``attention`` has shape (heads, tokens, positions); ``before`` tokens
+    precede the text.
+    """
     weights = attention.softmax(dim=-1)
     std, mean = torch.std_mean(weights, dim=-2, keepdim=True, unbiased=False)
     matrix = median_filter((weights - mean) / std, _FILTER_WIDTH).mean(dim=0)[before:-1]
@@ -235,7 +238,7 @@ def _times(attention: torch.Tensor, before: int, probabilities: torch.Tensor) ->
 
 
 def _model(folder: Path) -> Whisper:
-    """openai-whisper's model with the weights of ``folder``."""
+    """Make openai-whisper's model with the weights of ``folder``."""
     arrays = read_arrays(folder / "model.bin")
     state = whisper_state(arrays)
     positions, width = state["encoder.positional_embedding"].shape
@@ -264,11 +267,11 @@ def _model(folder: Path) -> Whisper:
 def load(settings: Settings, rows: int | None = None) -> WhisperBackend[torch.Tensor]:
     """Load ``settings.model`` on the machine's GPU, or on ``settings.executors`` threads of its processor.
 
-    ``rows``: of each batch that is computed, if not as many as the device should have.
+    ``rows``: the items of each computed batch, if other than the device's default.
 
     Raises:
-        WeightsError: There are no weights for the alias.
-        WeightFileError: They are in a layout that is not known.
+        WeightsError: The alias has no weights.
+        WeightFileError: The weights have an unknown layout.
     """
     weights = find_weights(settings)
     torch.set_num_threads(settings.executors)

@@ -1,8 +1,8 @@
-"""Whisper's encoder on OpenVINO, its graph built from the CTranslate2 weight file; no PyTorch.
+"""Runs Whisper's encoder on OpenVINO, with a graph built from the CTranslate2 weight file, without PyTorch.
 
-bf16 where the processor has it, or int8 by static activation ranges (``ranges.json``), with float32 for what is left. One
-item a run, so that an item never depends on its company; one compiled graph a window length, since a new shape costs a
-compile (HAZARDS, OpenVINO 2).
+It computes in bf16 if the processor has it, or in int8 with static activation ranges (``ranges.json``), and the rest in
+float32. Each run has one item, so that no item depends on others. Each window length has its own compiled graph, since a
+new shape requires compilation (HAZARDS, OpenVINO 2).
 """
 
 import json
@@ -32,7 +32,7 @@ _EPSILON = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class EncoderWeights:
-    """What the graph is built from: arrays under openai-whisper's names, and the shape of the network."""
+    """The source of the graph: arrays under openai-whisper's names, and the shape of the network."""
 
     state: dict[str, Floats]
     heads: int
@@ -50,14 +50,14 @@ class EncoderWeights:
 
 
 def read_encoder(folder: Path) -> EncoderWeights:
-    """The encoder's weights of a CTranslate2 folder. Raises ``WeightFileError``."""
+    """Read the encoder's weights of a CTranslate2 folder. Raises ``WeightFileError``."""
     arrays = read_arrays(folder / "model.bin")
     state = {name: values for name, values in whisper_state(arrays).items() if name.startswith("encoder.")}
     return EncoderWeights(state, int(arrays["encoder/num_heads"]), layers(arrays, "encoder"))
 
 
 def known_ranges(digest: str) -> dict[str, tuple[float, float]] | None:
-    """The activation ranges that were measured for weights of ``digest``; None when there are none."""
+    """Return the measured activation ranges for weights of ``digest``; None if there are none."""
     measured = json.loads(files(__package__).joinpath("ranges.json").read_text())
     found = measured.get(digest)
     return None if found is None else {name: (low, high) for name, (low, high) in found.items()}
@@ -72,7 +72,7 @@ class Graph:
         self._ranges = ranges or {}
 
     def build(self, frames: int, *, with_taps: bool = False) -> ov.Model:
-        """The model for mel of shape (1, mels, ``frames``); its first output has shape (1, frames / 2, width)."""
+        """Build the model for mel of shape (1, mels, ``frames``); its first output has shape (1, frames / 2, width)."""
         weights = self._weights
         mel = op.parameter([1, weights.mels, frames], np.float32, name="mel")
         x = self._convolution(self._convolution(mel, "encoder.conv1", 1), "encoder.conv2", 2)
@@ -90,7 +90,7 @@ class Graph:
         def heads(y: Node) -> Node:
             return op.transpose(op.reshape(y, _integers(*split), special_zero=False), _integers(0, 2, 1, 3))
 
-        # Query, key and value see one input, so one range.
+        # Query, key and value have the same input, so one range.
         h, seen = self._norm(x, f"{name}.attn_ln"), f"{name}.attn.query"
         query, key, value = (self._linear(h, f"{name}.attn.{part}", seen) for part in ("query", "key", "value"))
         found = op.scaled_dot_product_attention(heads(query), heads(key), heads(value))
@@ -128,13 +128,13 @@ class Graph:
 
 
 class OpenVinoEncoder:
-    """Encodes mel of any of a few lengths, on ``streams`` threads at once.
+    """Encodes mel of one of a few lengths, on ``streams`` threads at once.
 
     Args:
-        weights: The encoder's.
-        streams: Runs at a time, one thread each.
+        weights: The encoder's weights.
+        streams: Concurrent runs, one thread each.
         precision: ``bf16``, ``f32``, or empty for the processor's best.
-        ranges: Activation ranges by layer: those layers compute in int8.
+        ranges: Activation ranges by layer; these layers compute in int8.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class OpenVinoEncoder:
         self._options: dict[str, Any] = {
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": streams,
-            # Pinned, two processes' streams would sit on one core.
+            # With pinning, the streams of two processes would share one core.
             "ENABLE_CPU_PINNING": False,
         }
         if precision:
@@ -162,13 +162,13 @@ class OpenVinoEncoder:
 
     @property
     def precision(self) -> str:
-        """What OpenVINO computes in on this processor: ``bf16`` or ``f32``, behind ``int8-`` where most layers are in int8."""
+        """The precision on this processor: ``bf16`` or ``f32``, with the prefix ``int8-`` if most layers are in int8."""
         if self._floats is None:
             self._compile(WINDOW_SECONDS[0] * MEL_RATE)
         return f"{'int8-' if self._ranges else ''}{self._floats}"
 
     def encode(self, mel: Mel) -> npt.NDArray[np.float32]:
-        """Encoder output of ``mel``, shape (batch, mels, frames); shape (batch, frames / 2, width)."""
+        """Encode ``mel``, shape (batch, mels, frames), to shape (batch, frames / 2, width)."""
         frames = mel.shape[2]
         waiting = self._requests.get(frames) or self._compile(frames)
         out = np.empty((len(mel), frames // 2, self._weights.width), np.float32)
@@ -183,7 +183,7 @@ class OpenVinoEncoder:
     def _compile(self, frames: int) -> "queue.SimpleQueue[ov.InferRequest]":
         with self._compiling:
             if frames not in self._requests:
-                # OpenVINO starts the threads that will compute here, and they are as nice as who compiles. An executor is not.
+                # OpenVINO starts its compute threads here, with the niceness of the compiling thread: not an executor's.
                 with ThreadPoolExecutor(1, "compile", step_back) as thread:
                     compiled = thread.submit(self._compiled, frames).result()
                 self._floats = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
@@ -203,7 +203,7 @@ def _constant(values: npt.ArrayLike) -> Node:
 
 
 def _shared(values: Floats) -> Node:
-    """A weight, without a copy of it for each input length."""
+    """Make a constant of a weight without a copy for each input length."""
     return op.constant(np.ascontiguousarray(values), shared_memory=True)
 
 

@@ -1,7 +1,7 @@
-"""An encoder and a decoder that need not be of one runtime, and the choice of the pair that is fastest on this machine.
+"""Pairs the fastest encoder on this machine with CTranslate2's decoder.
 
-CTranslate2 decodes; it or OpenVINO encodes. Which is faster depends on the processor (AMX, bf16, VNNI), so a few windows
-are encoded by each at load, on as many threads as the pool will use at once.
+CTranslate2 or OpenVINO encodes. The faster one depends on the processor (AMX, bf16, VNNI), so at load each encodes a few
+windows, on as many threads as the pool will use at once.
 """
 
 import logging
@@ -30,30 +30,30 @@ from kaption_gpu.engine.executor import SPARE
 
 log = logging.getLogger(__name__)
 
-#: Windows that each thread encodes in a pass of a calibration, and passes: the first one compiles.
+#: Windows that each thread encodes per pass of a calibration, and passes; the first pass compiles.
 _ROUNDS: Const = 4
 _PASSES: Const = 4
-#: Encoders that differ by less are equally fast: then the more exact one is taken.
+#: Encoders that differ by a smaller factor are equally fast; the more exact one is chosen.
 _TIE: Const = 1.1
-#: The pair that is taken where none agrees: the decoder's own runtime.
+#: The pair that is chosen if no encoders agree: the decoder's own runtime.
 _OWN: Const = "faster-whisper"
-#: The least correlation of two encoders' outputs that compute the same.
+#: The least correlation of the outputs of two correct encoders.
 _ALIKE: Const = 0.95
 
 
 class Encoder(Protocol):
-    """Whisper's encoder. Called from several threads at once; an item must not depend on its company."""
+    """Whisper's encoder. Several threads call it at once; no item may depend on the others of its batch."""
 
     @property
     def precision(self) -> str:
-        """What it computes in."""
+        """The precision of its arithmetic."""
 
     def encode(self, mel: Mel) -> npt.NDArray[np.float32]:
-        """Encoder output, shape (batch, frames / 2, width), of ``mel``, shape (batch, mels, frames of 10 ms)."""
+        """Encode ``mel``, shape (batch, mels, frames of 10 ms), to shape (batch, frames / 2, width)."""
 
 
 class PairedRuntime(CTranslate2Runtime):
-    """CTranslate2's decoder behind another encoder."""
+    """CTranslate2's decoder after another encoder."""
 
     def __init__(self, model: ctranslate2.models.Whisper, end: int, encoder: Encoder) -> None:
         super().__init__(model, end)
@@ -61,16 +61,16 @@ class PairedRuntime(CTranslate2Runtime):
 
     @property
     def precision(self) -> str:
-        """The encoder's, then the decoder's."""
+        """The precision of the encoder, then of the decoder."""
         return f"{self._encoder.precision}/{super().precision}"
 
     def encode(self, mel: Mel) -> ctranslate2.StorageView:
-        """Encoder output of ``mel``."""
+        """Encode ``mel``."""
         return ctranslate2.StorageView.from_array(self._encoder.encode(mel))
 
 
 def pairs(model: WhisperModel, weights: Weights, streams: int) -> dict[str, CTranslate2Runtime]:
-    """The runtimes that these weights allow, by name, the most exact first: each is CTranslate2's decoder behind an encoder."""
+    """Return the runtimes that these weights allow, by name, the most exact first: CTranslate2's decoder after each encoder."""
     encoder, end = read_encoder(weights.folder), end_token(model)
     found: dict[str, CTranslate2Runtime] = {
         "openvino": PairedRuntime(model.model, end, OpenVinoEncoder(encoder, streams)),
@@ -83,17 +83,17 @@ def pairs(model: WhisperModel, weights: Weights, streams: int) -> dict[str, CTra
 
 
 class Encodes(Protocol):
-    """What can be measured of a runtime."""
+    """The part of a runtime that is measured."""
 
     def encode(self, mel: Mel) -> Any:
-        """Encoder output of ``mel``, which NumPy can read."""
+        """Encode ``mel``; NumPy can read the output."""
 
 
 def fastest(candidates: Mapping[str, Encodes], threads: int, bands: int) -> Choice:
-    """The pair whose encoder takes the least time, see ``choose``, of those that agree with another.
+    """Choose the pair with the fastest encoder (``choose``) among those that agree with another.
 
-    All ``threads`` encode at once, as the pool will. Milliseconds are the processor's, not the clock's, since the machine may
-    be busy with others while the choice, which is remembered, is made; the best pass counts.
+    All ``threads`` encode at once, as the pool will. Milliseconds are CPU time, not wall time, since the machine may be busy
+    with other work and the choice is kept; the best pass counts.
     """
     rng = np.random.default_rng(0)
     mel = rng.normal(0, 0.5, (1, bands, WINDOW_SECONDS[0] * MEL_RATE)).astype(np.float32)
@@ -117,9 +117,9 @@ def fastest(candidates: Mapping[str, Encodes], threads: int, bands: int) -> Choi
 
 
 def agreeing(features: Mapping[str, npt.NDArray[np.float32]]) -> set[str]:
-    """The names of those that say what another says, too: a kernel that is wrong on this processor is not, however fast.
+    """Return the names of encoders whose output agrees with another's: a wrong kernel on this processor is never chosen.
 
-    Precisions differ by 0.2 to 1.5 % (1 - correlation, of noise; tiny.en and base, bf16 apart).
+    Precisions differ by 0.2 to 1.5 % (1 - correlation, on noise; tiny.en and base, without bf16).
     """
     found = set[str]()
     for (one, a), (other, b) in combinations(features.items(), 2):
@@ -130,7 +130,7 @@ def agreeing(features: Mapping[str, npt.NDArray[np.float32]]) -> set[str]:
 
 
 def choose(milliseconds: Mapping[str, float]) -> str:
-    """The fastest of pairs, given the most exact first; of those that hardly differ from it, the most exact."""
+    """Return the fastest of pairs, or the most exact of those equally fast; they come the most exact first."""
     least = min(milliseconds.values())
     return next(name for name, took in milliseconds.items() if took <= _TIE * least)
 
@@ -139,8 +139,8 @@ def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
     """Load ``settings.model`` with the pair that ``settings.backend`` names, or with the fastest for ``auto``.
 
     Raises:
-        WeightsError: There are no weights for the alias.
-        WeightFileError: They are in a layout that is not known.
+        WeightsError: The alias has no weights.
+        WeightFileError: The weights have an unknown layout.
         ValueError: The pair needs activation ranges, and these weights have none.
     """
     weights = find_weights(settings)

@@ -1,7 +1,7 @@
-"""What stands before the start token: the run's vocabulary, then its earlier text, within one budget.
+"""Makes the prompt before the start token: the run's vocabulary, then its earlier text, within one budget.
 
-CTranslate2 needs the start token at one position in a batch, so earlier text is cut to one of few lengths. The
-length follows from the run alone; windows of unequal length are decoded beside each other, not padded.
+CTranslate2 needs the start token at one position in a batch, so earlier text is truncated to one of a few lengths. The
+length follows from the run alone; windows with prompts of other lengths are decoded separately, not padded.
 """
 
 from collections.abc import Callable
@@ -10,19 +10,19 @@ from kaption.domain.decoding.port import DecodeOptions
 
 #: Tokens of vocabulary and earlier text together, of the 448 positions that prompt and output share (HAZARDS, Whisper 1).
 BUDGET = 150
-#: Tokens that the vocabulary may take of it.
+#: Tokens of the budget that the vocabulary may use.
 VOCABULARY_BUDGET = 96
-#: Lengths that earlier text is cut to, at its front.
+#: Lengths in tokens to which earlier text is truncated, at its front.
 LENGTHS = (0, 8, 16, 32, 48, 64, 96, 148)
-#: Timestamp tokens from 0.00 s to the one that closes earlier text, 3.00 s: any will do.
+#: Timestamp tokens from 0.00 s to the one that closes earlier text, 3.00 s; any would do.
 _CLOSING = 150
 
 
 def prompt_tokens(options: DecodeOptions, encode: Callable[[str], list[int]], first_timestamp: int) -> tuple[int, ...]:
-    """Tokens of the prompt, without the token that opens it; empty if there is nothing to say.
+    """Return the tokens of the prompt, without the token that opens it; empty if there is nothing in it.
 
-    Earlier text stands between two timestamps, as the model saw it in training: after text without them it leaves
-    them out too, and says short utterances twice (10 % word errors instead of 4).
+    Earlier text is between two timestamps, as in the model's training: after text without them the model omits them too,
+    and writes short utterances twice (10 % word errors instead of 4).
 
     Args:
         options: Its ``vocabulary`` and ``prompt`` are used.
@@ -41,7 +41,7 @@ def prompt_tokens(options: DecodeOptions, encode: Callable[[str], list[int]], fi
 
 
 def _vocabulary(terms: tuple[str, ...], encode: Callable[[str], list[int]]) -> list[int]:
-    """The first terms that fit, as a list that a sentence could have; never half a term."""
+    """Return the first terms that fit, as a list in a sentence; never half a term."""
     tokens: list[int] = []
     for number, term in enumerate(terms):
         more = encode((", " if number else " ") + term.strip())

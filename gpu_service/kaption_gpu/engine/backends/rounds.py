@@ -1,8 +1,8 @@
-"""Whether a text that repeats itself was said so, or the model went round in a loop.
+"""Decides whether the speaker repeated a text, or the model made up rounds in a loop.
 
-Two things tell them apart. A round that was said has time of its own: the alignment of text and sound finds a stretch for it,
-while made-up rounds fall together in a point. And rounds of the same words sound alike, token by token, also in two
-voices; where a model says a phrase over and over to speech that it does not understand, they do not.
+Two signs separate them. A spoken round has its own time: the alignment of text and sound finds a stretch for it, while
+made-up rounds collapse into a point. And spoken rounds of the same words sound alike, token by token, also in two voices;
+the rounds of a phrase that a model repeats for speech that it does not understand do not.
 """
 
 from collections.abc import Sequence
@@ -14,25 +14,25 @@ import numpy.typing as npt
 from kaption.domain.decoding.guards import Loop
 from kaption_gpu.engine.backends.runtime import MEL_RATE, Mel, TokenTimes
 
-#: Seconds that a token takes at least where it was said (two encoder positions), the share of a round's tokens that do, and the
-#: seconds that a round takes at least. Of 292 made-up loops, and of 90 decodes of what was really repeated, these leave most right.
+#: Least seconds of a spoken token (two encoder positions), the share of a round's tokens that need them, and the least seconds
+#: of a round. These values decide most of 292 made-up loops and 90 decodes of real repetitions correctly.
 _TOKEN_SECONDS = 0.039
 _TOKEN_SHARE = 0.5
 _ROUND_SECONDS = 0.2
-#: How much nearer to each other the same tokens of two rounds are than different ones: what was really repeated had 0.27 to 0.8 (two voices
-#: 0.5 to 0.8), what a model made of noise and of other languages 0.87 and more. Rounds of fewer tokens say too little.
+#: Distance of the same tokens of two rounds over that of different tokens. Real repetitions had 0.27 to 0.8 (two voices 0.5 to
+#: 0.8), loops on noise and other languages 0.87 and more. Rounds of fewer tokens prove too little.
 _ALIKE = 0.86
 _FEWEST_TOKENS = 3
-#: Pieces that each token's sound is looked at in.
+#: Pieces into which each token's sound is divided.
 _PIECES = 4
 
 
 def said(tokens: Sequence[int], loop: Loop, times: TokenTimes, mel: Mel) -> tuple[tuple[int, ...], int]:
-    """``tokens`` without the rounds of ``loop`` that nobody said, and how many rounds are left: at least one.
+    """Remove the rounds of ``loop`` that were not spoken from ``tokens``; also return the number left, at least one.
 
     Args:
         tokens: n text tokens.
-        loop: What repeats itself in them.
+        loop: The repetition in them.
         times: Their times, n + 1 starts.
         mel: The window's log-mel, shape (mels, frames of 10 ms).
     """
@@ -47,12 +47,12 @@ def said(tokens: Sequence[int], loop: Loop, times: TokenTimes, mel: Mel) -> tupl
 
 
 def _has_time(starts: npt.NDArray[np.float64]) -> bool:
-    """Whether the tokens between ``starts`` were heard one after the other."""
+    """Whether the tokens between ``starts`` have time one after the other."""
     return bool((np.diff(starts) > _TOKEN_SECONDS).mean() >= _TOKEN_SHARE and starts[-1] - starts[0] >= _ROUND_SECONDS)
 
 
 def _likeness(begins: Sequence[int], size: int, starts: npt.NDArray[np.float64], mel: Mel) -> float:
-    """How far the same places of rounds are apart, over how far different ones are: 1 where it makes no difference."""
+    """Return the distance of equal places of rounds over that of different places: 1 if there is no difference."""
     level = mel - mel.mean(axis=1, keepdims=True)
     sounds = [_sound(starts[at : at + size + 1], level) for at in begins]
     same, other = list[float](), list[float]()
@@ -64,7 +64,7 @@ def _likeness(begins: Sequence[int], size: int, starts: npt.NDArray[np.float64],
 
 
 def _sound(starts: npt.NDArray[np.float64], level: Mel) -> Mel:
-    """Mean log-mel of each piece of the tokens between ``starts``, shape (tokens * pieces, mels)."""
+    """Return the mean log-mel of each piece of the tokens between ``starts``, shape (tokens * pieces, mels)."""
     bounds = np.interp(np.arange((len(starts) - 1) * _PIECES + 1) / _PIECES, np.arange(len(starts)), starts)
     frames = np.minimum((bounds * MEL_RATE).astype(int), level.shape[1] - 1)
     return np.stack([level[:, a : max(b, a + 1)].mean(axis=1) for a, b in pairwise(frames)])

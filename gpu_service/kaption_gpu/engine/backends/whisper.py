@@ -1,7 +1,7 @@
-"""Whisper's decoding policy over any runtime: windows, prompts, batches, second tries, guards, word times.
+"""Decodes windows by Whisper's policy on any runtime: prompts, batches, second tries, guards, word times.
 
-A window's result follows from its audio and options alone. What needs equal shapes is grouped; no group changes a
-number of its items (promise 4), provided that the runtime is batch-invariant.
+A window's result follows from its audio and options alone. Jobs are grouped by shape; no group changes a number of its
+items (promise 4), provided that the runtime is batch-invariant.
 """
 
 import math
@@ -36,26 +36,26 @@ from kaption_gpu.engine.backends.runtime import F, Hypothesis, Mel, Runtime, Tok
 from kaption_gpu.engine.backends.words import after_pauses, rest_start, spoken, time_words
 
 _HOP = 160
-#: Frames of mel, each of 400 samples around its middle, that the end of the audio reaches into, and one of silence.
+#: Mel frames that the end of the audio reaches into (each has 400 samples around its middle), and one of silence.
 _SPREAD = 4
-#: Longer windows compile when they come, in a third of a second: live segments need none unless by beam one is doubted, and a runtime keeps
-#: some 50 MB for each length.
+#: Longer windows compile at first use, in a third of a second: live segments need one only if a final with a beam of 5 is
+#: doubtful, and a runtime keeps some 50 MB for each length.
 _WARM_SECONDS = 18
-#: Windows that a calibration decodes, and for how many tokens; and the tokens that a second of window has of speech.
+#: Seconds of a window that a calibration decodes, its tokens, and the tokens of a second of speech.
 _CALIBRATION_SECONDS = 8
 _CALIBRATION_TOKENS = 8
 _SPEECH_TOKENS = 3.5
-#: A rest of so many tokens that are the last ones before it was heard in them already.
+#: A continuation of at least this many tokens that only repeats the end of the text is dropped.
 _SAID_TOKENS = 4
 #: Beam of a second try.
 _RETRY_BEAM = 5
-#: Doubts about what repeats itself.
+#: Guards that doubt repetitions.
 _REPETITIVE = (guards.Guard.REPETITION, guards.Guard.OVER_BUDGET)
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One window on its way: ``row`` in the encoder's batch, the start sequence's tokenizer, prompt and limits."""
+    """One window to decode: its ``row`` in the encoder's batch, the start sequence's tokenizer, prompt and limits."""
 
     row: int
     window: Window
@@ -71,17 +71,17 @@ class _Job:
 
     @property
     def full_prompt(self) -> list[int]:
-        """All that stands before the output."""
+        """All tokens before the output."""
         opening = [self.tokenizer.sot_prev, *self.prompt] if self.prompt else []
         return [*opening, *self.tokenizer.sot_sequence]
 
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """What a decode says: text tokens within the audio, and figures; ``rest``: second from which more is to be said.
+    """One decode: text tokens within the audio, and figures; ``rest``: the second from which speech continues.
 
-    ``loop``: what in ``whole`` (the tokens before anything was cut off) repeats itself doubtfully; ``said``: it was looked at,
-    and what is left of it was said.
+    ``whole``: the tokens before any were removed; ``loop``: a doubtful repetition in them; ``said``: it was checked, and the
+    rest of it was spoken.
     """
 
     tokens: tuple[int, ...]
@@ -122,16 +122,16 @@ class WhisperBackend(Generic[F]):
         )
 
     def warm_up(self) -> None:
-        """Decode quiet noise at each window length of live segments, by beam and with word times, so that all these shapes have been seen."""
+        """Decode quiet noise at each window length of live segments, with beam and word times, so that all shapes are compiled."""
         noise = np.random.default_rng(0).normal(0, 0.01, SAMPLE_RATE).astype(np.float32)
         options = DecodeOptions(language="en", beam_size=2, word_times=True, max_tokens=8)
         for seconds in (length for length in WINDOW_SECONDS if length <= _WARM_SECONDS):
             self.transcribe([Window(0, Kind.PARTIAL, noise, seconds * SAMPLE_RATE, options)])
 
     def calibrate(self, size: int) -> Costs:
-        """Encode and decode noise of 8 s, one window and ``size`` of them.
+        """Encode and decode noise of 8 s, as one window and as ``size`` windows.
 
-        The decoder goes on for a few tokens whatever it hears; what those take is scaled to as many as speech has.
+        The decoder is made to emit a few tokens on noise; their time is scaled to the number of tokens in speech.
         """
         length = _CALIBRATION_SECONDS * SAMPLE_RATE
         noise = np.random.default_rng(0).normal(0, 0.1, length).astype(np.float32)
@@ -149,7 +149,7 @@ class WhisperBackend(Generic[F]):
             took[count] = min(seconds, took.get(count, math.inf))
         if size == 1:
             return Costs(took[1] / _CALIBRATION_SECONDS, 0.0)
-        # A busy moment may make one window as dear as many.
+        # At a busy moment one window may take as long as many.
         further = max((took[size] - took[1]) / (size - 1), took[size] / size / 4)
         return Costs(further / _CALIBRATION_SECONDS, max(0.0, took[1] / further - 1))
 
@@ -183,7 +183,7 @@ class WhisperBackend(Generic[F]):
         return [_decoded(job, drafts[job.row], kept[job.row], words.get(job.row, ())) for job in jobs]
 
     def _settle(self, jobs: Sequence[_Job], features: F) -> dict[int, _Draft]:
-        """Drafts by row: a final that is in doubt is decoded again, one that leaves a rest is continued."""
+        """Return drafts by row: decode a doubtful final again, and continue one that leaves a rest."""
         drafts = self._generate(jobs, features)
         doubtful = [job for job in jobs if job.window.kind is Kind.FINAL and drafts[job.row].doubt]
         again = [other for job in doubtful if (other := self._second_try(job))]
@@ -195,13 +195,13 @@ class WhisperBackend(Generic[F]):
         return {job.row: self._continued(job, drafts[job.row]) for job in jobs}
 
     def _longer(self, job: _Job, padded: int) -> _Draft:
-        """The same in a longer window: what a model says twice in one hardly comes in another."""
+        """Decode the job in a longer window, where the model hardly repeats the same text."""
         window = replace(job.window, padded=padded)
         alone = replace(job, row=0, window=window)
         return self._generate([alone], self._runtime.encode(self._mel(window)[None]))[0]
 
     def _continued(self, job: _Job, draft: _Draft) -> _Draft:
-        """``draft`` and what is said from its rest on, which is decoded as a window of its own."""
+        """Extend ``draft`` by the speech from its rest on, decoded as another window."""
         if draft.rest is None:
             return draft
         audio = job.window.audio[int(draft.rest * SAMPLE_RATE) : job.window.padded]
@@ -212,14 +212,14 @@ class WhisperBackend(Generic[F]):
         features = self._runtime.encode(self._mel(window)[None])
         [rest_job] = self._jobs([window], features)
         rest = self._settle([rest_job], features)[rest_job.row]
-        # The timestamp came too early; a word or two may well be said again.
+        # The timestamp was too early. The speaker may well repeat a word or two, but not more.
         said = len(rest.tokens) >= _SAID_TOKENS and rest.tokens == draft.tokens[-len(rest.tokens) :]
         return draft if said or _suppressed(rest_job, rest) else _joined(job, draft, rest)
 
     def _mel(self, window: Window) -> Mel:
-        """Log-mel of the window's audio with silence up to its padded length, shape (mels, frames of 10 ms).
+        """Compute the log-mel of the window's audio, with silence up to its padded length, shape (mels, frames of 10 ms).
 
-        Frames that lie behind the audio are alike, so only the first of them is computed.
+        Frames after the audio are equal, so only the first of them is computed.
         """
         size, frames = min(window.audio.size, window.padded), window.padded // _HOP
         heard = min(frames, size // _HOP + _SPREAD)
@@ -241,7 +241,7 @@ class WhisperBackend(Generic[F]):
         return jobs
 
     def _languages(self, windows: Sequence[Window], features: F) -> list[str]:
-        """The language of each window: the only one, the one asked for, or the likeliest."""
+        """Return the language of each window: the only one, the requested one, or the likeliest."""
         if not self._runtime.multilingual:
             return ["en"] * len(windows)
         unknown = [row for row, window in enumerate(windows) if window.options.language is None]
@@ -256,7 +256,7 @@ class WhisperBackend(Generic[F]):
         return self._tokenizers[key]
 
     def _second_try(self, job: _Job) -> _Job | None:
-        """By beam and without the earlier text, which loops come from; None if that would be the same decode."""
+        """Make a job with beam and without the earlier text, which causes loops; None if that would be the same decode."""
         options = replace(job.window.options, prompt="")
         prompt = prompt_tokens(options, job.tokenizer.encode, job.tokenizer.timestamp_begin)
         beam_size = max(_RETRY_BEAM, job.beam_size)
@@ -265,9 +265,9 @@ class WhisperBackend(Generic[F]):
         return replace(job, prompt=prompt, beam_size=beam_size)
 
     def _generate(self, jobs: Sequence[_Job], features: F) -> dict[int, _Draft]:
-        """Decode jobs, those of one shape together; drafts by row.
+        """Decode jobs, those of one shape together; return drafts by row.
 
-        Without a beam an output is the beginning of a longer one, so that limits may differ; by beam it is not.
+        Without a beam, a shorter output is the beginning of a longer one, so that limits may differ; with a beam it is not.
         """
         drafts: dict[int, _Draft] = {}
         for group in _groups(
@@ -290,19 +290,19 @@ class WhisperBackend(Generic[F]):
     def _words(
         self, jobs: Sequence[_Job], drafts: dict[int, _Draft], features: F
     ) -> dict[int, tuple[DecodedWord, ...]]:
-        """Words by row, of the jobs that asked for them."""
+        """Return words by row, for jobs with word times."""
         wanted = {job.row: job for job in jobs if job.window.options.word_times and drafts[job.row].tokens}
         words: dict[int, tuple[DecodedWord, ...]] = {}
         times = self._times(list(wanted.values()), {row: drafts[row].tokens for row in wanted}, features)
         for row, found in times.items():
             job = wanted[row]
             timed = time_words(drafts[row].tokens, found, job.tokenizer, job.seconds)
-            # Partials settle by times as the attention has them.
+            # Partials settle by the attention's own times.
             words[row] = after_pauses(timed, job.window.audio) if job.window.kind is Kind.FINAL else timed
         return words
 
     def _times(self, jobs: Sequence[_Job], texts: Mapping[int, tuple[int, ...]], features: F) -> dict[int, TokenTimes]:
-        """When the tokens of ``texts`` are said, by row; without those of which it cannot be told."""
+        """Return when the tokens of ``texts`` are said, by row, where that is known."""
         times: dict[int, TokenTimes] = {}
         for group in _groups(jobs, lambda job: tuple(job.tokenizer.sot_sequence)):
             found = self._runtime.align(
@@ -316,13 +316,13 @@ class WhisperBackend(Generic[F]):
 
 
 def _next_length(padded: int) -> int | None:
-    """The next longer window, in samples; None for the longest."""
+    """Return the next longer window, in samples; None for the longest."""
     longer = (seconds * SAMPLE_RATE for seconds in WINDOW_SECONDS if seconds * SAMPLE_RATE > padded)
     return next(longer, None)
 
 
 def _groups(jobs: Sequence[_Job], key: Callable[[_Job], Hashable]) -> Iterator[list[_Job]]:
-    """Jobs of equal ``key``, in order."""
+    """Group jobs by ``key``, in order."""
     groups: dict[Hashable, list[_Job]] = defaultdict(list)
     for job in jobs:
         groups[key(job)].append(job)
@@ -330,7 +330,7 @@ def _groups(jobs: Sequence[_Job], key: Callable[[_Job], Hashable]) -> Iterator[l
 
 
 def _draft(job: _Job, hypothesis: Hypothesis) -> _Draft:
-    """Cut the output at the audio's end and at loops, and judge it."""
+    """Truncate the output at the audio's end and at loops, and check it."""
     tokens = spoken(hypothesis.tokens, job.tokenizer.timestamp_begin, job.seconds)
     figures = (hypothesis.avg_logprob, hypothesis.no_speech_prob)
     whole = guards.Quality(*figures, guards.compression_ratio(job.tokenizer.decode(tokens)))
@@ -347,7 +347,7 @@ def _draft(job: _Job, hypothesis: Hypothesis) -> _Draft:
 
 
 def _heard(job: _Job, draft: _Draft, times: TokenTimes, mel: Mel) -> _Draft:
-    """``draft`` with those rounds of its loop that were said; as it is where only one was."""
+    """Reduce ``draft`` to the spoken rounds of its loop; return it unchanged if only one was spoken."""
     loop, whole = draft.loop, draft.whole
     if loop is None or not any(map(str.isalnum, job.tokenizer.decode(whole[loop.start : loop.start + loop.size]))):
         return draft
@@ -366,13 +366,13 @@ def _heard(job: _Job, draft: _Draft, times: TokenTimes, mel: Mel) -> _Draft:
 
 
 def _rank(draft: _Draft) -> tuple[bool, bool, float]:
-    """Of two tries the greater is the better: loops have good log probabilities, so these come last."""
+    """Rank two tries, the better one higher: loops have good log probabilities, so these count last."""
     repetitive = draft.doubt in _REPETITIVE and not draft.said
     return (not repetitive, draft.doubt is not guards.Guard.UNCLOSED, draft.quality.avg_logprob)
 
 
 def _joined(job: _Job, first: _Draft, rest: _Draft) -> _Draft:
-    """Two consecutive drafts as one: the log probability is the mean over tokens, no speech is what neither heard."""
+    """Join two consecutive drafts: mean log probability over tokens, and the lower probability of no speech."""
     tokens = first.tokens + rest.tokens
     text = job.tokenizer.decode(tokens).strip()
     share = len(first.tokens) / max(1, len(tokens))

@@ -1,4 +1,4 @@
-"""From tokens to words: what lies within the audio, and when each word is said."""
+"""Turns tokens into words: drops those beyond the audio, and times each word."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,26 +12,26 @@ from kaption_gpu.engine.backends.runtime import TIME_STEP, TokenTimes
 
 _OPENING = frozenset("\"'“¿([{-")
 _CLOSING = frozenset("\"'.。,，!！?？:：”)]}、")
-#: Languages that are written without spaces, which the tokenizer splits by characters.
+#: Languages without spaces, which the tokenizer splits by characters.
 _WITHOUT_SPACES = frozenset(("zh", "ja", "th", "lo", "my", "yue"))
 _SENTENCE_END = (".", "?", "!", "。", "？", "！")
-#: What starts this close to the end of the audio was made up from the padding.
+#: Text that starts within this many seconds of the audio's end was made up from the padding.
 _EDGE = 0.1
-#: A rest shorter than this holds no word; one that starts earlier would be the same decode again (seconds).
+#: Shortest rest in seconds that can hold a word; a rest that starts before this second would be the same decode again.
 _REST = 0.5
 _PROGRESS = 1.0
-#: A hundredth of a second is quiet when it is weaker than this share of its word's loudest; so much quiet in a row is a pause,
-#: and what sounds before it for no longer than that is the end of the word before.
+#: A step of 10 ms is quiet when it is weaker than this share of its word's loudest. ``_PAUSE_STEPS`` quiet steps in a row are a
+#: pause; a sound before it of at most this length is the end of the previous word.
 _QUIET = 0.05
 _STEP = SAMPLE_RATE // 100
 _PAUSE_STEPS = 15
 
 
 def spoken(tokens: Sequence[int], first_timestamp: int, seconds: float) -> tuple[int, ...]:
-    """Text tokens of ``tokens`` up to the timestamp that closes the audio of ``seconds``.
+    """Return the text tokens of ``tokens`` up to the timestamp that closes the audio of ``seconds``.
 
-    What opens at or after the audio's end is the model talking into the padding. Text whose closing timestamp is
-    missing, since the model stopped before it, stands.
+    The model made up what begins at or after the audio's end from the padding. Text without a closing timestamp stands: the
+    model stopped before it.
     """
     kept: list[int] = []
     for token in tokens:
@@ -44,10 +44,10 @@ def spoken(tokens: Sequence[int], first_timestamp: int, seconds: float) -> tuple
 
 
 def rest_start(tokens: Sequence[int], first_timestamp: int, seconds: float) -> float | None:
-    """Where the model left off, in seconds, if it says that speech goes on; None if it is through.
+    """Return the second at which the model stopped, if it signals that speech continues; None if it has finished.
 
-    Two timestamps at the end are Whisper's way to say so: a sentence that the window cuts is left for the next
-    window. A window of ours is all there is, so what is left has to be decoded, or it is lost.
+    Whisper signals this by two timestamps at the end: it leaves a sentence that the window cuts to the next window. A window
+    here has no next one, so the rest must be decoded, or it is lost.
     """
     if len(tokens) < 3 or min(tokens[-2:]) < first_timestamp:
         return None
@@ -58,16 +58,16 @@ def rest_start(tokens: Sequence[int], first_timestamp: int, seconds: float) -> f
 def time_words(
     tokens: Sequence[int], times: TokenTimes, tokenizer: Tokenizer, seconds: float
 ) -> tuple[DecodedWord, ...]:
-    """The words of text tokens with their times.
+    """Return the words of text tokens with their times.
 
     Args:
         tokens: n text tokens.
         times: Their times, n + 1 starts.
         tokenizer: Splits by spaces, or by characters in languages without.
-        seconds: Length of the audio, which no word exceeds.
+        seconds: Length of the audio; no word ends later.
 
     Returns:
-        Words that joined give the text, and by spaces too where the language has them; starts and ends never go back.
+        Words that join to the text, split by spaces if the language has them; starts and ends never decrease.
     """
     (*texts, _), (*parts, _) = tokenizer.split_to_word_tokens([*tokens, tokenizer.eot])
     bounds = np.cumsum([0, *(len(part) for part in parts)])
@@ -78,7 +78,7 @@ def time_words(
         if text.startswith(" ") and text.strip() in _OPENING:
             opening += text
             continue
-        # A mark's time is not a word's.
+        # The time of a punctuation mark is not the word's.
         last = max((n for n in pieces if texts[n].strip() not in _CLOSING), default=pieces[0])
         a, b = bounds[pieces[0]], bounds[last + 1]
         probability = float(np.mean(times.probabilities[a:b]))
@@ -90,17 +90,17 @@ def time_words(
 
 
 def after_pauses(words: Sequence[DecodedWord], audio: Audio) -> tuple[DecodedWord, ...]:
-    """``words`` of ``audio``, shape (n,), each that follows a pause beginning where its sound does.
+    """Move the start of each of ``words`` after a pause to where its sound begins in ``audio``, shape (n,).
 
-    Attention is vague about it: a comma takes the pause and the beginning of the next word, or the next word takes the pause. Where
-    there is no pause, or noise fills it, nothing changes.
+    Attention is imprecise there: a comma takes the pause and the next word's beginning, or the next word takes the pause.
+    Without a pause, or with noise in it, nothing changes.
     """
     ends = [0.0, *(word.end for word in words)]
     return tuple(replace(word, start=_sound(word, end, audio)) for end, word in zip(ends, words, strict=False))
 
 
 def _sound(word: DecodedWord, since: float, audio: Audio) -> float:
-    """Where ``word`` is heard first, of which the word before ended at second ``since``."""
+    """Return the second at which the sound of ``word`` begins; the previous word ended at second ``since``."""
     piece = audio[round(since * SAMPLE_RATE) : round(word.end * SAMPLE_RATE)]
     steps = piece[: len(piece) // _STEP * _STEP].reshape(-1, _STEP)
     if not len(steps):
@@ -117,13 +117,13 @@ def _sound(word: DecodedWord, since: float, audio: Audio) -> float:
 
 
 def _whole_words(texts: Sequence[str], *, by_spaces: bool) -> list[range]:
-    """Which of ``texts`` are one word: what no space parts ("o" and "'clock"), or else a character and what closes it."""
+    """Group ``texts`` into words: pieces without a space between ("o" and "'clock"), or a character with its closing marks."""
     first = [n for n, text in enumerate(texts) if n == 0 or text.startswith(" ") or not (by_spaces or text in _CLOSING)]
     return [range(a, b) for a, b in pairwise([*first, len(texts)])]
 
 
 def _shorten(words: Sequence[DecodedWord]) -> list[DecodedWord]:
-    """A first word, or one after a sentence's end, takes no pause before it: its start moves up (Whisper's own rule)."""
+    """Move up the start of a first word, or one after a sentence's end, to drop the pause before it (Whisper's own rule)."""
     durations = [word.end - word.start for word in words if word.end > word.start]
     longest = 2 * min(0.7, float(np.median(durations))) if durations else 0.0
     shortened: list[DecodedWord] = []
@@ -135,7 +135,7 @@ def _shorten(words: Sequence[DecodedWord]) -> list[DecodedWord]:
 
 
 def _monotone(words: Sequence[DecodedWord], seconds: float) -> tuple[DecodedWord, ...]:
-    """Times within the audio, each at or after the one before, to a millisecond."""
+    """Limit times to the audio, each at or after the previous one, rounded to a millisecond."""
     at = 0.0
     result: list[DecodedWord] = []
     for word in words:
