@@ -1,8 +1,8 @@
-"""``make mutants``: take each guard of tests/mutants.toml away, one at a time, and see its test go red.
+"""Removes each guard of tests/mutants.toml, one at a time, and checks that its test turns red (``make mutants``).
 
-The working tree is copied (what git tracks or would track) and changed there. A guard whose removal no test notices, or
-whose text is no longer in its file exactly once, fails the run. A process that is started with ``python -I`` (what decodes
-media) has the installed packages, not the copy: its guards are not in the table.
+It changes a copy of the working tree, with the files that git tracks or would track. The run fails if no test notices a
+guard's removal, or if the guard's text is not in its file exactly once. A process started with ``python -I``, such as a
+decoding child, uses the installed packages and not the copy, so its guards are not in the table.
 """
 
 import os
@@ -32,7 +32,7 @@ class Mutant:
 
 
 def copy(target: Path) -> None:
-    """The files of the working tree, without what git ignores."""
+    """Copy the files of the working tree, without those that git ignores."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -46,7 +46,7 @@ def copy(target: Path) -> None:
 
 
 def tested(tree: Path, test: str) -> tuple[int, str]:
-    """The exit status of ``test`` in ``tree``, and pytest's last line."""
+    """Run ``test`` in ``tree``; return the exit status and pytest's last line."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(str(tree / package) for package in PACKAGES)}
     shared = ROOT.parent / "shared" / "kafka"
     if shared.exists():
@@ -57,7 +57,7 @@ def tested(tree: Path, test: str) -> tuple[int, str]:
 
 
 def outcome(mutant: Mutant, tree: Path) -> str:
-    """``red`` as it should be, or what is wrong."""
+    """Return ``red``, as it should be, or what is wrong."""
     path = tree / mutant.file
     before = path.read_text()
     if before.count(mutant.old) != 1:
@@ -67,12 +67,12 @@ def outcome(mutant: Mutant, tree: Path) -> str:
         status, summary = tested(tree, mutant.test)
     finally:
         path.write_text(before)
-    # The summary tells a test that passed from one that was skipped.
+    # The summary shows whether a test passed or was skipped.
     return "red" if status == RED else f"NOT RED: pytest ended with {status}: {summary}"
 
 
 def main() -> int:
-    """Run the table, or the rows whose guard contains an argument; 1 if a guard is not held by its test."""
+    """Run the table, or the rows whose guard contains an argument; return 1 if a test does not protect its guard."""
     table = tomllib.loads((ROOT / "tests" / "mutants.toml").read_text())["mutant"]
     wanted = [Mutant(**row) for row in table if not sys.argv[1:] or any(word in row["guard"] for word in sys.argv[1:])]
     missed = 0

@@ -1,8 +1,8 @@
-"""``python -m tools.ranges``: measure what the int8 encoder needs, and write it to ``ranges.json``.
+"""Measures the activation ranges for the int8 encoder and writes ``ranges.json``: ``python -m tools.ranges``.
 
-The activations of each linear layer over the shipped speech: the range that holds all but one in 100,000 of them. A layer
-that by itself moves the encoder's output by more than ``WORST`` (a few huge activations, and too few levels for the rest)
-gets none, and computes in the processor's other precision.
+A range holds all but one in 100,000 of a linear layer's activations over the shipped speech. A layer that alone changes the
+encoder's output by more than ``WORST`` gets none and computes in the processor's other precision: a few huge activations
+leave too few levels for the rest.
 """
 
 import json
@@ -28,7 +28,7 @@ _WINDOW, _SPOKEN = 8 * SAMPLE_RATE, 6 * SAMPLE_RATE
 
 
 def mels(bands: int) -> list[Mel]:
-    """Windows of 8 s with 6 s of the shipped speech in each, shape (1, bands, 800)."""
+    """Make windows of 8 s with 6 s of the shipped speech in each, shape (1, bands, 800)."""
     extractor = FeatureExtractor(feature_size=bands)
     found: list[Mel] = []
     for file in sorted((ROOT / "demo" / "speech").glob("*.flac")):
@@ -42,7 +42,7 @@ def mels(bands: int) -> list[Mel]:
 
 
 def measured(weights: EncoderWeights, speech: list[Mel]) -> dict[str, tuple[float, float]]:
-    """The range of each layer's input over ``speech``."""
+    """Return the range of each layer's input over ``speech``."""
     graph = Graph(weights)
     model = graph.build(speech[0].shape[2], with_taps=True)
     compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -55,7 +55,7 @@ def measured(weights: EncoderWeights, speech: list[Mel]) -> dict[str, tuple[floa
 
 
 def error(weights: EncoderWeights, ranges: dict[str, tuple[float, float]], speech: list[Mel]) -> float:
-    """Mean relative error of the encoder's output with ``ranges`` in int8 and the rest in float32."""
+    """Return the mean relative error of the encoder's output with ``ranges`` in int8 and the rest in float32."""
     exact, rounded = (OpenVinoEncoder(weights, 1, "f32", given) for given in (None, ranges))
     found = [(exact.encode(mel), rounded.encode(mel)) for mel in speech]
     return float(np.mean([np.abs(a - b).mean() / np.abs(a).mean() for a, b in found]))

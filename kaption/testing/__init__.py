@@ -1,5 +1,5 @@
-"""Fakes for Kaption's ports and real brokers, stores and processes for tests: for its own and for yours.
+"""Provides fakes for Kaption's ports, and real brokers, stores and processes, for its tests and yours.
 
-``voices``, ``backends``, ``sessions`` and ``objects`` are fakes; pass them in where a port is asked for. ``brokers``, ``store``, ``up`` and
-``pipeline`` start the real parts as child processes (``processes``) and stop them. Nothing here needs pytest.
+``voices``, ``backends``, ``sessions`` and ``objects`` are fakes; pass them in for a port. ``brokers``, ``store``, ``up`` and
+``pipeline`` start and stop the real parts as child processes (``processes``). Nothing here needs pytest.
 """

@@ -1,16 +1,16 @@
-"""A backend without a model: it says how many samples a window has, and their sum."""
+"""Fakes a backend without a model: its text is a window's number of samples and their sum."""
 
 import threading
 import time
 
 from kaption.domain.decoding.port import Costs, Decoded, ModelInfo, Window
 
-#: A batch with a window whose first sample has this value makes the backend fail.
+#: The backend fails on a batch with a window that begins with this sample value.
 POISON = 667
 
 
 class CountingBackend:
-    """Says the sum of a window's samples, after ``seconds``."""
+    """Returns the number and the sum of a window's samples as text, after ``seconds``."""
 
     info = ModelInfo("counting", "0", "test")
 
@@ -20,10 +20,10 @@ class CountingBackend:
         self._lock = threading.Lock()
 
     def warm_up(self) -> None:
-        """Nothing to warm."""
+        """Do nothing: there is nothing to warm up."""
 
     def calibrate(self, size: int) -> Costs:  # the port's signature
-        """What the planner assumes."""
+        """Return the planner's default costs."""
         return Costs()
 
     def transcribe(self, batch: list[Window]) -> list[Decoded]:

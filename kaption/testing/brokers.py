@@ -1,6 +1,6 @@
-"""The three brokers of the tests: embedded (noida-db), one node of Apache Kafka, and a cluster of three.
+"""Starts the tests' three kinds of broker: embedded (noida-db), one node of Apache Kafka, and a cluster of three.
 
-Apache Kafka comes from ``KAFKA_HOME``, or from ``../shared/kafka`` beside the checkout; ``kafka_home`` says which.
+Apache Kafka comes from ``KAFKA_HOME``, or from ``../shared/kafka`` next to the checkout; ``kafka_home`` returns which.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from kaption.adapters.processes.tcp_ports import free_port
 from kaption.testing.processes import Child
 
 ROOT = Path(__file__).resolve().parents[2]
-# A node that comes back after SIGKILL waits until its last registration has lapsed, 9 s by default.
+# A node that restarts after SIGKILL waits until its last registration has expired, 9 s by default.
 REGISTRATION = ("--set", "broker.session.timeout.ms=3000", "--set", "broker.heartbeat.interval.ms=500")
 NO_APACHE = "Apache Kafka is not here: set KAFKA_HOME to a folder with `node` (see docs/testing.md)"
 
 
 def kafka_home() -> Path | None:
-    """The folder with Apache Kafka's ``node`` script, or None."""
+    """Return the folder with Apache Kafka's ``node`` script, or None."""
     named = os.environ.get("KAFKA_HOME")
     home = Path(named) if named else ROOT.parent / "shared" / "kafka"
     return home.resolve() if (home / "node").is_file() else None
@@ -34,7 +34,7 @@ def kafka_home() -> Path | None:
 async def wait_ready(bootstrap: str, seconds: float = 60, nodes: int = 1, child: Child | None = None) -> None:
     """Wait until ``bootstrap`` answers a metadata request that names ``nodes`` brokers.
 
-    Raises ``TimeoutError``, and ``RuntimeError`` with the output of ``child`` when that has ended.
+    Raises ``TimeoutError``, and ``RuntimeError`` with the output of ``child`` if that has ended.
     """
     end = time.monotonic() + seconds
     while True:
@@ -48,7 +48,7 @@ async def wait_ready(bootstrap: str, seconds: float = 60, nodes: int = 1, child:
 
 
 async def _brokers(bootstrap: str) -> int:
-    """How many brokers answer at ``bootstrap``; 0 when none does."""
+    """Return the number of brokers that answer at ``bootstrap``; 0 if none does."""
     host, port = bootstrap.split(",", maxsplit=1)[0].rsplit(":", 1)
     try:  # a closed port is the common case at start-up, and aiokafka logs an error for it
         _, writer = await asyncio.open_connection(host, int(port))
@@ -67,7 +67,7 @@ async def _brokers(bootstrap: str) -> int:
 
 
 class Broker(Protocol):
-    """A broker that a test may crash: ``bootstrap`` for clients, ``durable`` when it survives SIGKILL."""
+    """A broker that a test may crash: ``bootstrap`` for clients, ``durable`` if its data survives SIGKILL."""
 
     name: str
     bootstrap: str
@@ -81,18 +81,18 @@ class Broker(Protocol):
         """Stop cleanly."""
 
     def kill(self) -> None:
-        """SIGKILL (of one node where there are several)."""
+        """Send SIGKILL, to one node if there are several."""
 
 
 class EmbeddedBroker:
-    """noida-db: ready within a tenth of a second, so a test can have one of its own. It loses records at SIGKILL."""
+    """noida-db: ready within 0.1 s, so each test can have its own. It loses records at SIGKILL."""
 
     name = "embedded"
     replication = 1
     durable = False
 
     def __init__(self, data: Path, port: int = 0) -> None:
-        """Its files go to ``data``; ``port`` 0 takes a free one."""
+        """``data``: folder of its files; ``port`` 0 takes a free one."""
         command = embedded(data, port or free_port())
         self.bootstrap = command.bootstrap
         self.child = Child(command.argv, data / "noida.log")
@@ -129,7 +129,7 @@ class ApacheNode:
         self.child = Child(argv, data / "node.log", {"KAFKA_HEAP": "256m"})
 
     async def start(self) -> None:
-        """See ``Broker``; with SASL, wait for the port and ask with credentials yourself."""
+        """See ``Broker``; with SASL, wait for the port and connect with credentials yourself."""
         self.child.spawn()
         await wait_ready(self.bootstrap, 60, child=self.child)
 
@@ -150,7 +150,7 @@ class ApacheCluster:
     durable = True
 
     def __init__(self, home: Path, data: Path) -> None:
-        """Each node has a folder of its own below ``data``."""
+        """Each node has its own folder below ``data``."""
         controllers = [free_port() for _ in range(3)]
         self.ports = [free_port() for _ in range(3)]
         self.bootstrap = ",".join(f"127.0.0.1:{port}" for port in self.ports)
@@ -176,12 +176,12 @@ class ApacheCluster:
         await wait_ready(self.bootstrap, 90, nodes=3, child=self.nodes[0])
 
     def stop(self) -> None:
-        """Stop all three at once; the last of a quorum cannot stop cleanly, so the wait is short."""
+        """Stop all three at once. The last of a quorum cannot stop cleanly, so the wait is short."""
         for node in self.nodes:
             node.signal(signal.SIGTERM)
         for node in self.nodes:
             node.stop(5)
 
     def kill(self, number: int = 0) -> None:
-        """SIGKILL of one node; the other two go on."""
+        """Send SIGKILL to one node; the other two continue."""
         self.nodes[number].kill()

@@ -1,16 +1,18 @@
-"""An object store in memory, as the pool sees one."""
+"""Fakes an object store in memory, behind the pool's port."""
 
 from kaption.adapters.store.s3 import normalised_key
 from kaption.domain.pool.ports import ObjectUnavailableError, StoreAwayError
 from kaption.domain.records import RunKey
 from kaption_schemas.records import DataRef
 
-#: The work bucket, as it is by default.
+#: The default work bucket.
 WORK = "kaption"
 
 
 class MemoryObjects:
-    """Fits ``kaption.domain.pool.ports.Objects``. ``objects`` holds bodies by bucket and key; ``away`` is how many reads find no store."""
+    """Implements ``kaption.domain.pool.ports.Objects``. ``objects`` holds bodies by bucket and key; the next ``away`` reads
+    find no store.
+    """
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], bytes] = {}

@@ -1,4 +1,4 @@
-"""Agent and pool as processes, and a publisher that is a plain aiokafka client, for tests of the whole path."""
+"""Runs agent and pool as processes, and publishes with a plain aiokafka client, for tests of the whole path."""
 
 import asyncio
 import json
@@ -24,19 +24,19 @@ from kaption_schemas.topics import DLQ, EVENTS, FINAL, Type, topic_name
 
 
 def worker(settings: Settings, log: Path, port: int = 0) -> Child:
-    """A pool worker, not started; its port for health is in ``KAPTION_HTTP_PORT`` of its environment."""
+    """Make a pool worker that is not started; its environment names its health port in ``KAPTION_HTTP_PORT``."""
     env = child_environment(settings) | {"KAPTION_HTTP_PORT": str(port or free_port()), "OMP_NUM_THREADS": "1"}
     return Child([sys.executable, "-m", "kaption_gpu"], log, env)
 
 
 def agent(settings: Settings, log: Path, *arguments: str) -> Child:
-    """An agent, not started; ``arguments`` say which (default: the live one)."""
+    """Make an agent that is not started; ``arguments`` choose it, the live one by default."""
     env = worker(settings, log).env | {"KAPTION_HTTP_PORT": str(free_port())}
     return Child([sys.executable, "-m", "kaption_streams", *(arguments or ("live",))], log, env)
 
 
 async def ready(child: Child, seconds: float = 60) -> None:
-    """Wait until the worker is warm; raises ``RuntimeError`` with its log when it ends or takes longer."""
+    """Wait until the worker is warm. Raises ``RuntimeError`` with its log if it ends or takes longer."""
     url = f"http://127.0.0.1:{child.env['KAPTION_HTTP_PORT']}/ready"
     for _ in range(round(seconds / 0.2)):
         if not child.running:
@@ -48,7 +48,7 @@ async def ready(child: Child, seconds: float = 60) -> None:
 
 
 async def is_ready(child: Child) -> bool:
-    """Whether it says so now."""
+    """Whether the worker reports that it is ready."""
     return await asyncio.to_thread(_answers, f"http://127.0.0.1:{child.env['KAPTION_HTTP_PORT']}/ready")
 
 
@@ -62,7 +62,7 @@ def _answers(url: str) -> bool:
 
 @asynccontextmanager
 async def pipeline(settings: Settings, folder: Path) -> AsyncIterator[tuple[Child, Child]]:
-    """One agent and one pool worker, ready; stopped at the end."""
+    """Run one agent and one pool worker, ready, and stop them at the end."""
     children = (agent(settings, folder / "agent.log"), worker(settings, folder / "pool.log"))
     with children[0].during(), children[1].during():
         for child in children:
@@ -74,7 +74,7 @@ Record = tuple[bytes | None, bytes | None, Headers]
 
 
 def frames(stream: str, run: str, pcm: npt.NDArray[np.int16], rate: int, milliseconds: int = 100) -> list[Record]:
-    """A run of plain frames without ``started``, and its end, as a client would write them."""
+    """Make a run of plain frames without ``started``, and its end, as a client would write them."""
     size = rate * milliseconds // 1000
     out: list[Record] = []
     for number, at in enumerate(range(0, len(pcm), size)):
@@ -92,7 +92,7 @@ def frames(stream: str, run: str, pcm: npt.NDArray[np.int16], rate: int, millise
 async def publish(
     settings: Settings, records: Sequence[Record], *, tenant: str = "default", per_second: float = 40
 ) -> None:
-    """Send records at a pace, awaiting each."""
+    """Send records at a pace, and wait for each."""
     producer = AIOKafkaProducer(**security(settings), acks="all")
     await producer.start()
     try:
@@ -104,7 +104,7 @@ async def publish(
 
 
 async def committed(settings: Settings, completions: int, seconds: float = 120) -> list[ConsumerRecord]:
-    """Everything on the final and dead-letter topics, once that many runs have completed."""
+    """Return everything on the final and dead-letter topics once ``completions`` runs have completed."""
     consumer = Consumer(
         **security(settings), isolation_level="read_committed", auto_offset_reset="earliest", enable_auto_commit=False
     )
@@ -125,24 +125,24 @@ async def committed(settings: Settings, completions: int, seconds: float = 120) 
 
 
 def kind(record: ConsumerRecord) -> str:
-    """``ce_type`` of a record."""
+    """Return a record's ``ce_type``."""
     return text_headers(record.headers).get("ce_type", "")
 
 
 def bodies(records: Sequence[ConsumerRecord], type: Type, stream: str | None = None) -> list[dict[str, Any]]:
-    """The bodies of one type, in order, of one stream if named."""
+    """Return the bodies of one type in order, of one stream if named."""
     found = [json.loads(r.value) for r in records if kind(r) == type and "errors.reason" not in text_headers(r.headers)]
     return [body for body in found if stream in (None, body["stream"])]
 
 
 def reasons(records: Sequence[ConsumerRecord]) -> list[str]:
-    """The reason codes of the dead letters, sorted."""
+    """Return the reason codes of the dead letters, sorted."""
     heads = [text_headers(record.headers) for record in records]
     return sorted(head["errors.reason"] for head in heads if "errors.reason" in head)
 
 
 def metrics(child: Child) -> str:
-    """A process's metrics as Prometheus reads them."""
+    """Return a process's metrics in Prometheus' text format."""
     url = f"http://127.0.0.1:{child.env['KAPTION_HTTP_PORT']}/metrics"
     with urllib.request.urlopen(url, timeout=5) as response:  # a fixed http URL on loopback
         return bytes(response.read()).decode()

@@ -1,4 +1,4 @@
-"""Child processes of the tests: started with a log file, signalled and reaped by their own pid, never by a name."""
+"""Starts the tests' child processes with a log file; signals and reaps them by their own pid, never by a name."""
 
 import contextlib
 import os
@@ -10,16 +10,16 @@ from typing import ClassVar, Self
 
 
 class Child:
-    """One process in a session of its own, with its output in ``log``.
+    """One process in its own session, with its output in ``log``.
 
-    It can be killed, paused and started again, so that a test plays a crash, a zombie and a recovery. ``started`` holds every
-    child of this process, so that a run of tests can end what a test has left.
+    A test can kill, pause and restart it, to play a crash, a zombie and a recovery. ``started`` holds every child of this
+    process, so that a run of tests can end what a test has left.
     """
 
     started: ClassVar[list["Child"]] = []
 
     def __init__(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
-        """``env`` is added to the environment of the tests; ``folder``, if set, is where the process works."""
+        """``env`` adds to the tests' environment; ``folder``, if set, is the working directory."""
         self.argv = list(argv)
         self.log = log
         self.folder: Path | None = None
@@ -28,7 +28,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process id; raises ``RuntimeError`` before the start."""
+        """The process id. Raises ``RuntimeError`` before the start."""
         if self._process is None:
             raise RuntimeError("not started")
         return self._process.pid
@@ -55,7 +55,7 @@ class Child:
 
     @contextlib.contextmanager
     def during(self, seconds: float = 15) -> Iterator[Self]:
-        """Started for a block, and stopped as ``stop`` does when the block ends, fails or is cancelled."""
+        """Start it for a block, and stop it like ``stop`` when the block ends, fails or is cancelled."""
         self.spawn()
         try:
             yield self
@@ -63,26 +63,26 @@ class Child:
             self.stop(seconds)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the process, and to nothing else."""
+        """Send a signal to the process and to no other."""
         if self.running:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL and reap: a crash. Its own children, if any, go with it."""
+        """Crash it: send SIGKILL to it and its children, and reap it."""
         if self.running:
             os.killpg(self.pid, signal.SIGKILL)
             self.wait(10)
 
     def pause(self) -> None:
-        """SIGSTOP: alive to the kernel, silent to everybody else."""
+        """Send SIGSTOP: the process is alive to the kernel and silent to all others."""
         self.signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT after ``pause``."""
+        """Send SIGCONT after ``pause``."""
         self.signal(signal.SIGCONT)
 
     def stop(self, seconds: float = 15) -> int | None:
-        """SIGTERM, then SIGKILL after ``seconds``; the exit status, or None when it never ran."""
+        """Send SIGTERM, then SIGKILL after ``seconds``; return the exit status, or None if it never ran."""
         if self.running:
             self.resume()
             self.signal(signal.SIGTERM)
@@ -92,11 +92,11 @@ class Child:
         return None if self._process is None else self._process.returncode
 
     def wait(self, seconds: float) -> int:
-        """The exit status; raises ``subprocess.TimeoutExpired``."""
+        """Wait for the exit status. Raises ``subprocess.TimeoutExpired``."""
         if self._process is None:
             raise RuntimeError("not started")
         return self._process.wait(seconds)
 
     def output(self, last: int = 4000) -> str:
-        """The end of what it printed."""
+        """Return the last ``last`` characters of its output."""
         return self.log.read_text(errors="replace")[-last:] if self.log.exists() else ""

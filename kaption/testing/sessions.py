@@ -1,4 +1,4 @@
-"""A session without speech, for tests of lanes: a segment a second of audio, its text what the backend says."""
+"""Fakes a session without speech, for tests of lanes: one segment per second of audio, with the backend's text."""
 
 import json
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from kaption_schemas.records import FinalTranscript, Gap, Model, PartialTranscri
 from kaption_schemas.topics import Type
 
 RATE = 16_000
-#: A chunk whose first sample has this value is refused.
+#: The session refuses a chunk that begins with this sample value.
 REFUSED = 666
 
 
 @dataclass(frozen=True)
 class CountingWanted:
-    """Fits ``kaption.domain.pool.ports.Wanted``."""
+    """Implements ``kaption.domain.pool.ports.Wanted``."""
 
     window_id: int
     kind: Kind
@@ -30,7 +30,7 @@ class CountingWanted:
 
 
 class CountingSession:
-    """Fits ``kaption.domain.pool.ports.LaneSession``."""
+    """Implements ``kaption.domain.pool.ports.LaneSession``."""
 
     def __init__(self, key: RunKey, latency: Latency) -> None:
         self.key = key
@@ -172,10 +172,10 @@ class CountingSession:
         return json.dumps([*self.key, self.latency, self.segment, self.revision, next_sequence]).encode()
 
     def drafted(self) -> None:
-        """Nothing is decoded ahead."""
+        """Do nothing: this session decodes nothing ahead."""
 
     def committed(self) -> None:
-        """Nothing is decoded ahead."""
+        """Do nothing: this session decodes nothing ahead."""
 
     def backlog_seconds(self) -> float:
         return sum(len(body) for _, _, body in self.chunks) / 2 / RATE

@@ -1,4 +1,4 @@
-"""The embedded object store as a test's child."""
+"""Runs the embedded object store as a test's child."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ START_SECONDS = 60
 
 
 class EmbeddedStore:
-    """SeaweedFS with the buckets of ``settings``; ready in some seconds. ``fields`` are the settings that reach it."""
+    """SeaweedFS with the buckets of ``settings``; ready in a few seconds. ``fields`` are the settings that reach it."""
 
     def __init__(self, data: Path) -> None:
         settings = Settings()
@@ -23,7 +23,7 @@ class EmbeddedStore:
         self.child = Child(self._command.argv, data / "weed.log", self._command.env)
 
     def port(self, role: str) -> int:
-        """The port where the store's ``role`` would speak HTTP."""
+        """Return the port where the store's ``role`` would speak HTTP."""
         return next(int(part.rpartition("=")[2]) for part in self._command.argv if part.startswith(f"-{role}.port="))
 
     async def start(self) -> None:
@@ -38,6 +38,6 @@ class EmbeddedStore:
         await create_buckets(settings)
 
     def stop(self) -> None:
-        """SIGKILL: what it acknowledged is on disk, and a clean stop takes it 16 s."""
+        """Send SIGKILL: acknowledged data is on disk, and a clean stop takes 16 s."""
         self.child.kill()
         self._command.clean()

@@ -1,4 +1,4 @@
-"""Topics of the tests: created from the map, and removed so that the next test on a shared broker starts from nothing."""
+"""Creates the tests' topics from the map, and deletes them, so that the next test on a shared broker starts with none."""
 
 import asyncio
 
@@ -12,12 +12,12 @@ SECONDS = 30
 
 
 async def create_topics(settings: Settings) -> None:
-    """Create every topic of a deployment with ``settings``; those that exist stay. Returns when all have leaders."""
+    """Create every missing topic of a deployment with ``settings``. Return when all have leaders."""
     await topics.create(settings)
 
 
 async def wipe_topics(bootstrap: str) -> None:
-    """Delete every topic that is not Kafka's own, and wait until they are gone."""
+    """Delete every topic except Kafka's own, and wait until they are gone."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:

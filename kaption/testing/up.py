@@ -1,4 +1,4 @@
-"""The whole pipeline as a test's child: ``kaption up``, its addresses, and its end."""
+"""Runs the whole pipeline, ``kaption up``, as a test's child."""
 
 import asyncio
 import os
@@ -15,15 +15,15 @@ from kaption.adapters.settings import Settings
 from kaption.testing.processes import Child
 
 _READY = re.compile(r"^ready kafka=(\S+) s3=(\S+) http=(\S+)", re.MULTILINE)
-#: Two cores, and other tests beside: a start takes longer than the 20 s of a quiet machine.
+#: On two cores, next to other tests, a start takes longer than the 20 s of a quiet machine.
 START_SECONDS = 120
-#: Agents finish what they hold, and broker and store write what they have.
+#: Seconds in which agents finish their work, and broker and store write their data.
 STOP_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """A running pipeline: broker, object store and health address as its ``ready`` line names them."""
+    """A running pipeline with the addresses of its ``ready`` line: broker, object store and health."""
 
     child: Child
     kafka: str
@@ -31,12 +31,12 @@ class Up:
     http: str
 
     def settings(self, **fields: object) -> Settings:
-        """Settings that reach its broker and store."""
+        """Return settings that reach its broker and store."""
         return Settings(**({"kafka": self.kafka, "s3": self.s3} | fields))  # type: ignore[arg-type]
 
 
 def kaption(*arguments: str) -> list[str]:
-    """The command line, by this interpreter's own environment."""
+    """Return the command line in this interpreter's environment."""
     return [str(Path(sys.executable).with_name("kaption")), *arguments]
 
 
@@ -44,9 +44,9 @@ def kaption(*arguments: str) -> list[str]:
 async def running_up(
     data: Path, arguments: Sequence[str] = (), env: Mapping[str, str] | None = None
 ) -> AsyncIterator[Up]:
-    """A ``kaption up`` that is ready, ended with the block, however that ends.
+    """Start ``kaption up``, wait until it is ready, and stop it when the block ends, fails or is cancelled.
 
-    Raises ``RuntimeError`` with its output when it does not become ready.
+    Raises ``RuntimeError`` with its output if it does not become ready.
     """
     share_choices(data)
     with Child(kaption("up", "--data", str(data), *arguments), data / "up.log", env).during(STOP_SECONDS) as child:
@@ -59,7 +59,7 @@ async def running_up(
 
 
 def share_choices(data: Path) -> None:
-    """Let workers on the folder ``data`` choose their encoder as the first of all did: measuring takes seconds at each start."""
+    """Copy the first worker's encoder choice to the folder ``data``, since measuring takes seconds at each start."""
     known = Path(".cache", "encoders").resolve()
     known.mkdir(parents=True, exist_ok=True)
     data.mkdir(parents=True, exist_ok=True)
@@ -68,13 +68,13 @@ def share_choices(data: Path) -> None:
 
 
 def environment(up: Up, **more: str) -> dict[str, str]:
-    """The environment of a program from the docs: this one's, this interpreter's programs first, and ``KAFKA``."""
+    """Return the environment for a program of the docs: this one's, this interpreter's programs first, and ``KAFKA``."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return os.environ | {"PATH": path, "KAFKA": up.kafka} | more
 
 
 def group_of(supervisor: int) -> dict[int, str]:
-    """Every process below ``supervisor``, by its id."""
+    """Return every process below ``supervisor``, by its id."""
     listed = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(supervisor)], capture_output=True, text=True, check=False
     )

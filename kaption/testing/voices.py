@@ -1,4 +1,4 @@
-"""Fakes for the domain's ports: a detector that hears energy, a redactor of digit runs, and decodes that spell samples."""
+"""Fakes for the domain's ports: a voice detector by energy, a redactor of digit runs, and decodes that spell samples."""
 
 import re
 
@@ -11,7 +11,7 @@ MODEL = ModelInfo("fake", "0" * 64, "fake", frozenset({"en"}), frozenset({"trans
 
 
 class EnergyDetector:
-    """Speech is what is loud. It has a memory, so that a forgotten reset shows."""
+    """Takes loud frames for speech. It has a memory, so that a missing reset shows."""
 
     def __init__(self) -> None:
         self.level = 0.0
@@ -29,7 +29,7 @@ class EnergyDetector:
 
 
 class DigitRedactor:
-    """Six digits in a row are a NUMBER."""
+    """Finds six digits in a row as a NUMBER."""
 
     def find(self, text: str, entities: tuple[str, ...]) -> tuple[Match, ...]:
         return tuple(Match("NUMBER", m.start(), m.end()) for m in re.finditer(r"\d(?: ?\d){5}", text) if entities)
@@ -40,7 +40,7 @@ class DigitRedactor:
 
 
 def spell(window: Window) -> Decoded:
-    """A decode that depends on every sample, the prompt and the padding, so that any difference shows."""
+    """Make a decode that depends on every sample, the prompt and the padding, so that any difference shows."""
     audio = (window.audio * 32768).round().astype(np.int64)
     text = f"n{len(audio)} s{int(np.abs(audio).sum())} p{len(window.options.prompt)} w{window.padded}"
     step = len(audio) / 16000 / 4

@@ -1,1 +1,1 @@
-"""What travels: the topic map, the frozen records, their headers and reason codes."""
+"""Defines the contract: the topic map, the frozen records, their headers and reason codes."""

@@ -1,6 +1,6 @@
-"""The AsyncAPI 3 document and the JSON Schemas, built from the topic map and the records, as plain data.
+"""Builds the AsyncAPI 3 document and the JSON Schemas as plain data from the topic map and the records.
 
-``tools/generate.py`` writes them to files. Nothing here is written by hand that the map or a record already says.
+``tools/generate.py`` writes them to files. Nothing here repeats by hand what the map or a record says.
 """
 
 import re
@@ -17,7 +17,7 @@ from kaption_schemas.topics import DLQ, EVENTS, OBJECTS, RUN_PATTERN, TOPICS, Ow
 Schema = dict[str, Any]
 JSON_SCHEMA = "https://json-schema.org/draft/2020-12/schema"
 
-#: The JSON body of each type. A frame's body is audio, and what a snapshot or a claim holds is the pool's own affair.
+#: The JSON body of each type. A frame's body is audio, and only the pool reads the body of a snapshot or a claim.
 BODIES: dict[Type, type[BaseModel]] = {
     Type.STARTED: records.StreamStarted,
     Type.ENDED: records.StreamEnded,
@@ -37,7 +37,7 @@ _RUN = {
     "description": "A ULID; one for each start of a stream.",
 }
 _MUTE = r"^\d+-\d+(,\d+-\d+)*$"
-#: CloudEvents extensions of a type beside ``ce_run``: name, schema, whether it must be there.
+#: CloudEvents extensions of a type in addition to ``ce_run``: name, schema, whether it is required.
 _EXTENSIONS: dict[Type, tuple[tuple[str, Schema, bool], ...]] = {
     Type.FRAME: (
         ("ce_sequence", _NUMBER | {"description": "Zero-padded, one more a frame, from 0 or 1."}, True),
@@ -61,7 +61,7 @@ _RAW: Schema = {"type": "string", "format": "binary", "description": "Audio byte
 
 
 def json_schemas() -> dict[str, Schema]:
-    """The JSON Schema of each type's JSON body, by ``ce_type``."""
+    """Return the JSON Schema of each type's JSON body, by ``ce_type``."""
     return {
         str(kind): {"$schema": JSON_SCHEMA, "$id": data_schema(kind)} | model.model_json_schema(mode="validation")
         for kind, model in BODIES.items()
@@ -69,7 +69,7 @@ def json_schemas() -> dict[str, Schema]:
 
 
 def asyncapi() -> Schema:
-    """The AsyncAPI 3.1 document: a channel a topic, a message a type, an operation a topic and direction."""
+    """Build the AsyncAPI 3.1 document: a channel per topic, a message per type, an operation per topic and direction."""
     kinds = sorted({kind for topic in TOPICS for kind in topic.types})
     return {
         "asyncapi": "3.1.0",
@@ -94,13 +94,13 @@ def asyncapi() -> Schema:
 
 
 def _name(topic: Topic) -> str:
-    """``media.events.v1`` as an identifier: ``mediaEvents``."""
+    """Turn ``media.events.v1`` into an identifier: ``mediaEvents``."""
     first, *rest = topic.name.removesuffix(".v1").split(".")
     return first + "".join(part.capitalize() for part in rest)
 
 
 def _last(kind: Type) -> str:
-    """``kaption.stream.started`` as an identifier: ``streamStarted``."""
+    """Turn ``kaption.stream.started`` into an identifier: ``streamStarted``."""
     _, noun, verb = kind.split(".")
     return noun + verb.capitalize()
 
@@ -134,7 +134,7 @@ def _channel(topic: Topic) -> Schema:
 
 
 def _actions(topic: Topic) -> tuple[str, ...]:
-    """What Kaption does with a topic: read it, write it, or, with its own, both."""
+    """Return what Kaption does with a topic: read it, write it, or both, if it is its own."""
     if topic in (EVENTS, OBJECTS):
         return ("receive",)
     return ("send",) if topic.owner is Owner.EDGE else ("send", "receive")
@@ -185,7 +185,7 @@ def _headers(kind: Type) -> Schema:
         "content-type": {"type": "string"},
     }
     required = ["ce_specversion", "ce_id", "ce_source", "ce_type"]
-    # A notification's run follows from bucket, key and version, so nobody need name one.
+    # A notification's run follows from bucket, key and version, so a publisher need not name one.
     if kind is not Type.OBJECT:
         required.append("ce_run")
     for name, schema, must in _EXTENSIONS.get(kind, ()):
@@ -196,7 +196,7 @@ def _headers(kind: Type) -> Schema:
     return {"type": "object", "properties": fields, "required": required}
 
 
-#: Headers of a dead letter that only some have.
+#: Headers that only some dead letters have.
 _LETTER_EXTRAS: Const = {
     "last_offset": "The letter is a batch that could not be read: records errors.offset to this one of the topic.",
     "body_bytes": "The value was larger than the topic takes: its whole size. The letter has its first part.",
@@ -225,12 +225,12 @@ def _dead_letter() -> Schema:
 
 
 def _first_sentence(doc: str) -> str:
-    """The first paragraph of a docstring in one line, without the markup of code."""
+    """Return the first paragraph of a docstring in one line, without the markup of code."""
     return re.sub(r"\s+", " ", doc.strip().split("\n\n")[0]).replace("``", "`")
 
 
 def _shared_schemas() -> Schema:
-    """Every record and what it is made of, each once, referring to each other within the document."""
+    """Return the schema of every record and its parts, each once, with references within the document."""
     out: Schema = {}
     for model in BODIES.values():
         schema = model.model_json_schema(mode="validation", ref_template="#/components/schemas/{model}")

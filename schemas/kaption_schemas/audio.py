@@ -1,5 +1,5 @@
-"""What audio may be: sample rates and channels. It imports nothing, so that a process that decodes one file starts quickly."""
+"""Defines the sample rates that audio may have. It imports nothing, so that a process that decodes one file starts quickly."""
 
-#: Samples a second of a channel.
+#: Samples per second of a channel.
 RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 MAX_CHANNELS = 2

@@ -1,4 +1,4 @@
-"""The languages that Whisper knows, by the codes that it has for them, and what else people write for one."""
+"""Lists the languages that Whisper knows by its codes, and maps other tags and names to them."""
 
 import re
 from typing import Final as Const
@@ -21,15 +21,15 @@ NAMES: Const = {
     "tk": "turkmen", "tl": "tagalog", "tr": "turkish", "tt": "tatar", "uk": "ukrainian", "ur": "urdu", "uz": "uzbek",
     "vi": "vietnamese", "yi": "yiddish", "yo": "yoruba", "yue": "cantonese", "zh": "chinese",
 }  # fmt: skip
-#: A tag of BCP 47, as far as it matters here.
+#: The part of a BCP 47 tag that matters here.
 _TAG: Const = re.compile(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*")
-#: Codes of others for what Whisper has under one of its own.
+#: Other codes for languages to which Whisper gives its own.
 _ALIASES: Const = {"cmn": "zh", "fil": "tl", "in": "id", "iw": "he", "jv": "jw", "nb": "no"}
 _CODES: Const = {name: code for code, name in NAMES.items()}
 
 
 def code_of(tag: object) -> object:
-    """The code of a tag: ``en`` for ``en-US`` and ``EN``, ``no`` for ``nb_NO``. Raises ``ValueError``: it is none."""
+    """Return the code of a tag: ``en`` for ``en-US`` and ``EN``, ``no`` for ``nb_NO``. Raises ``ValueError``: no such tag."""
     if not isinstance(tag, str) or tag == "auto":
         return tag
     if not _TAG.fullmatch(tag):
@@ -39,7 +39,7 @@ def code_of(tag: object) -> object:
 
 
 def language(text: str) -> str | None:
-    """The code of what a person wrote: a code, a tag or an English name; ``auto`` for itself, None where it is no language here."""
+    """Return the code of user input: a code, a tag or an English name. ``auto`` stays; None if Whisper lacks the language."""
     text = text.strip().lower()
     if text in _CODES:
         return _CODES[text]

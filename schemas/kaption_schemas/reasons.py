@@ -1,4 +1,4 @@
-"""Reason codes: why a record was refused, a gap declared or a run closed. Codes are a contract: never renamed.
+"""Lists the reason codes: why a record was refused, a gap declared or a run closed. Codes are a contract: never rename one.
 
 docs/operations.md is generated from this table.
 """
@@ -7,12 +7,12 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """A stable code and, in ``meaning``, what was wrong and what would be right."""
+    """A stable code; ``meaning`` says what was wrong and what would be right."""
 
     meaning: str
 
     def __new__(cls, code: str, meaning: str) -> "Reason":
-        """Make the member: its value is the code, its meaning the sentence."""
+        """Make a member with the code as its value and the sentence as its meaning."""
         self = str.__new__(cls, code)
         self._value_ = code
         self.meaning = meaning
@@ -141,5 +141,5 @@ class Reason(StrEnum):
     )
 
 
-#: How a run ends that was transcribed as far as it went; with any other reason it was refused, or given up on the way.
+#: The reasons with which a transcribed run ends; with any other it was refused or abandoned.
 NORMAL_ENDS = frozenset({Reason.ENDED, Reason.SUPERSEDED, Reason.IDLE})

@@ -1,8 +1,8 @@
-"""The records that travel, as frozen pydantic models. JSON Schemas and asyncapi.yaml are generated from them.
+"""Defines the records as frozen pydantic models. JSON Schemas and asyncapi.yaml are generated from them.
 
 Samples are integers of the run's source rate, counted from 0; milliseconds appear only in transcripts.
-A model refuses unknown fields where a publisher writes it, and ignores them where Kaption does (a reader of an older
-version must survive a newer writer).
+A model that a publisher writes refuses unknown fields. A model that Kaption writes ignores them, so that an older reader
+can read a newer writer's records.
 """
 
 from typing import Annotated, Literal
@@ -16,18 +16,18 @@ from kaption_schemas.topics import RUN_PATTERN, STREAM_PATTERN
 
 Stream = Annotated[str, StringConstraints(pattern=f"^(?:{STREAM_PATTERN.pattern})$")]
 Run = Annotated[str, StringConstraints(pattern=f"^(?:{RUN_PATTERN.pattern})$")]
-#: No run has more: at 48 kHz that is eight months.
+#: Most samples of a run: eight months at 48 kHz.
 MOST_SAMPLES = 10**12
 Samples = Annotated[int, Field(ge=0, le=MOST_SAMPLES)]
 Milliseconds = Annotated[int, Field(ge=0)]
-#: A code; a tag such as ``en-US`` is read as its code.
+#: A language code; a tag such as ``en-US`` becomes its code.
 Language = Annotated[str, BeforeValidator(code_of), StringConstraints(pattern=r"^(auto|[a-z]{2,3})$")]
 Entity = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{1,40}$")]
 Term = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 #: Entries of a run's metadata; ``kaption.domain.intake.validate`` bounds their size.
 MAX_METADATA = 64
-#: Rates whose 40 ms are a whole number of samples, so that resampling works on whole blocks.
+#: Rates at which 40 ms are a whole number of samples, so that resampling works on whole blocks.
 
 
 def _known_rate(rate: int) -> int:
@@ -43,7 +43,7 @@ def _known_reason(code: object) -> object:
     return (Reason.read(code) or Reason.UNKNOWN_REASON) if isinstance(code, str) else code
 
 
-#: A code that Kaption wrote, read by any version: one that a newer version has added becomes ``unknown_reason``.
+#: A code that Kaption wrote, for readers of any version: a code that a newer version added becomes ``unknown_reason``.
 WrittenReason = Annotated[Reason, BeforeValidator(_known_reason)]
 
 
@@ -68,10 +68,10 @@ class AudioFormat(Inbound):
 
 
 class RunOptions(Inbound):
-    """What a publisher may ask for a run. ``None`` takes the deployment's default.
+    """A publisher's options for a run. ``None`` takes the deployment's default.
 
     ``redaction`` lists Presidio entity names, for example ``CREDIT_CARD``; an empty list redacts nothing.
-    ``vocabulary`` is put before the model; ``metadata`` comes back in ``completed``.
+    ``vocabulary`` goes into the model's prompt; ``completed`` returns ``metadata``.
     """
 
     language: Language = "auto"
@@ -94,7 +94,7 @@ class StreamStarted(Inbound):
 class StreamEnded(Inbound):
     """``kaption.stream.ended``: the last frame's sequence; -1 for a run without frames.
 
-    With the reason ``aborted`` the run is completed as ``aborted``; any other text ends it as ``ended``.
+    With the reason ``aborted`` the run completes as ``aborted``; with any other text as ``ended``.
     """
 
     last_sequence: Annotated[int, Field(ge=-1, le=10**12)]
@@ -104,7 +104,7 @@ class StreamEnded(Inbound):
 class MediaObject(Inbound):
     """``kaption.media.object``: an object in the tenant's bucket to transcribe. ``muted`` are ranges in ms.
 
-    ``track``: which of its sound tracks, counted from 0; None for the one marked as default, or the first that sounds.
+    ``track``: the sound track, counted from 0; None for the one marked as default, or the first that is not silent.
     """
 
     bucket: Annotated[str, StringConstraints(min_length=3, max_length=63)]
@@ -128,8 +128,8 @@ class DataRef(Outbound):
 
 
 class Gap(Outbound):
-    """``kaption.audio.gap``: audio that is missing. On an audio topic it stands for one refused frame (``samples`` 0 when
-    unknown); on transcripts.final for ``[first_sample, first_sample + samples)`` of the run.
+    """``kaption.audio.gap``: audio that is missing. On an audio topic it stands for one refused frame, with ``samples`` 0 if
+    unknown; on transcripts.final for ``[first_sample, first_sample + samples)`` of the run.
     """
 
     run: str
@@ -144,9 +144,9 @@ class Gap(Outbound):
 
 
 class StreamRefused(Outbound):
-    """``kaption.stream.refused``: the run's ``started`` was refused, and so is what follows it: its policy is not known.
+    """``kaption.stream.refused``: the run's ``started`` was refused, and so is what follows, since the run has no policy.
 
-    It stands on an audio topic in the place of that ``started``, which is dead-lettered with the same ``reason``.
+    It replaces that ``started``, which is dead-lettered with the same ``reason``, on an audio topic.
     """
 
     reason: WrittenReason
@@ -162,8 +162,8 @@ class Word(Outbound):
 
 
 class Model(Outbound):
-    """Which weights and runtime decoded a segment. ``precision``: of encoder and decoder, such as ``bf16/int8``; it depends on the
-    processor, and texts may with it.
+    """The weights and the runtime that decoded a segment. ``precision``: of encoder and decoder, such as ``bf16/int8``; it
+    depends on the processor, and texts may differ with it.
     """
 
     name: str
@@ -181,7 +181,7 @@ class Redaction(Outbound):
 
 
 class Quality(Outbound):
-    """Whisper's own figures of a decode, and what a guard did with it."""
+    """Whisper's own figures of a decode, and the effect of a guard."""
 
     avg_logprob: float
     no_speech_prob: float
@@ -190,7 +190,7 @@ class Quality(Outbound):
 
 
 class PartialTranscript(Outbound):
-    """``kaption.transcript.partial``: what the open segment says so far. ``text[:stable]`` only grows within a segment."""
+    """``kaption.transcript.partial``: the text of the open segment so far. ``text[:stable]`` only grows within a segment."""
 
     tenant: str
     stream: str
@@ -207,10 +207,10 @@ class PartialTranscript(Outbound):
 
 
 class StreamProgress(Outbound):
-    """``kaption.stream.progress``: how far a file is. Up to ``done_ms`` its finals are committed, ``segments`` in all.
+    """``kaption.stream.progress``: the progress of a file. Its finals up to ``done_ms`` are committed, ``segments`` in all.
 
-    Told every few seconds beside the partials, and may be left out; ``done_ms`` only grows. ``total_ms`` is the file's
-    length, null while it is not known.
+    The pool writes it every few seconds on the partials' topic, and may leave it out; ``done_ms`` only grows. ``total_ms`` is
+    the file's length, null while it is unknown.
     """
 
     tenant: str
@@ -222,10 +222,10 @@ class StreamProgress(Outbound):
 
 
 class FinalTranscript(Outbound):
-    """``kaption.transcript.final``: segment ``[start_sample, end_sample)``; ranges of a run tile it. Silent ones have no text.
+    """``kaption.transcript.final``: segment ``[start_sample, end_sample)``; a run's ranges tile it. Silent ones have no text.
 
-    ``speech_start_sample`` and ``speech_end_sample`` bound what was said within the range. ``channels`` is how many channels
-    of the run have transcripts of their own.
+    ``speech_start_sample`` and ``speech_end_sample`` bound the speech within the range. ``channels`` is the number of the
+    run's channels that have their own transcripts.
     """
 
     tenant: str
@@ -251,7 +251,7 @@ class FinalTranscript(Outbound):
 
 
 class StreamCompleted(Outbound):
-    """``kaption.stream.completed``: the run (and channel) is closed and every segment published."""
+    """``kaption.stream.completed``: the channel of the run is closed and every segment published."""
 
     tenant: str
     stream: str

@@ -1,6 +1,6 @@
-"""The topic map: which records travel where, under which key, for how long, and whose the topic is.
+"""Defines the topic map: each topic's records, key, retention and owner.
 
-Everything that creates, checks or documents a topic reads this table; nothing else names one.
+All code that creates, checks or documents a topic reads this table; nothing else names one.
 It must not know how a broker is reached (``kaption.adapters``) or what a record means (``kaption.domain``).
 """
 
@@ -11,9 +11,9 @@ from typing import Final as Const
 
 DEFAULT_TENANT: Const = "default"
 TENANT_PATTERN: Const = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
-#: What a tenant can't be called: with such a name before the dot, a grant on the tenant's topics or groups would be one on ours.
+#: Names that a tenant can't have: with one before the dot, a grant on the tenant's topics or groups would include Kaption's.
 RESERVED_TENANTS: Const = frozenset({"audio", "kaption", "media", "transcripts"})
-#: A name that may be a part of a path: neither ``.`` nor ``..``. Without lookahead, which other readers of a schema may not have.
+#: A name that may be a part of a path: neither ``.`` nor ``..``. It uses no lookahead, which other schema readers may lack.
 STREAM_PATTERN: Const = re.compile(
     r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}|\.[A-Za-z0-9_-][A-Za-z0-9._-]{0,126}|\.\.[A-Za-z0-9._-]{1,126}"
 )
@@ -45,7 +45,7 @@ class Type(StrEnum):
 
 
 class Owner(StrEnum):
-    """Whose a topic is: an ``EDGE`` topic is a tenant's (prefixed), an ``INNER`` one the service's."""
+    """The owner of a topic: a tenant owns an ``EDGE`` topic, with a prefix, and the service an ``INNER`` one."""
 
     EDGE = "edge"
     INNER = "inner"
@@ -55,8 +55,8 @@ class Owner(StrEnum):
 class Topic:
     """One row of the map.
 
-    ``name`` is unprefixed; ``max_bytes`` is the broker's ``max.message.bytes``; ``retention_ms`` -1 keeps for ever.
-    ``inputs`` topics take the broker's append time, which latency is measured from.
+    ``name`` is unprefixed; ``max_bytes`` is the broker's ``max.message.bytes``; ``retention_ms`` -1 keeps records without end.
+    Topics with ``inputs`` have the broker's append time, from which latency is measured.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Topic:
     extra: dict[str, str] = field(default_factory=dict)
 
     def config(self) -> dict[str, str]:
-        """The topic's configuration as Kafka spells it."""
+        """Return the topic's configuration in Kafka's names."""
         out = {
             "cleanup.policy": self.cleanup,
             "retention.ms": str(self.retention_ms),
@@ -127,7 +127,7 @@ STATE: Const = Topic(
     extra={
         "segment.bytes": str(64 * MIB),
         "max.compaction.lag.ms": str(10 * MINUTE_MS),
-        # A lane takes its time from its claim until the first record.
+        # A lane uses the time of its claim until the first record.
         "message.timestamp.type": "LogAppendTime",
     },
 )
@@ -136,16 +136,16 @@ TOPICS: Const = (EVENTS, OBJECTS, DLQ, ACCEPTED, REDACTED, LIVE, BATCH, PARTIAL,
 
 
 def topic_name(topic: Topic, tenant: str = DEFAULT_TENANT) -> str:
-    """The name of ``topic`` on the broker for ``tenant``: edge topics of other tenants carry ``<tenant>.``."""
+    """Return the name of ``topic`` on the broker for ``tenant``: all but the default tenant prefix edge topics ``<tenant>.``."""
     if topic.owner is Owner.INNER or tenant == DEFAULT_TENANT:
         return topic.name
     return f"{tenant}.{topic.name}"
 
 
 def tenant_of(name: str, topic: Topic) -> str:
-    """The tenant that a topic name on the broker belongs to; the tenant is taken from here, never from a record.
+    """Return the tenant of a topic name on the broker; only this names the tenant, never a record.
 
-    Raises ``ValueError`` when ``name`` is not ``topic`` under any tenant.
+    Raises ``ValueError`` if ``name`` is not ``topic`` under any tenant.
     """
     if name == topic.name:
         return DEFAULT_TENANT
@@ -156,7 +156,7 @@ def tenant_of(name: str, topic: Topic) -> str:
 
 
 def topics_for(tenants: tuple[str, ...], *, staged: bool) -> dict[str, Topic]:
-    """Every topic a deployment has, by its name on the broker."""
+    """Return every topic of a deployment, by its name on the broker."""
     return {
         topic_name(topic, tenant): topic
         for topic in TOPICS

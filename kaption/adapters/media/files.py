@@ -85,7 +85,7 @@ class MediaDecoder:
     def decode(
         self, file: BinaryIO, *, mix: bool, track: int | None = None, wall_seconds: float | None = None
     ) -> "Decoding":
-        """Prepare a decode of ``file``, to one channel with ``mix``; of its default audio track, or of number ``track``.
+        """Prepare a decode of ``file``, to one channel with ``mix``; of its default sound track, or of number ``track``.
 
         ``file`` is a real file that only this decode uses: it shares the position with the child. Entering raises
         ``ChildError`` or ``OSError`` if no child can be started. ``wall_seconds``: the longest wait for the child in all.

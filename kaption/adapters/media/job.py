@@ -25,7 +25,7 @@ FRAME_SAMPLES: Const = 2 * 48_000 * 2
 @dataclass(frozen=True, slots=True)
 class Job:
     """One decode and its bounds: address space in MiB, CPU seconds, seconds of audio. ``mix``: more than two channels may
-    become two; ``track``: the audio track to take, counted from 0, None for the default one.
+    become two; ``track``: the sound track to take, counted from 0, None for the default one.
     """
 
     memory_mb: int

@@ -39,7 +39,7 @@ class AudioFile:
     """An open audio file; a context manager. ``format`` is known once it is entered."""
 
     def __init__(self, path: Path, track: int | None = None) -> None:
-        """``track``: the audio track, counted from 0; None: the one marked as default, or the first that is not silent."""
+        """``track``: the sound track, counted from 0; None: the one marked as default, or the first that is not silent."""
         self._path, self._track = path, track
         self.format = Format(0, 1, None)
 
