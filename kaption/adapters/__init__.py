@@ -1,1 +1,1 @@
-"""How the world is touched: settings, Kafka, S3, media decoding, telemetry. The domain must not import it."""
+"""Adapters to the world: settings, Kafka, S3, media decoding, telemetry. The domain must not import it."""

@@ -1,4 +1,4 @@
-"""Reads every setting from the environment; nothing else does. ``KAPTION_<FIELD>`` sets a field.
+"""Reads every setting from the environment, which nothing else reads. ``KAPTION_<FIELD>`` sets a field.
 
 docs/operations.md is generated from the descriptions below. Secrets never print.
 """

@@ -1,4 +1,4 @@
-"""Starts the tests' child processes with a log file; signals and reaps them by their own pid, never by a name."""
+"""Starts the tests' child processes with a log file, and signals and reaps them by their own pid, never by a name."""
 
 import contextlib
 import os

@@ -59,7 +59,7 @@ async def running_up(
 
 
 def share_choices(data: Path) -> None:
-    """Copy the first worker's encoder choice to the folder ``data``, since measuring takes seconds at each start."""
+    """Share one encoder choice with workers on the folder ``data``, since measuring takes seconds at each start."""
     known = Path(".cache", "encoders").resolve()
     known.mkdir(parents=True, exist_ok=True)
     data.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,9 @@
-"""Pages and help texts use the words of docs/terms.md, and none that make a sentence hard to read."""
+"""Pages, help texts, docstrings and comments use the words of docs/terms.md, and none that make a sentence hard to read."""
 
+import ast
+import io
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +21,7 @@ HARD = {
     r"anew": "again",
     r"for ?ever": "without end, always",
     r"in vain": "without an answer",
-    r"so (?:many|much)(?! as)": "the number's name",
+    r"so (?:many|much|long)(?! as)": "the number's name",
     r"of (?:which|whom)": "a sentence of its own",
     r"whose [^.;:]*\b(?:whose|which)": "two sentences",
     r"to and fro": "keeps changing",
@@ -34,6 +37,28 @@ PAGES = sorted(
     for pattern in ("*.md", "docs/*.md", "docs/adr/*.md", "*/README.md", "kaption/*/README.md")
     for page in ROOT.glob(pattern)
     if page.name not in {"CHANGELOG.md", "terms.md"}
+)
+#: Code whose docstrings and comments are held to the same words. A folder joins once its prose is plain.
+PLAIN = sorted(
+    file
+    for pattern in (
+        "kaption/cli/**/*.py",
+        "kaption/adapters/*.py",
+        "kaption/adapters/kafka/*.py",
+        "kaption/adapters/media/*.py",
+        "kaption/adapters/models/*.py",
+        "kaption/adapters/store/*.py",
+        "kaption/domain/decoding/*.py",
+        "kaption/domain/pool/*.py",
+        "kaption/domain/reading/*.py",
+        "kaption/domain/redaction/*.py",
+        "kaption/testing/*.py",
+        "gpu_service/kaption_gpu/engine/**/*.py",
+        "schemas/**/*.py",
+        "tools/*.py",
+    )
+    for file in ROOT.glob(pattern)
+    if file.name not in {"up.py", "pipeline.py", "clients.py", "record_batches.py", "logs.py"}
 )
 
 
@@ -55,7 +80,26 @@ def prose(page: Path) -> str:
     return re.sub(r"`[^`\n]*`|\]\([^)\s]*\)|\"[^\"\n]*\"", "", text)
 
 
-TEXTS = {str(page.relative_to(ROOT)): prose(page) for page in PAGES} | dict(helps(cli, "kaption"))
+def docstrings(file: Path) -> list[str]:
+    """The docstrings of a module, its own first, and of its classes and functions."""
+    definitions = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, definitions))
+    return [text for node in nodes if (text := ast.get_docstring(node))]
+
+
+def said(file: Path) -> str:
+    """The docstrings and comments of a file, without code, names of arguments and quoted words."""
+    tokens = tokenize.generate_tokens(io.StringIO(file.read_text()).readline)
+    comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
+    text = "\n".join((*docstrings(file), *comments))
+    return re.sub(r"`[^`\n]*`|\"[^\"\n]*\"|^ +\w+: ", "", text, flags=re.MULTILINE)
+
+
+TEXTS = (
+    {str(page.relative_to(ROOT)): prose(page) for page in PAGES}
+    | {str(file.relative_to(ROOT)): said(file) for file in PLAIN}
+    | dict(helps(cli, "kaption"))
+)
 
 
 @pytest.mark.parametrize("name", TEXTS)
@@ -66,6 +110,15 @@ def test_a_text_has_no_pattern_that_is_hard_to_read(name: str) -> None:
         for match in re.finditer(rf"\b(?:{pattern})\b", re.sub(r"\s+", " ", TEXTS[name]), re.IGNORECASE)
     }
     assert not found
+
+
+@pytest.mark.parametrize("file", PLAIN, ids=lambda file: str(file.relative_to(ROOT)))
+def test_a_docstring_begins_with_what_the_code_does(file: Path) -> None:
+    module, *others = docstrings(file)
+    first = re.split(r"\.(?:\s|$)", module, maxsplit=1)[0]
+    assert ";" not in first
+    assert not re.match(r"(?:What|Whether|How|Where|Which|Who)\b", first)
+    assert [text for text in others if re.match(r"(?:What|How|Where|Which|Who)\b", text)] == []
 
 
 def test_the_terms_define_each_word_once() -> None:

@@ -1,4 +1,4 @@
-"""Imports OpenVINO without its telemetry; all code here imports it from this module."""
+"""Imports OpenVINO without its telemetry. All code here imports it from this module."""
 
 import sys
 

@@ -1,6 +1,6 @@
 """Runs a broker of this machine's own: noida-db for trying out, or one private node of Apache Kafka from KAFKA_HOME.
 
-It knows how to start each and when it answers; ``kaption.adapters.processes.supervisor`` supervises the process.
+It knows how to start each and when it answers. ``kaption.adapters.processes.supervisor`` supervises the process.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class BrokerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BrokerCommand:
-    """How to start a broker: its command line, additions to the environment, and its address.
+    """The start of a broker: its command line, additions to the environment, and its address.
 
     ``prepare``, if any, runs to its end before each start: it formats a new folder and leaves an old one as it is.
     """

@@ -1,6 +1,6 @@
 """Runs an object store of this machine's own: SeaweedFS, for trying out and for tests.
 
-It knows how to start the store and when it answers; ``kaption.adapters.processes.supervisor`` supervises the process.
+It knows how to start the store and when it answers. ``kaption.adapters.processes.supervisor`` supervises the process.
 Everything listens on loopback. S3 requires credentials and the volumes' HTTP a token; gRPC requires nothing, so every user
 of the machine can use it.
 """
@@ -33,7 +33,7 @@ DRAIN_SECONDS: Const = 3.0
 
 @dataclass(frozen=True, slots=True)
 class StoreCommand:
-    """How to start the store: its command line, additions to the environment, and the URL of its S3.
+    """The start of the store: its command line, additions to the environment, and the URL of its S3.
 
     ``sockets`` are files that a killed store leaves in the temporary folder; ``clean`` removes them.
     """

@@ -1,4 +1,4 @@
-"""What the demo plays and how it judges what comes back: talks, word error rate, latencies. No broker, no terminal."""
+"""Loads the demo's talks and scores its captions: word error rate and latencies. No broker, no terminal."""
 
 import re
 import statistics
@@ -11,16 +11,16 @@ from kaption.adapters.media.local import AudioFile, AudioFileError
 from kaption_schemas.records import FinalTranscript, PartialTranscript, StreamCompleted, Transcript
 
 RATE: Const = 16_000
-#: Speech that ships beside the package, in a checkout.
+#: Speech that a checkout has next to the package.
 SPEECH: Const = Path(__file__).resolve().parents[3] / "demo" / "speech"
-#: Quiet between two parts of a talk, in ms.
+#: Silence between two parts of a talk, in ms.
 _BETWEEN_MS: Const = 600
 _PAUSE: Const = re.compile(r"\[pause [\d.]+\]")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Talk:
-    """Something said: ``pcm`` is s16le, mono, at ``RATE``; ``text`` is what was said."""
+    """A talk: ``pcm`` is s16le, mono, at ``RATE``; ``text`` is its transcript."""
 
     name: str
     pcm: bytes
@@ -28,15 +28,15 @@ class Talk:
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Its length in seconds."""
         return len(self.pcm) / 2 / RATE
 
 
 def load_talks(folder: Path = SPEECH) -> list[Talk]:
-    """The talks of ``folder``: files ``<talk>-<part>-<voice>.flac`` with a text beside each, joined by a short quiet.
+    """Load the talks of ``folder``: files ``<talk>-<part>-<voice>.flac``, each with a text, joined by short silences.
 
     Raises:
-        AudioFileError: There are none, or one can't be read.
+        AudioFileError: There are no talks, or one can't be read.
     """
     files = sorted(folder.glob("*-*-*.flac"))
     if not files:
@@ -58,13 +58,13 @@ def _pcm(path: Path) -> bytes:
 
 
 def together(name: str, talks: list[Talk]) -> Talk:
-    """Talks one after the other, as one."""
+    """Join talks one after the other."""
     return Talk(name, b"".join(talk.pcm for talk in talks), " ".join(talk.text for talk in talks))
 
 
 @dataclass(slots=True)
 class Score:
-    """What came back of one run. Latencies in seconds: from when a word had been said to when its caption was here."""
+    """The captions of one run. Latencies are in seconds from a word's end to the arrival of its caption."""
 
     talk: Talk
     live: bool
@@ -74,7 +74,7 @@ class Score:
     completed: bool = False
 
     def take(self, record: Transcript, elapsed: float) -> float | None:
-        """Count ``record``, which came ``elapsed`` seconds after sample 0 was said; its latency, where it has one."""
+        """Count ``record``, which came ``elapsed`` seconds after sample 0 was spoken; return its latency, if it has one."""
         if isinstance(record, StreamCompleted):
             self.completed = True
         if isinstance(record, PartialTranscript):
@@ -88,7 +88,7 @@ class Score:
         return None
 
     def wer(self) -> float:
-        """Word error rate against the talk's text, 0.05 for 5 %; jiwer's after Whisper's English normaliser.
+        """Return the word error rate against the talk's text, 0.05 for 5 %, by jiwer after Whisper's English normaliser.
 
         Raises:
             ModuleNotFoundError: The extra ``demo`` is not installed.
@@ -102,7 +102,7 @@ class Score:
 
 
 def percentiles(values: list[float]) -> tuple[float, float]:
-    """Median and 95th percentile; zeros where there is nothing."""
+    """Return the median and the 95th percentile; zeros without values."""
     if len(values) < 2:
         return (values[0], values[0]) if values else (0.0, 0.0)
     cuts = statistics.quantiles(values, n=20, method="inclusive")

@@ -20,7 +20,7 @@ Audio = npt.NDArray[np.float32]
 
 
 class Kind(StrEnum):
-    """What a window is decoded for; the planner takes due finals before partials."""
+    """The purpose of a decode. The planner takes due finals before partials."""
 
     FINAL = "final"
     PARTIAL = "partial"

@@ -12,7 +12,7 @@ from typing import Final as Const
 
 
 class Step(IntEnum):
-    """What the pool sheds; each step includes those before it."""
+    """The work that the pool sheds; each step includes those before it."""
 
     NOTHING = 0
     PARTIALS_THINNED = 1

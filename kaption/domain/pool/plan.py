@@ -153,7 +153,7 @@ class Planner:
     def _take(self, tenant: str, among: Sequence[Candidate]) -> Candidate:
         """Take ``tenant``'s longest waiting window of ``among`` and charge the tenant for it.
 
-        Waits are multiples of a frame, so many are equal. A random choice among them keeps some streams from always losing.
+        Waits are multiples of a frame and often equal. A random choice among them keeps some streams from always losing.
         """
         longest = max(c.overdue_s for c in among if c.tenant == tenant)
         equal = [c for c in among if c.tenant == tenant and longest - c.overdue_s < _SAME_WAIT]

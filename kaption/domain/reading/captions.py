@@ -1,7 +1,8 @@
 """Formats finals as captions: SRT, WebVTT and plain text. Pure; a final's cues depend on that final alone.
 
-The limits are those that broadcasters and streaming services publish for subtitles (EBU-TT-D, the BBC, Netflix): two lines of 37 characters, lines broken after punctuation and
-before conjunctions and prepositions, a cue shown for 0.83 to 7 s and at most 17 characters a second where time allows.
+The limits are those that broadcasters and streaming services publish for subtitles (EBU-TT-D, the BBC, Netflix): two lines
+of 37 characters, breaks after punctuation and before conjunctions and prepositions, a cue shown for 0.83 to 7 s and at most
+17 characters per second where time allows.
 """
 
 from dataclasses import dataclass, replace

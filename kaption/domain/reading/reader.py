@@ -119,7 +119,7 @@ def failed(run: StreamCompleted) -> bool:
 class OneRun:
     """Selects the records of one run of each stream, and says when the runs are complete.
 
-    The run is the one that was chosen, otherwise the first one seen.
+    The run is the chosen one, otherwise the first one seen.
     """
 
     def __init__(self, streams: Iterable[str], run: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Orders a split run's captions by time, as a caption file needs them; the channels are decoded separately."""
+"""Orders a split run's captions by time, as a caption file needs them, since its channels are decoded separately."""
 
 import heapq
 from dataclasses import dataclass, field
