@@ -1,9 +1,10 @@
-"""Every short benchmark in turn, and one table with the long ones beside them as they were last run.
+"""Runs every short benchmark in turn, and prints one table with the last results of the long ones.
 
     .venv/bin/python -m bench [NAME ...]
 
-NAME runs only these; ``none`` runs nothing and prints the table from what is there. Short: about 13 minutes, and ten more for the offline pass over new speech. Results of the long ones and of
-peers lie in bench/results, each with its date, commit, machine and command.
+NAME runs only these; ``none`` runs nothing and prints the table of existing results. The short ones take about 13 minutes, and
+ten more for the offline pass over new speech. bench/results has the results of the long ones and of peers, each with its date,
+commit, machine and command.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from pathlib import Path
 from bench.figures import FOLDER, read
 from bench.table import render
 
-#: Where the short ones' newest results lie.
+#: Folder of the short ones' newest results.
 SHORT_FOLDER = Path(".cache/bench/results")
 SHORT = {
     "live-1": ["bench.live", "--streams", "1", "--count", "1", "--seconds", "120"],
@@ -28,11 +29,11 @@ SHORT = {
 
 
 def names(argv: Sequence[str] | None = None) -> list[str]:
-    """The benchmarks that a command line asks for, all where it names none. Ends the process where one is unknown."""
+    """Return the benchmarks that a command line names, all if it names none. End the process if one is unknown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"only these of {', '.join(SHORT)}, or none", metavar="NAME")
     asked: list[str] = parser.parse_args(argv).names
-    # Not by choices: argparse of Python 3.11 looks for a default among them as if it were one name.
+    # Not by choices: argparse of Python 3.11 checks a default against them as if it were one name.
     unknown = [name for name in asked if name not in (*SHORT, "none")]
     if unknown:
         parser.error(f"{unknown[0]} is no benchmark: {', '.join(SHORT)}, or none")
@@ -40,7 +41,7 @@ def names(argv: Sequence[str] | None = None) -> list[str]:
 
 
 def main() -> int:
-    """Run, then print; status 1 when a benchmark failed."""
+    """Run, then print; return status 1 if a benchmark failed."""
     asked = names()
     failed = 0
     for name, command in SHORT.items():

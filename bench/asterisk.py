@@ -1,4 +1,4 @@
-"""Human speech for tests and benchmarks: Debian's Asterisk prompts, fetched by apt into a cache (never committed), with their texts."""
+"""Fetches human speech for tests and benchmarks: Debian's Asterisk prompts with texts, by apt into a cache outside git."""
 
 import gzip
 import re
@@ -15,7 +15,7 @@ import soxr
 
 from kaption.domain.decoding.port import SAMPLE_RATE, Audio
 
-#: The sounds, and the texts that are spoken in them.
+#: The sounds, and their texts.
 PACKAGES = ("asterisk-core-sounds-en-wav", "asterisk-core-sounds-en")
 CACHE = Path(__file__).parents[1] / ".cache" / "asterisk"
 NO_SPEECH = "the Asterisk prompts need apt-get and dpkg-deb: this machine has none, or they could not be fetched"
@@ -25,7 +25,7 @@ _TEXTS = "usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz"
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt: its name, what is said, and its file (8 kHz mono WAV)."""
+    """One prompt: its name, its text, and its file, an 8 kHz mono WAV."""
 
     name: str
     text: str
@@ -60,7 +60,7 @@ def _complete(folder: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def speech_folder() -> Path | None:
-    """Where the unpacked packages are, fetched on the first call; None where that cannot be done."""
+    """Return the folder of the unpacked packages, fetched on the first call; None if that is impossible."""
     if not _complete(CACHE):
         if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
             return None
@@ -73,7 +73,7 @@ def speech_folder() -> Path | None:
 
 
 def texts(folder: Path) -> dict[str, str]:
-    """Name to text of all prompts of words; tones, letters' glosses and other ``[...]`` are left out."""
+    """Return the texts of all spoken prompts by name, without tones, letters' glosses and other ``[...]``."""
     found = {}
     for line in gzip.decompress((folder / _TEXTS).read_bytes()).decode().splitlines():
         match = re.fullmatch(r"([\w./-]+): *([^\[\]()<>]*\w[^\[\]()<>]*)", line)
@@ -83,9 +83,9 @@ def texts(folder: Path) -> dict[str, str]:
 
 
 def prompts(min_words: int = 1) -> list[Prompt]:
-    """All prompts of at least ``min_words`` words whose sound exists, by name; empty where there are none.
+    """Return all prompts of at least ``min_words`` words with a sound, by name; empty if there are none.
 
-    Two prompts of one text (a prompt and its newer reading) are both kept: they are different recordings.
+    Two prompts with one text, such as a newer reading, are both there: they are different recordings.
     """
     folder = speech_folder()
     if folder is None:
@@ -99,10 +99,10 @@ def prompts(min_words: int = 1) -> list[Prompt]:
 
 
 def prompt(name: str) -> Prompt:
-    """The prompt called ``name``, as ``vm-intro``.
+    """Return the prompt called ``name``, such as ``vm-intro``.
 
     Raises:
-        KeyError: There is none.
+        KeyError: The prompt does not exist.
     """
     for candidate in prompts():
         if candidate.name == name:

@@ -1,9 +1,10 @@
-"""What a backend makes of batches: milliseconds by size, times real time, and whether a window's text depends on its company.
+"""Measures a backend's batches: milliseconds by size, times real time, and whether other windows change a window's text.
 
     .venv/bin/python -m bench.batches [--backend auto] [--sizes 1 4 8 16] [--count 64] [--executors 2] [--model base]
 
-Windows are whole prompts of up to ``SECONDS``, padded to ``PADDED``, decoded as live finals are (greedy, word times). All executors decode at once;
-the first pass of a size does not count. On a GPU ``--backend openai-whisper`` in an environment of ``make test-torch``.
+Windows are whole prompts of up to ``SECONDS``, padded to ``PADDED``, decoded like live finals: greedy, with word times. All
+executors decode at once; the first pass of a size does not count. On a GPU, use ``--backend openai-whisper`` in an
+environment of ``make test-torch``.
 """
 
 import argparse
@@ -27,19 +28,19 @@ PASSES = 3
 
 
 def fitting() -> Iterator[Prompt]:
-    """The prompts that fit, in order, again and again; none where there are no prompts."""
+    """Yield the prompts that fit, in order, repeatedly; none if there are no prompts."""
     return cycle([prompt for prompt in prompts(4) if prompt.audio().size <= SECONDS * SAMPLE_RATE])
 
 
 def windows(spoken: Sequence[Prompt]) -> list[Window]:
-    """A final's window of each prompt."""
+    """Make a final's window of each prompt."""
     options = DecodeOptions(language="en", word_times=True)
     padded = PADDED * SAMPLE_RATE
     return [Window(number, Kind.FINAL, prompt.audio(), padded, options) for number, prompt in enumerate(spoken)]
 
 
 def timed(backend: Backend, work: Sequence[Window], size: int, executors: int) -> tuple[list[str], list[float], float]:
-    """Texts of ``work`` decoded in batches of ``size``, seconds of each batch, and seconds of all."""
+    """Decode ``work`` in batches of ``size``; return the texts, the seconds of each batch, and the seconds of all."""
     batches = [list(work[at : at + size]) for at in range(0, len(work), size)]
 
     def decode(batch: list[Window]) -> tuple[list[str], float]:
@@ -54,7 +55,7 @@ def timed(backend: Backend, work: Sequence[Window], size: int, executors: int) -
 
 
 def device(backend: str) -> str:
-    """What computes: the GPU that PyTorch has, or the processor."""
+    """Return the device: PyTorch's GPU, or the processor."""
     if backend == "openai-whisper":
         import torch  # noqa: PLC0415  # an extra, which only this backend needs
 
@@ -64,7 +65,7 @@ def device(backend: str) -> str:
 
 
 def main() -> None:
-    """Each size in turn."""
+    """Measure each size in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="auto")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1, 4, 8, 16])

@@ -1,4 +1,4 @@
-"""Debian packages unpacked into a folder of .cache, without root: programs that examples in the docs use."""
+"""Unpacks Debian packages into a folder of .cache, without root: programs of the docs' examples."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ CACHE = Path(__file__).parents[1] / ".cache"
 
 
 def unpacked(name: str, packages: tuple[str, ...]) -> Path | None:
-    """The folder with ``packages`` unpacked in it, fetched on the first call; None where that cannot be done."""
+    """Return the folder with unpacked ``packages``, fetched on the first call; None if that is impossible."""
     folder = CACHE / name
     if folder.is_dir():
         return folder
@@ -30,7 +30,7 @@ def unpacked(name: str, packages: tuple[str, ...]) -> Path | None:
 
 
 def kcat() -> tuple[Path, dict[str, str]] | None:
-    """The folder that holds ``kcat``, and the environment it needs; None where there is no apt."""
+    """Return the folder with ``kcat`` and the environment that it needs; None without apt."""
     installed = shutil.which("kcat")
     if installed:
         return Path(installed).parent, {}

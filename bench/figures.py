@@ -1,4 +1,4 @@
-"""A benchmark's figures as a file: ``--json FILE``, with what is needed to judge them later."""
+"""Saves a benchmark's figures to a file (``--json FILE``), with machine, commit and command, to judge them later."""
 
 import json
 import os
@@ -12,17 +12,17 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-#: Where results that are kept lie.
+#: Folder of the results that are kept.
 FOLDER = Path(__file__).parent / "results"
 Figures = Mapping[str, float | str]
-#: Settings that decide what is decoded how, as they were in the environment; others may be secrets or say where something lies.
+#: Settings from the environment that decide how audio is decoded; others may be secrets or paths.
 _DECIDING = ("BACKEND", "BATCH_SIZE", "BEAM_SIZE", "EXECUTORS", "PROMPT_SECONDS")
 SETTINGS = {name: os.environ[name] for short in _DECIDING if (name := f"KAPTION_{short}") in os.environ}
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run: which benchmark, when, of which commit (``+``: with changes beside it), on what, by which command."""
+    """One run: the benchmark, the time, the commit (``+``: with uncommitted changes), the machine and the command."""
 
     bench: str
     date: str
@@ -33,7 +33,7 @@ class Result:
 
 
 def machine() -> str:
-    """The processor's name, cores that this process may use, and memory."""
+    """Return the processor's name, the cores that this process may use, and the memory."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / (1 << 30)
@@ -41,7 +41,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The commit that is checked out; a ``+`` when files differ from it."""
+    """Return the checked-out commit, with a ``+`` if files differ from it."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout.strip()
@@ -50,25 +50,25 @@ def commit() -> str:
 
 
 def add_option(parser: ArgumentParser) -> None:
-    """The option that most benchmarks have. What is checked out now is what is measured, whatever is by the end of it."""
+    """Add the option of most benchmarks. The result names the commit that is checked out now, not at the end."""
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.set_defaults(commit=commit())
 
 
 def add_model_option(parser: ArgumentParser) -> None:
-    """The weights to measure, where a benchmark can be run with others."""
+    """Add the option for the weights to measure."""
     parser.add_argument(
         "--model", default="tiny.en", choices=("tiny.en", "base"), help="its weights; offline has the same"
     )
 
 
 def use_model(arguments: Namespace) -> None:
-    """Let everything that is started from here on, and ``Settings``, take the model that was asked for."""
+    """Make ``Settings`` and all processes started from here on use the requested model."""
     os.environ["KAPTION_MODEL"] = arguments.model
 
 
 def spread(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median of each figure; with more than one run also its least and most, named ``FIGURE, least`` and ``FIGURE, most``."""
+    """Return each figure's median; with more than one run also its extremes, named ``FIGURE, least`` and ``FIGURE, most``."""
     if len(runs) == 1:
         return dict(runs[0])
     found = {"runs": float(len(runs))}
@@ -79,14 +79,14 @@ def spread(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def command(bench: str, words: Sequence[str], settings: Mapping[str, str]) -> str:
-    """What makes the figures again: the command line, after the settings that it was run with."""
+    """Return the command that reproduces the figures: its settings, then the command line."""
     return " ".join(
         [*(f"{name}={value}" for name, value in settings.items()), "python", "-m", f"bench.{bench}", *words]
     )
 
 
 def save(arguments: Namespace, bench: str, figures: Figures) -> None:
-    """Write ``figures`` where the command line asked for it; numbers of seconds, shares (0.05 for 5 %), MB."""
+    """Write ``figures`` to the requested file: seconds, shares (0.05 for 5 %), MB."""
     if arguments.json is None:
         return
     words = [word for word in sys.argv[1:] if not word.startswith("--json") and word != str(arguments.json)]
@@ -97,5 +97,5 @@ def save(arguments: Namespace, bench: str, figures: Figures) -> None:
 
 
 def read(path: Path) -> Result | None:
-    """What ``save`` wrote; None when there is no such file."""
+    """Read a file of ``save``; None if there is none."""
     return Result(**json.loads(path.read_text())) if path.is_file() else None

@@ -1,10 +1,10 @@
-"""Files through the whole pipeline, against faster-whisper on the same speech, weights and machine, in turn.
+"""Measures files through the whole pipeline, in turn with faster-whisper on the same speech, weights and machine.
 
     .venv/bin/python -m bench.file [--count 10] [--seconds 60] [--runs 3] [--model base]
 
-Ours: objects in the store to finals on the topic, all at once. faster-whisper: its BatchedInferencePipeline as its README runs it
-(one file after another, batches of 16), the same in the thread layout that is fastest here (two workers of one thread, a
-file each), and its sequential way (beam 5, voice detection). All in int8, English; the model is loaded before the clock starts.
+Kaption: from objects in the store to finals on the topic, all at once. faster-whisper: its BatchedInferencePipeline as in its
+README (one file after another, batches of 16), the same in the thread layout that is fastest here (two workers of one
+thread, a file each), and its sequential way (beam 5, voice detection). All in int8, English; loading the model does not count.
 """
 
 import argparse
@@ -32,25 +32,25 @@ Transcribe = Callable[[Audio], str]
 
 
 def model(threads: int, workers: int) -> WhisperModel:
-    """The weights as faster-whisper loads them."""
+    """Load the weights with faster-whisper."""
     folder = str(find_weights(Settings()).folder)
     return WhisperModel(folder, device="cpu", compute_type="int8", cpu_threads=threads, num_workers=workers)
 
 
 def batched(whisper: WhisperModel) -> Transcribe:
-    """As the README of faster-whisper has it."""
+    """Transcribe as in faster-whisper's README."""
     pipeline = BatchedInferencePipeline(model=whisper)
     return lambda audio: " ".join(s.text.strip() for s in pipeline.transcribe(audio, batch_size=16, language="en")[0])
 
 
 def sequential(whisper: WhisperModel) -> Transcribe:
-    """The sequential way, with the options of the offline pass."""
+    """Transcribe sequentially, with the options of the offline pass."""
     options = {"beam_size": 5, "vad_filter": True, "condition_on_previous_text": False, "language": "en"}
     return lambda audio: " ".join(s.text.strip() for s in whisper.transcribe(audio, **options)[0])
 
 
 def peer(transcribe: Transcribe, stretches: list[Spoken], at_once: int) -> tuple[float, float]:
-    """Times real time, and word error rate, with ``at_once`` files in work."""
+    """Return times real time and word error rate, with ``at_once`` concurrent files."""
     audios = [stretch.pcm[:, 0].astype(np.float32) / 32768 for stretch in stretches]
     begin = time.monotonic()
     with ThreadPoolExecutor(at_once) as pool:
@@ -60,7 +60,7 @@ def peer(transcribe: Transcribe, stretches: list[Spoken], at_once: int) -> tuple
 
 
 async def main() -> None:
-    """Each in turn, as often as asked; what the last lines say is the median of each run's ratio."""
+    """Run each in turn, ``--runs`` times; the last lines are the median of the runs' ratios."""
     end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10)

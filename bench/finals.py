@@ -1,9 +1,9 @@
-"""Word errors of finals alone: the session's own segments, each decoded as a live final is; no Kafka, no clock, no partials.
+"""Counts word errors of finals alone, each session segment decoded like a live final. No Kafka, no clock, no partials.
 
     .venv/bin/python -m bench.finals [--streams 32] [--seconds 120] [--backend auto] [--beam 1] [--pad 16] [--shipped] [--files [--join 15]]
 
-The texts are those that ``bench.live`` gets of the same streams, or with ``--files`` those that ``bench.file`` gets; beams, margins and backends can be compared in minutes. ``ms`` is what
-a final takes on one thread, one at a time.
+The texts are those of ``bench.live`` for the same streams, or with ``--files`` those of ``bench.file``, so minutes are enough to
+compare beams, margins and backends. ``ms`` is the time of a final on one thread, one at a time.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from kaption_schemas.topics import Type
 
 
 def finals(spoken: Spoken, backend: Backend, config: SessionConfig, took: list[float]) -> list[str]:
-    """The texts of one stream's finals; ``took`` gets the seconds of each decode."""
+    """Return the texts of one stream's finals; append the seconds of each decode to ``took``."""
     session = Session(
         RunKey("default", "stream", "run"), Latency.BATCH, config, Ports(SileroDetector, NoRedaction(), backend.info)
     )
@@ -48,7 +48,7 @@ def finals(spoken: Spoken, backend: Backend, config: SessionConfig, took: list[f
 
 
 def _decode(session: Session, backend: Backend, now: int, took: list[float]) -> list[Output]:
-    """Decode whatever the session wants."""
+    """Decode the windows that the session wants."""
     found: list[Output] = []
     while wanted := session.wants(now):
         window = session.begin(wanted[0].window_id)

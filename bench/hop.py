@@ -1,8 +1,8 @@
-"""The live agent alone: frames a second on one core, what the hop adds, and what a stopped broker costs.
+"""Measures the live agent alone: frames per second on one core, the hop's latency, and the memory while a broker is stopped.
 
     .venv/bin/python -m bench.hop [--seconds 20] [--stopped 60]
 
-One node of Apache Kafka (KAFKA_HOME or ../shared/kafka, 256 MiB of heap) beside it. The agent is pinned to the last core.
+It runs one node of Apache Kafka (KAFKA_HOME or ../shared/kafka, 256 MiB of heap). The agent is pinned to the last core.
 """
 
 import argparse
@@ -32,14 +32,14 @@ STREAMS = 32
 
 
 def streams(count: int) -> list[Record]:
-    """``count`` frames of 100 ms, of 32 runs in turn."""
+    """Make ``count`` frames of 100 ms, of 32 runs in turn."""
     noise = np.random.default_rng(1).integers(-2000, 2000, (RATE // 10 * (count // STREAMS), 1)).astype(np.int16)
     runs = [frames(f"hop-{n}", f"01K{n:023d}", noise, RATE)[:-1] for n in range(STREAMS)]
     return [record for turn in zip(*runs, strict=True) for record in turn]
 
 
 async def publish(settings: Settings, records: list[Record], per_second: float | None = None) -> None:
-    """Send, at a pace if one is given, without waiting for each."""
+    """Send records, at a pace if given, without waiting for each."""
     options = security(settings) | {"linger_ms": 0 if per_second else 20, "request_timeout_ms": 180_000}
     async with AIOKafkaProducer(**options) as producer:
         start, pending = time.monotonic(), []
@@ -51,9 +51,9 @@ async def publish(settings: Settings, records: list[Record], per_second: float |
 
 
 async def chunks(settings: Settings, count: int, seconds: float = 180) -> list[tuple[int, int]]:
-    """(append time, append time of the publisher's record), in ms, of ``count`` different audio records.
+    """Return (append time, append time of the publisher's record) in ms of ``count`` different audio records.
 
-    A repeat after a broker's fault is none: sessions drop it.
+    A repeat after a broker's fault does not count, since sessions drop it.
     """
     out: dict[str, tuple[int, int]] = {}
     async with Consumer(**security(settings), auto_offset_reset="earliest") as consumer:
@@ -68,7 +68,7 @@ async def chunks(settings: Settings, count: int, seconds: float = 180) -> list[t
 
 
 def resident(child: Child) -> float:
-    """A process's memory in MB."""
+    """Return a process's memory in MB."""
     for line in Path(f"/proc/{child.pid}/status").read_text().splitlines():
         if line.startswith("VmRSS"):
             return int(line.split()[1]) / 1024
@@ -76,7 +76,7 @@ def resident(child: Child) -> float:
 
 
 async def started(settings: Settings, folder: Path) -> Child:
-    """An agent on the last core, ready."""
+    """Start an agent on the last core, and wait until it is ready."""
     child = agent(settings, folder / f"{settings.group}.log")
     child.spawn()
     os.sched_setaffinity(child.pid, {max(os.sched_getaffinity(0))})
@@ -85,7 +85,7 @@ async def started(settings: Settings, folder: Path) -> Child:
 
 
 async def throughput(settings: Settings, folder: Path) -> float:
-    """Frames a second, from a backlog of 16,000."""
+    """Return frames per second, from a backlog of 16,000."""
     records = streams(16_000)
     await publish(settings, records)
     child = await started(settings, folder)
@@ -97,7 +97,7 @@ async def throughput(settings: Settings, folder: Path) -> float:
 
 
 async def latency(settings: Settings, folder: Path, seconds: float) -> tuple[float, float]:
-    """Median and 95th percentile of what the hop adds at 320 frames a second, in ms."""
+    """Return median and 95th percentile of the hop's latency at 320 frames per second, in ms."""
     records = streams(round(320 * seconds))
     child = await started(settings, folder)
     try:
@@ -109,7 +109,7 @@ async def latency(settings: Settings, folder: Path, seconds: float) -> tuple[flo
 
 
 async def stopped(settings: Settings, folder: Path, broker: ApacheNode, seconds: float) -> tuple[float, int]:
-    """MB that the agent grew by while the broker was stopped, and records lost."""
+    """Return the MB by which the agent grew while the broker was stopped, and the records lost."""
     records = streams(3200)
     child = await started(settings, folder)
     try:
@@ -132,7 +132,7 @@ async def stopped(settings: Settings, folder: Path, broker: ApacheNode, seconds:
 
 
 async def main() -> None:
-    """Run the three, each on topics of its own."""
+    """Run the three, each on its own topics."""
     end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=20)

@@ -1,4 +1,4 @@
-"""What `kaption up` costs with nothing to do: seconds until it is ready, and processor and memory of each of its processes.
+"""Measures an idle `kaption up`: seconds until it is ready, and CPU and memory of each of its processes.
 
 .venv/bin/python -m bench.idle [--kafka apache] [--seconds 60]
 """
@@ -16,7 +16,7 @@ from kaption.testing.up import running_up
 
 
 async def main() -> None:
-    """Start, wait a little, and watch."""
+    """Start, wait a little, and measure."""
     end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kafka", default="embedded")

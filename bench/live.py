@@ -1,11 +1,11 @@
-"""Live streams in real time through the whole pipeline, by a plain client; and the same speech as files.
+"""Plays live streams in real time through the whole pipeline with a plain client, and the same speech as files.
 
     .venv/bin/python -m bench.live [--streams 4] [--count 10] [--seconds 60] [--runs 3] [--model base] [--files] [--kafka cluster]
 
 `kaption up` on a private node of Apache Kafka (KAFKA_HOME or ../shared/kafka), everything on this machine. Latency of a
 word: from its end in real time to the first record that shows it (shown), or that has it in a stable part or a final
 (committed), by the broker's clock; of a final: from the end of its last word. Words and their ends are the offline
-pass's; the first half of each stream is left out.
+pass's; the first half of each stream does not count.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from kaption_schemas.topics import EVENTS, FINAL, PARTIAL, Type
 
 RATE = 16000
 FRAME = 0.1
-#: What every run asks for: the language is known, and nothing is redacted, so that words can be counted.
+#: Options of every run: a known language and no redaction, so that words can be counted.
 OPTIONS = RunOptions(language="en", redaction=())
 
 
@@ -100,7 +100,7 @@ async def watch(settings: Settings, streams: dict[str, Watched]) -> None:
 
 
 def showings(watched: Watched) -> list[Showing]:
-    """A stream's records as its reader saw them."""
+    """Return a stream's records as its reader saw them."""
     records: list[tuple[int, PartialTranscript | FinalTranscript]] = [*watched.partials, *watched.finals]
     return [
         Showing(
@@ -111,12 +111,14 @@ def showings(watched: Watched) -> list[Showing]:
 
 
 def stable(body: PartialTranscript | FinalTranscript) -> str:
-    """The part of its text that stays: all of it when it is final."""
+    """Return the stable part of a text: all of a final."""
     return body.text[: body.stable] if isinstance(body, PartialTranscript) else body.text
 
 
 def final_latencies(watched: Watched, heard: Heard, begin: float) -> list[float]:
-    """Seconds from the end of each final's last word until it came; finals whose last word ends before ``begin`` are left out."""
+    """Return seconds from the end of each final's last word to its arrival, without finals whose last word ends before
+    ``begin``.
+    """
     out: list[float] = []
     for at, final in watched.finals:
         ends = [end for _, end in heard.words if final.start_ms / 1000 <= end <= final.end_ms / 1000]
@@ -126,7 +128,7 @@ def final_latencies(watched: Watched, heard: Heard, begin: float) -> list[float]
 
 
 def changed(watched: Watched) -> tuple[int, int]:
-    """Words that were stable in a segment's last partial, and how many of them its final says otherwise."""
+    """Count the words that were stable in a segment's last partial, and those of them that its final changes."""
     last = {p.segment: p for _, p in watched.partials}
     count = lost = 0
     for _, final in watched.finals:
@@ -141,7 +143,7 @@ def changed(watched: Watched) -> tuple[int, int]:
 async def live(
     up: Up, stretches: list[Spoken], heard: list[Heard], at_once: int, name: str = "live"
 ) -> dict[str, float]:
-    """Play the stretches, ``at_once`` at a time, print what came of them, and return it."""
+    """Play the stretches, ``at_once`` at a time; print and return the figures."""
     settings = up.settings()
     streams = {f"{name}-{n}": Watched() for n in range(len(stretches))}
     watching = asyncio.create_task(watch(settings, streams))
@@ -161,7 +163,7 @@ async def live(
     print(f"live, {at_once} at a time: {len(stretches)} streams")
     figures = report(list(streams.values()), stretches, heard)
     cores = sum(used.values())
-    # Streams are not of one length: towards the end fewer of them talk, and less is used.
+    # Streams have different lengths: towards the end fewer of them talk, and less is used.
     each = cores * took / (sum(len(stretch.pcm) for stretch in stretches) / RATE)
     figures |= {"cores": cores, "processor seconds a second of stream": each, "cores of others": beside}
     print(
@@ -172,7 +174,7 @@ async def live(
 
 
 def report(streams: list[Watched], stretches: list[Spoken], heard: list[Heard]) -> dict[str, float]:
-    """Print what came of streams that were played, and return it: seconds, shares, counts."""
+    """Print and return the figures of played streams: seconds, shares, counts."""
     shown, committed, finals, late = list[float](), list[float](), list[float](), 0
     seen = [showings(watched) for watched in streams]
     for watched, records, stretch, words in zip(streams, seen, stretches, heard, strict=True):
@@ -208,7 +210,7 @@ def report(streams: list[Watched], stretches: list[Spoken], heard: list[Heard]) 
 
 
 async def put(settings: Settings, name: str, pcm: npt.NDArray[np.int16]) -> str:
-    """Store PCM of shape (n, 1) as a WAV in the default tenant's place; its key."""
+    """Store PCM of shape (n, 1) as a WAV under the default tenant's prefix; return its key."""
     store = Minio(
         settings.s3.removeprefix("http://"),
         settings.s3_access_key,
@@ -227,7 +229,7 @@ async def put(settings: Settings, name: str, pcm: npt.NDArray[np.int16]) -> str:
 
 
 async def files(settings: Settings, stretches: list[Spoken]) -> tuple[float, float]:
-    """The same stretches as objects, all at once; how many times real time, and the word error rate."""
+    """Transcribe the same stretches as objects, all at once; return times real time and the word error rate."""
     streams = {f"file-{n}": Watched() for n in range(len(stretches))}
     watching = asyncio.create_task(watch(settings, streams))
     try:
@@ -251,7 +253,7 @@ async def files(settings: Settings, stretches: list[Spoken]) -> tuple[float, flo
 
 
 async def beside(up: Up, stretches: list[Spoken], heard: list[Heard], at_once: int, hours: float) -> None:
-    """The live streams again, while one long file is decoded."""
+    """Play the live streams again while one long file is decoded."""
     whole = np.concatenate([s.pcm for s in stretches])
     long = np.tile(whole, (math.ceil(hours * 3600 * RATE / len(whole)), 1))
     settings = up.settings()
@@ -271,7 +273,7 @@ async def beside(up: Up, stretches: list[Spoken], heard: list[Heard], at_once: i
 
 @asynccontextmanager
 async def started(kafka: str) -> AsyncIterator[Up]:
-    """The pipeline on a broker of the kind ``kafka``; ``cluster`` is three nodes with replication 3, which it does not run itself."""
+    """Run the pipeline on a broker of the kind ``kafka``; for ``cluster``, start three nodes with replication 3 first."""
     with tempfile.TemporaryDirectory() as folder:
         cluster = None
         home = kafka_home()
@@ -291,14 +293,14 @@ async def started(kafka: str) -> AsyncIterator[Up]:
 
 
 async def main() -> None:
-    """Offline first, alone on the machine; then the pipeline."""
+    """Run the offline pass first, alone on the machine; then the pipeline."""
     end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=4, help="streams at a time")
     parser.add_argument("--count", type=int, default=10, help="streams in all")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--files", action="store_true", help="the same speech as files, too")
-    parser.add_argument("--beside", type=float, default=0, help="again beside a file of so many hours")
+    parser.add_argument("--beside", type=float, default=0, help="again, while a file of this many hours is decoded")
     parser.add_argument("--kafka", default="apache", help="embedded, apache, or cluster: three nodes")
     parser.add_argument("--runs", type=int, default=1, help="of the live streams; medians and spread are kept")
     kept.add_model_option(parser)

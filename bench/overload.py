@@ -1,9 +1,10 @@
-"""Twice as many streams as the machine holds, then half of what it holds: what is let go, and that nothing is lost.
+"""Plays twice as many streams as the machine holds, then half as many: measures what the pool sheds, and that nothing is lost.
 
     .venv/bin/python -m bench.overload [--capacity 16] [--minutes 10]
 
-All runs are accepted before the pool falls behind. Then three of four are ended, and the rest goes on for two minutes: latency is back
-when from then on, in every ten seconds, there are partials and finals, and 95 % of partials come within 2 s of the sound that they cover, and of finals within 5.
+The pool accepts all runs before it falls behind. Then three of four end, and the rest continues for two minutes. Latency is
+back from the moment after which every ten seconds have partials and finals, 95 % of partials come within 2 s of the sound
+that they cover, and 95 % of finals within 5 s.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from kaption.testing.up import Up
 BIN = 10.0
 PARTIAL_SECONDS, FINAL_SECONDS = 2.0, 5.0
 AFTER_SECONDS = 120.0
-#: How long ended runs may take to be completed: what they said in the overload is decoded late rather than never.
+#: Seconds that ended runs may take to complete: the pool decodes the speech of the overload late.
 COMPLETE_SECONDS = 1800.0
 
 
@@ -40,16 +41,16 @@ async def steps(up: Up, seen: Counter[Step]) -> None:
 
 
 def lateness(watched: Watched, *, finals: bool) -> list[tuple[float, float]]:
-    """When each partial or final came (seconds since the epoch), and how long after the end of what it covers."""
+    """Return when each partial or final came, in seconds since the epoch, and its delay after the end of its audio."""
     records = [(at, f.end_ms) for at, f in watched.finals if f.text] if finals else []
     records += [] if finals else [(at, p.end_ms) for at, p in watched.partials]
     return [(at / 1000, (at - watched.began - end) / 1000) for at, end in records]
 
 
 def back(late: Iterable[tuple[float, float]], since: float, until: float, limit: float) -> float:
-    """Seconds after ``since`` from which on, ``until`` its end, 95 % of every ten seconds' records come within ``limit`` seconds.
+    """Return the seconds after ``since`` from which, up to ``until``, 95 % of every ten seconds' records come within ``limit``.
 
-    Ten seconds without a record are late too: somebody talks all the time.
+    Ten seconds without a record are late too, since streams talk all the time.
     """
     bins: list[list[float]] = [[] for _ in range(int((until - since) // BIN))]
     for at, seconds in late:
@@ -61,14 +62,14 @@ def back(late: Iterable[tuple[float, float]], since: float, until: float, limit:
 
 
 def tail(talks: list[Talk], begin: float, end: float, *, finals: bool) -> float:
-    """95th percentile of the lateness of what came between two moments."""
+    """Return the 95th percentile of the delay of records between two moments."""
     return percentile(
         [s for talk in talks for at, s in lateness(talk.watched, finals=finals) if begin <= at < end], 0.95
     )
 
 
 async def main() -> None:
-    """Too many, then few."""
+    """Play too many streams, then few."""
     end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--capacity", type=int, default=16, help="streams that the machine holds (P1)")

@@ -1,9 +1,9 @@
-"""How late words come by the number of live streams, Kaption beside its peers, as a picture; drawn from bench/results.
+"""Draws the latency of words by the number of live streams, for Kaption and its peers, from bench/results.
 
     .venv/bin/python -m bench.plot [--picture bench/results/latency.svg]
 
-Both axes are logarithmic: peers are two to ten times as late with four streams as with one. Solid lines: 95th percentile until a word is shown; dashed:
-until it is committed (see bench/README.md).
+Both axes are logarithmic: peers are two to ten times as late with four streams as with one. Solid lines are the 95th percentile
+until a word is shown, dashed ones until it is committed (see bench/README.md).
 """
 
 import argparse
@@ -17,7 +17,7 @@ from bench.figures import FOLDER, Result, read
 WIDTH, HEIGHT = 720, 380
 LEFT, RIGHT, TOP, BOTTOM = 60, 190, 40, 50
 STREAMS, SECONDS = (1, 2, 4, 8, 16, 32), (0.5, 1, 2, 5, 10, 20, 50, 100)
-#: The results whose names are these, a dash and the number of streams; and the colour of each.
+#: The prefix of results' names, before a dash and the number of streams, with its colour.
 SYSTEMS = {
     "live": ("Kaption", "#4c78a8"),
     "whisperlive": ("WhisperLive", "#f58518"),
@@ -27,7 +27,7 @@ LINES = {"shown p95": "", "committed p95": ' stroke-dasharray="5 4"'}
 
 
 def series(found: Mapping[str, Result], system: str, figure: str) -> list[tuple[int, float]]:
-    """``system``'s points, by number of streams: those numbers, and seconds."""
+    """Return the points of ``system``: numbers of streams, and seconds."""
     names = {name: re.fullmatch(rf"{system}-(\d+)", name) for name in found}
     points = [(int(match[1]), float(found[name].figures[figure])) for name, match in names.items() if match]
     return sorted(points)
@@ -47,7 +47,7 @@ def _text(x: float, y: float, words: str, more: str = "") -> str:
 
 
 def draw(found: Mapping[str, Result]) -> str:
-    """The picture as SVG; a system without results is left out."""
+    """Draw the picture as SVG, without systems that have no results."""
     lines = [
         _text(
             8, 20, "Seconds until a word is shown (solid) and committed (dashed), 95th percentile; two cores, tiny.en"
@@ -73,7 +73,7 @@ def draw(found: Mapping[str, Result]) -> str:
 
 
 def main() -> None:
-    """Draw what is there."""
+    """Draw the existing results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--picture", type=Path, default=FOLDER / "latency.svg")
     picture = parser.parse_args().picture

@@ -1,14 +1,13 @@
-"""Where the processors' time goes under load, as a picture: every process, and within Python's the packages at work.
+"""Draws where CPU time goes under load: every process, and the packages at work within those of Python.
 
     .venv/bin/python -m bench.profile [--streams 16] [--seconds 40] [--files] [--picture bench/results/profile.svg]
 
-The load is live streams, or as many files at once, and once more as soon as they are done: its first seconds are
-also those in which files are read and decoded.
+The load is live streams, or as many files at once, repeated as soon as they are done, so that the samples also contain the
+reading and decoding of files.
 
-py-spy samples the Python processes of ``kaption up`` and this one, the client, which takes root, since they hide from their user (``hide`` in
-``confinement``); /proc tells what each thread used. A Python thread's time goes to
-the package whose code is at work, by its share of the samples. The runtimes' own threads run no Python: their time goes to what the executors'
-threads wait for.
+py-spy samples the Python processes of ``kaption up`` and this one, the client. It needs root, since the processes hide from
+their user (``hide`` in ``confinement``). /proc has each thread's CPU time. A Python thread's time is divided among packages by
+their share of the samples. The runtimes' own threads run no Python: their time counts for what the executors' threads wait for.
 """
 
 import argparse
@@ -38,7 +37,7 @@ SETTLE_SECONDS = 10.0
 SMALL = 0.004
 _FRAME = re.compile(r"^(?P<function>.*) \((?P<file>[^:()]*)(?::\d+)?\)$")
 _THREAD = re.compile(r"^thread \((?P<id>\d+)\)(?:: (?P<name>.*))?$")
-#: Where an event loop waits for something to happen: no work, whoever runs the loop.
+#: The frame in which an event loop waits: no work.
 _WAITING = ".select (selectors.py"
 #: Methods of a backend's runtime that compute outside Python.
 _NATIVE = ("encode", "generate", "align", "detect")
@@ -47,14 +46,14 @@ _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#e45756", "#72b7b2", "#b279a2", "#
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One process: its name, and cores by what they were used for."""
+    """One process: its name, and its cores by use."""
 
     name: str
     parts: dict[str, float]
 
 
 def subject(frames: Sequence[str]) -> str:
-    """What a stack, outermost frame first, is about: the innermost package that is neither Python's own nor numpy."""
+    """Return the subject of a stack, outermost frame first: the innermost package other than Python's own and numpy."""
     for frame in reversed(frames):
         match = _FRAME.match(frame)
         if match is None:
@@ -71,7 +70,7 @@ def subject(frames: Sequence[str]) -> str:
 
 
 def read_samples(lines: Iterable[str]) -> dict[int, Counter[str]]:
-    """py-spy's raw output with threads: for each thread's id how many samples were about what; an event loop that waits is left out."""
+    """Read py-spy's raw output with threads: for each thread id the samples by subject, without waiting event loops."""
     threads: dict[int, Counter[str]] = {}
     for line in lines:
         stack, _, count = line.rstrip("\n").rpartition(" ")
@@ -85,9 +84,9 @@ def read_samples(lines: Iterable[str]) -> dict[int, Counter[str]]:
 
 
 def attribute(used: dict[int, float], samples: dict[int, Counter[str]]) -> dict[str, float]:
-    """A process's seconds by subject: of each thread (``used``, by its id) shared by its samples.
+    """Return a process's seconds by subject: each thread's (``used``, by id) divided by its samples.
 
-    Threads without samples are the runtimes'. What they used is shared by the samples of native methods.
+    Threads without samples are the runtimes'. Their seconds are divided by the samples of native methods.
     """
     parts: Counter[str] = Counter()
     native: Counter[str] = Counter()
@@ -103,13 +102,13 @@ def attribute(used: dict[int, float], samples: dict[int, Counter[str]]) -> dict[
 
 
 def _title(name: str) -> str:
-    """A process's name in the picture, from its command line without folders."""
+    """Return a process's name in the picture, from its command line without folders."""
     words = name.split()
     return {"java": "Kafka (Java)", "weed": "object store"}.get(words[0], words[-1].rpartition("kaption.adapters.")[2])
 
 
 async def sampled(up: Up, seconds: float, folder: Path) -> list[Bar]:
-    """Sample every process of ``up`` and this one for so long."""
+    """Sample every process of ``up`` and this one for ``seconds``."""
     pids = [os.getpid(), *below(up.child.pid)]
     names = {pid: _title(usage(pid).name) if pid != os.getpid() else "this client" for pid in pids}
     python = [pid for pid in pids if "python" in os.readlink(f"/proc/{pid}/exe")]
@@ -140,7 +139,7 @@ async def sampled(up: Up, seconds: float, folder: Path) -> list[Bar]:
 
 
 def draw(bars: Sequence[Bar], title: str) -> str:
-    """The bars as SVG, one below the other, each part with its name and its share of a core."""
+    """Draw the bars as SVG, one below the other, each part with its name and its share of a core."""
     scale, row, left = 620 / max(sum(bar.parts.values()) for bar in bars), 20, 150
     lines: list[str] = []
     y = 40
@@ -165,7 +164,7 @@ def draw(bars: Sequence[Bar], title: str) -> str:
 
 
 async def again_and_again(up: Up, stretches: list[Spoken]) -> None:
-    """All stretches as files at once, and once more when they are done, until cancelled."""
+    """Publish all stretches as files at once, repeatedly, until cancelled."""
     while True:
         await files(up.settings(), stretches)
 

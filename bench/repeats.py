@@ -1,11 +1,11 @@
-"""What is really said several times: how many of its words a transcript loses, beside faster-whisper alone.
+"""Counts the words that a transcript loses of speech that is really repeated, compared with faster-whisper alone.
 
     .venv/bin/python -m bench.repeats [--backend auto] [--model tiny.en] [--verbose]
 
-Repeated: a person says the same thing 3 to 10 times (Debian's Asterisk prompts, each round at a pace and loudness of its own, pauses of 0 to
-2 s; seeded). Each goes through a session as a live stream's finals do and as a file's. The other way round: prompts in windows of 4 s, in
-which models say an utterance over and over; what is inserted there was made up. Lost and made-up words are the deletions and insertions of
-jiwer's alignment after Whisper's English normaliser, digits one by one.
+Repeated: a person says the same thing 3 to 10 times, from Debian's Asterisk prompts, each round with its own pace and loudness
+and pauses of 0 to 2 s, seeded. Each goes through a session like a live stream's finals and like a file's. Not repeated: prompts
+in windows of 4 s, in which models repeat an utterance; insertions there are made up. Lost and made-up words are the deletions
+and insertions of jiwer's alignment after Whisper's English normaliser, digits one by one.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from kaption.domain.decoding.port import SAMPLE_RATE, Audio, Backend, DecodeOpti
 from kaption.domain.run.config import SessionConfig
 from kaption_gpu.engine.backends import make_backend
 
-#: What is said again and again: prompts by the number of their words, so that single words, calls and whole sentences are there.
+#: Ranges of the repeated prompts' numbers of words, so that there are single words, calls and whole sentences.
 _WORDS = ((1, 1), (2, 3), (4, 6), (7, 12))
 _DIGITS = tuple(f"digits/{n}" for n in (0, 2, 5, 7, 9))
 _ROUNDS = (3, 4, 5, 6, 8, 10)
@@ -41,14 +41,14 @@ _LONGEST = 40.0
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One stretch: its name, and what is spoken in it."""
+    """One stretch: its name and its speech."""
 
     name: str
     spoken: Spoken
 
 
 def _varied(audio: Audio, random: np.random.Generator) -> Audio:
-    """``audio`` as said once more: up to 6 % faster or slower, up to 2 dB louder or softer, without its quiet ends."""
+    """Vary ``audio`` like a repetition: up to 6 % faster or slower, up to 2 dB louder or softer, without its quiet ends."""
     loud = np.flatnonzero(np.abs(audio) > 0.02 * np.abs(audio).max())
     voice = audio[loud[0] : loud[-1] + 1]
     paced = soxr.resample(voice, SAMPLE_RATE * random.uniform(0.94, 1.06), SAMPLE_RATE)
@@ -69,7 +69,7 @@ def _repeat(prompt: Prompt, rounds: int, pause: float, random: np.random.Generat
 
 
 def repeated() -> list[Case]:
-    """At least forty utterances, each said 3 to 10 times; the same in every run."""
+    """Make at least forty utterances, each said 3 to 10 times; the same in every run."""
     found = prompts()
     if not found:
         raise SystemExit(NO_SPEECH)
@@ -96,7 +96,7 @@ def repeated() -> list[Case]:
 
 
 def short_windows() -> list[Case]:
-    """Prompts that a window of 4 or 5 s hardly holds: there a model says an utterance over and over (ADR 8)."""
+    """Make cases of prompts that hardly fit in a window of 4 or 5 s, where a model repeats an utterance (ADR 8)."""
     cases = []
     for prompt in prompts(2):
         audio = prompt.audio()
@@ -106,12 +106,12 @@ def short_windows() -> list[Case]:
 
 
 def words_of(text: str) -> str:
-    """``text`` as it is counted: normalised, digits one by one."""
+    """Prepare ``text`` for counting: normalised, digits one by one."""
     return " ".join(re.sub(r"(\d)", r" \1 ", normalise(text)).split())
 
 
 def count(said: str, heard: str) -> tuple[int, int, int]:
-    """Words said, lost and made up."""
+    """Count words said, lost and made up."""
     reference, hypothesis = words_of(said), words_of(heard)
     if not reference:
         return 0, 0, len(hypothesis.split())
@@ -120,7 +120,7 @@ def count(said: str, heard: str) -> tuple[int, int, int]:
 
 
 def alone(cases: Sequence[Case], model: str) -> list[str]:
-    """faster-whisper with the same weights and its own defaults (beam 5, VAD)."""
+    """Transcribe with faster-whisper, the same weights and its own defaults (beam 5, VAD)."""
     whisper = WhisperModel(
         str(find_weights(Settings(model=model)).folder), device="cpu", compute_type="float32", cpu_threads=2
     )
@@ -134,14 +134,14 @@ def alone(cases: Sequence[Case], model: str) -> list[str]:
 
 
 def ours(cases: Sequence[Case], backend: Backend, *, live: bool) -> list[str]:
-    """The finals of a session, as a live run's or a file's."""
+    """Return the finals of a session, like a live run's or a file's."""
     config = SessionConfig()
     config = replace(config, file_rules=config.rules) if live else config
     return [" ".join(finals(case.spoken, backend, config, [])) for case in cases]
 
 
 def in_short_windows(cases: Sequence[Case], backend: Backend) -> list[str]:
-    """Each case in a window that is padded to 4 s only, as a final."""
+    """Decode each case as a final in a window padded to only 4 s."""
     options = DecodeOptions(language="en")
     audio = [np.asarray(case.spoken.pcm[:, 0] / 32768, np.float32) for case in cases]
     return [backend.transcribe([Window(0, Kind.FINAL, piece, 4 * SAMPLE_RATE, options)])[0].text for piece in audio]
@@ -151,7 +151,7 @@ def main() -> None:
     """Decode and count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backend", default="auto")
-    parser.add_argument("--verbose", action="store_true", help="each case's words, and what was heard")
+    parser.add_argument("--verbose", action="store_true", help="each case's words, and what was recognised")
     kept.add_model_option(parser)
     kept.add_option(parser)
     arguments = parser.parse_args()

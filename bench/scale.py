@@ -1,12 +1,13 @@
-"""The pool's engine alone, from recorded chunks: what a second core brings, and what quiet rooms cost.
+"""Measures the pool's engine alone, from recorded chunks: the gain of a second core, and the cost of quiet rooms.
 
     .venv/bin/python -m bench.scale [--streams 16] [--seconds 20] [--rooms 64]
 
 Real lanes' memories, sessions, detector, planner, executors and backend, as ``kaption_gpu.worker`` wires them; no Kafka and no agents.
-Time is the records': it passes when nothing waits to be decoded, so that each way does the same work as fast as it can; with speech, what
-streams want is collected for ``LOADED`` steps, since a busy pool decodes in batches.
-Each way runs in processes of its own, pinned, with as many streams a core: with fewer, batches are smaller, and that would be measured.
-What the machine gives is measured beside it: the same ways, but batches of recorded windows alone, without an engine. Rooms are noise that nobody speaks in.
+Time is the records': it passes when no window waits, so that each way does the same work as fast as it can. With speech, the
+engine collects windows for ``LOADED`` steps, since a busy pool decodes in batches.
+Each way runs in its own pinned processes, with the same number of streams per core: fewer would make smaller batches.
+For comparison, the same ways decode batches of recorded windows without an engine: what the machine gives. Rooms are noise
+without speech.
 """
 
 import argparse
@@ -50,21 +51,21 @@ from kaption_schemas.topics import Type
 
 BEGIN_MS = 1_000_000
 STEP_MS = 100
-#: Parts of a step in which the records come, since streams do not speak at the same moments; the pool reads 30 times a second.
+#: Parts of a step in which records arrive, since streams do not speak at the same moments; the pool reads 30 times a second.
 PARTS = 3
 LOADED = 4
 LANES = 8
-#: Windows of a batch where there is no engine, and of each stream: about what an engine decodes at once, and of a stream in all.
+#: Windows per batch and per stream without an engine: about as many as an engine decodes at once, and for a stream in all.
 ALONE = 4
 EACH = 16
-#: Far more than a batch takes: nothing is replaced here.
+#: Far more seconds than a batch takes, so that no executor is replaced here.
 LIMIT_SECONDS = 600.0
 Pcm = npt.NDArray[np.int16]
 
 
 @dataclass(slots=True)
 class Tally:
-    """Windows that were decoded, by kind, and their batches."""
+    """Decoded windows by kind, and their batches."""
 
     windows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(map(str, Kind), 0))
     batches: int = 0
@@ -85,7 +86,7 @@ class Engine:
         ]
 
     async def step(self, records: Sequence[Sequence[ConsumerRecord]], now_ms: int, every: int) -> None:
-        """Take the records of one step, in parts; in each ``every``-th step decode until nothing waits and an executor is free."""
+        """Take the records of one step, in parts; in every ``every``-th step decode until no window waits and an executor is free."""
         for part in records:
             for record in part:
                 self.lanes[record.partition].take(record, parse(record, Latency.LIVE))
@@ -96,7 +97,7 @@ class Engine:
                 lane.tick(now_ms)
 
     async def finish(self, now_ms: int) -> None:
-        """Wait for what is in flight."""
+        """Wait for the batches in flight."""
         while self._running:
             await asyncio.wait(self._running)
             await self._decode(now_ms)
@@ -127,7 +128,7 @@ class Engine:
 
 
 def recorded(pcms: Sequence[Pcm]) -> list[list[list[ConsumerRecord]]]:
-    """What the agents would have written of these streams, PCM of shape (n,) at 16 kHz: records by step and part of a step."""
+    """Make the records that agents would write of these streams, PCM of shape (n,) at 16 kHz, by step and part of a step."""
     size = SAMPLE_RATE * STEP_MS // 1000
     offsets = [0] * LANES
 
@@ -159,7 +160,7 @@ def recorded(pcms: Sequence[Pcm]) -> list[list[list[ConsumerRecord]]]:
 
 
 def noise(count: int, seconds: float, slope: float, dbfs: float) -> list[Pcm]:
-    """Noise whose power falls by ``slope`` of the frequency (1: pink, 2: brown) from 20 Hz on, at ``dbfs`` of full scale."""
+    """Make noise with a power that falls by ``slope`` of the frequency (1: pink, 2: brown) from 20 Hz, at ``dbfs``."""
     out: list[Pcm] = []
     length = round(seconds * SAMPLE_RATE)
     frequencies = np.maximum(np.fft.rfftfreq(length, 1 / SAMPLE_RATE), 20.0)
@@ -172,14 +173,14 @@ def noise(count: int, seconds: float, slope: float, dbfs: float) -> list[Pcm]:
 
 
 def audio(what: str, streams: int, seconds: float) -> list[Pcm]:
-    """Speech, or one of the two rooms."""
+    """Return speech, or one of the two rooms."""
     if what == "speech":
         return [stretch.pcm[:, 0] for stretch in joined(streams, seconds)]
     return noise(streams, seconds, *{"quiet": (2.0, -55.0), "fans": (1.0, -40.0)}[what])
 
 
 async def play(what: str, streams: int, seconds: float, executors: int) -> dict[str, float]:
-    """One way, in this process: wait for a line on standard input, then play all streams through the engine."""
+    """Run one way in this process: wait for a line on standard input, then play all streams through the engine."""
     settings = Settings(executors=executors)
     backend, costs = await load(partial(make_backend, settings), executors, settings.batch_size)
     sessions = RealSessions(session_config(settings), Ports(SileroDetector, PresidioRedactor(), backend.info))
@@ -200,7 +201,7 @@ async def play(what: str, streams: int, seconds: float, executors: int) -> dict[
 
 
 async def decoded(count: int, executors: int) -> dict[str, float]:
-    """Batches of ``ALONE`` windows with nothing around them, in this process, after a line on standard input."""
+    """Decode batches of ``ALONE`` windows without an engine, in this process, after a line on standard input."""
     settings = Settings(executors=executors)
     backend, _ = await load(partial(make_backend, settings), executors, settings.batch_size)
     work = windows(list(islice(fitting(), count)))
@@ -211,7 +212,7 @@ async def decoded(count: int, executors: int) -> dict[str, float]:
 
 
 def played(what: str, streams: int, seconds: float, executors: int, cores: list[list[int]]) -> list[dict[str, float]]:
-    """The same in a process for each of ``cores``, pinned to them, all at once; ``streams`` a core."""
+    """Run a way in one process for each of ``cores``, pinned to them, all at once, with ``streams`` per core."""
     children: list[subprocess.Popen[str]] = []
     for own in cores:
         shape = [what, str(streams * len(own)), str(seconds), str(executors), ",".join(map(str, own))]
@@ -231,14 +232,14 @@ def played(what: str, streams: int, seconds: float, executors: int, cores: list[
 
 
 def ways(first: int, second: int) -> Iterator[tuple[str, int, list[list[int]]]]:
-    """Name, executors of a process, and the cores of each process."""
+    """Yield the name of each way, the executors of a process, and the cores of each process."""
     yield "one executor on one core", 1, [[first]]
     yield "two executors on two cores", 2, [[first, second]]
     yield "two processes, an executor and a core each", 1, [[first], [second]]
 
 
 def main() -> None:
-    """Every way in turn, then the rooms."""
+    """Run every way in turn, then the rooms."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=16, help="streams of speech a core")
     parser.add_argument("--seconds", type=float, default=20)
@@ -254,7 +255,7 @@ def main() -> None:
         else:
             way = play(what, int(streams), float(seconds), int(executors))
         print(json.dumps(asyncio.run(way)), flush=True)
-        os._exit(0)  # at an interpreter's end the runtimes' threads abort
+        os._exit(0)  # at the interpreter's exit the runtimes' threads would abort
     end_as_by_hand()
     free = sorted(os.sched_getaffinity(0))
     if len(free) < 2:

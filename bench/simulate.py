@@ -1,10 +1,10 @@
-"""The pool's scheduling on virtual time: real sessions, detector and planner, and a decoder that only takes time.
+"""Simulates the pool's scheduling on virtual time: real sessions, detector and planner, and a decoder that only takes time.
 
     .venv/bin/python -m bench.simulate [--streams 16] [--seconds 60] [--cores 1.2] [--real]
 
-Minutes of many streams in seconds, without the machine's noise, so that an idea about what to decode when can be tried. A
-decode says the words that the offline pass heard in its window, and takes what ``Costs`` says; with ``--real`` the backend
-decodes, and what it took on a quiet machine is what it takes. Nothing here is a figure of the product: compare two runs of this.
+It plays minutes of many streams in seconds, without the machine's noise, to try an idea for the planner. A decode returns the
+words of the offline pass in its window and takes the time of ``Costs``. With ``--real`` the backend decodes, and takes the time
+that it needs on a quiet machine. No figure here is the product's: compare two runs of this.
 """
 
 import argparse
@@ -36,7 +36,7 @@ MODEL: Const = ModelInfo("simulated", "sha256:0", "none", frozenset({"en"}))
 
 @dataclass(frozen=True, slots=True)
 class Costs:
-    """Milliseconds on one thread of the machine of bench/README.md: encoder a second of window, decoder's steps."""
+    """Milliseconds on one thread of the machine of bench/README.md: encoder per second of window, decoder's steps."""
 
     encode: float = 3.7
     first: float = 0.65
@@ -46,7 +46,7 @@ class Costs:
     tokens: float = 3.5
 
     def of(self, batch: Batch) -> float:
-        """Seconds that ``batch`` takes."""
+        """Return the seconds of ``batch``."""
         many, padded = len(batch.windows), batch.padded / SAMPLE_RATE
         tokens = 4 + self.tokens * max(candidate.seconds for candidate in batch.windows)
         took = many * padded * (self.encode + self.first) + tokens * (self.step + self.item_step * many)
@@ -54,7 +54,7 @@ class Costs:
 
 
 class Decoder(Protocol):
-    """What takes a batch's windows, with the speech that they cover, and says their texts and the seconds that it took."""
+    """Takes a batch's windows with the speech that they cover, and returns their texts and the seconds spent."""
 
     def __call__(self, batch: Batch, windows: list["Begun"]) -> tuple[list[Decoded], float]:
         """Decode."""
@@ -62,7 +62,7 @@ class Decoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A window that a session began: seconds of the stream that it covers, and what was said in the stream."""
+    """A window that a session began: the seconds of the stream that it covers, and the stream's speech."""
 
     window: Window
     span: tuple[float, float]
@@ -70,13 +70,13 @@ class Begun:
 
 
 def perfect(batch: Batch, windows: list[Begun]) -> tuple[list[Decoded], float]:
-    """What a perfect model would say, at the cost of ``Costs``."""
+    """Decode like a perfect model, at the cost of ``Costs``."""
     said = [" ".join(w for w, at in b.heard.words if b.span[0] < at <= b.span[1]) for b in windows]
     return [Decoded(text, "en", -0.2, 0.01, 1.2) for text in said], Costs().of(batch)
 
 
 def real(backend: Backend) -> Decoder:
-    """What ``backend`` says, and how long it took to."""
+    """Decode with ``backend``, and measure the time."""
 
     def decode(batch: Batch, windows: list[Begun]) -> tuple[list[Decoded], float]:  # noqa: ARG001  # as the other
         begin = time.perf_counter()
@@ -87,20 +87,20 @@ def real(backend: Backend) -> Decoder:
 
 
 class NoRedaction:
-    """Nothing is redacted."""
+    """Redacts nothing."""
 
     def find(self, text: str, entities: tuple[str, ...]) -> tuple[Match, ...]:  # noqa: ARG002  # the port's signature
-        """Nothing."""
+        """Find nothing."""
         return ()
 
     def open_suffix(self, text: str, entities: tuple[str, ...]) -> int:  # noqa: ARG002  # the port's signature
-        """All of it may be shown."""
+        """Show all of the text."""
         return len(text)
 
 
 @dataclass(slots=True)
 class Stream:
-    """One run, and what came of it."""
+    """One run and its results."""
 
     session: Session
     heard: Heard
@@ -115,7 +115,7 @@ class Stream:
                 self.watched.finals.append((now_ms, output))
 
     def begin(self, window_id: int) -> Begun:
-        """Begin a window, and note what it covers."""
+        """Begin a window, and note the audio that it covers."""
         track = self.session.tracks[0]
         waiting = {id(s.audio): (s.speech / RATE, s.end / RATE) for s in track.segments}
         before = (track.speech_start or 0) / RATE, track.position / RATE
@@ -125,7 +125,7 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A batch that ends: its results, and the seconds that it took."""
+    """A finished batch: its results, and the seconds that it took."""
 
     batch: Batch
     results: list[Decoded]
@@ -135,7 +135,7 @@ class Done:
 def simulate(
     streams: list[Stream], pcm: list[bytes], planner: Planner, decode: Decoder, speed: float
 ) -> dict[Kind, list[float]]:
-    """Play all streams in real time on two executors of ``speed``; for each kind the seconds of every window."""
+    """Play all streams in real time on two executors of ``speed``; return the seconds of every window by kind."""
     size, order = round(FRAME * RATE), count()
 
     def owner(candidate: Candidate) -> Stream:
@@ -189,7 +189,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--cores", type=float, default=1.2, help="what is left of the two for the executors")
+    parser.add_argument("--cores", type=float, default=1.2, help="cores of the two that the executors get")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--real", action="store_true", help="decode with the backend that this machine's settings name")
     arguments = parser.parse_args()

@@ -1,11 +1,11 @@
-"""An hour of many streams through the whole pipeline: what the pool's memory does, and how soon captions come after it ended.
+"""Plays many streams for an hour through the whole pipeline, and measures the pool's memory and the captions' return after a kill.
 
     .venv/bin/python -m bench.soak [--minutes 60] [--streams 16]
 
-A quarter of the streams talks first, then all of them, which go on for ``--minutes``; growth is from the median of the minute after half of
-them to that of the last. Then as many again join them. A further stream costs the difference of these; from a quarter to all it costs also
-what batches take that only now are full. Then four new streams talk while the pool gets SIGTERM, and later SIGKILL; `kaption up` starts it
-again each time, and the time runs from the signal to the first transcript of the new process.
+A quarter of the streams talks first, then all of them for ``--minutes``; growth is from the median of the minute at half of
+that time to that of the last minute. Then as many more streams join. The difference is the cost of a further stream; from a
+quarter to all, the cost includes batches that are full only then. Then four new streams talk while the pool gets SIGTERM, and
+later SIGKILL; `kaption up` restarts it each time, and the time counts from the signal to the new process's first transcript.
 """
 
 import argparse
@@ -25,13 +25,13 @@ from kaption.adapters.settings import Settings
 from kaption.testing.brokers import kafka_home
 from kaption.testing.up import Up
 
-#: Seconds over which the memory of a number of streams that has settled is taken.
+#: Seconds over which the memory of a stable number of streams is measured.
 TAKE = 20.0
 RESTART_STREAMS = 4
 
 
 async def resident(up: Up, seconds: float) -> float:
-    """The pool's memory in MiB: the median of ``seconds``."""
+    """Return the pool's memory in MiB: the median over ``seconds``."""
     pid, taken, end = pool(up), list[float](), time.monotonic() + seconds
     while time.monotonic() < end:
         taken.append(usage(pid).resident)
@@ -42,7 +42,7 @@ async def resident(up: Up, seconds: float) -> float:
 async def memory(
     up: Up, people: Crowd, streams: int, minutes: float, settle: float
 ) -> tuple[dict[str, float], list[Talk]]:
-    """MiB of the pool with a quarter of the streams, with all and with twice as many, and the growth while all go on."""
+    """Return the pool's MiB with a quarter of the streams, with all and with twice as many, and the growth while all talk."""
     few = max(1, streams // 4)
     talks = await people.add(few)
     await asyncio.sleep(settle)
@@ -77,13 +77,13 @@ async def memory(
 
 
 async def restarted(up: Up, talks: list[Talk], number: signal.Signals) -> float:
-    """Seconds from the signal to the first transcript that is not the old process's."""
+    """Return the seconds from the signal to the first transcript of the new process."""
     pid = pool(up)
     at = time.time()
     os.kill(pid, number)
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         while True:
-            usage(pid)  # of a process that is gone there is no file
+            usage(pid)  # raises once the process has ended
             await asyncio.sleep(0.02)
     gone = time.time() * 1000
     while True:
@@ -96,12 +96,14 @@ async def restarted(up: Up, talks: list[Talk], number: signal.Signals) -> float:
 
 
 async def main() -> None:
-    """Memory first, then the two restarts."""
+    """Measure memory first, then the two restarts."""
     end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--streams", type=int, default=16)
-    parser.add_argument("--settle", type=float, default=60, help="seconds until a number of streams has settled")
+    parser.add_argument(
+        "--settle", type=float, default=60, help="seconds until the memory of a number of streams is stable"
+    )
     parser.add_argument("--kafka", default="apache", help="embedded or apache")
     kept.add_option(parser)
     arguments = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Human speech for benchmarks: Debian's Asterisk prompts joined with pauses, their texts, and an offline pass over them.
+"""Makes human speech for benchmarks, Debian's Asterisk prompts joined with pauses, and an offline pass over it.
 
-Offline is faster-whisper with the same weights: float32, beam 5, VAD, no previous text. What it doubts it decodes again by
-sampling; the same draws in each pass, so that two machines and two days are measured against the same words.
+The offline pass is faster-whisper with the same weights: float32, beam 5, VAD, no previous text. It decodes doubtful windows
+again by sampling, with the same seed in each pass, so that all measurements use the same words.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ _SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Spoken:
-    """A stretch of speech: PCM of shape (n, 1) at 16 kHz, and what is said in it."""
+    """A stretch of speech: PCM of shape (n, 1) at 16 kHz, and its text."""
 
     pcm: npt.NDArray[np.int16]
     text: str
@@ -35,14 +35,14 @@ class Spoken:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The offline pass: its text, and each word with the time it ends (seconds)."""
+    """The offline pass: its text, and each word with its end in seconds."""
 
     text: str
     words: tuple[tuple[str, float], ...]
 
 
 def joined(count: int, seconds: float, fewest_words: int = 4) -> list[Spoken]:
-    """``count`` stretches of about ``seconds``; prompts come again, in other company, once all have been used."""
+    """Make ``count`` stretches of about ``seconds``; after all prompts were used, they repeat in other combinations."""
     found = cycle(prompts(fewest_words))
     pause = np.zeros(round(PAUSE_SECONDS * SAMPLE_RATE), np.int16)
     out: list[Spoken] = []
@@ -61,7 +61,7 @@ def joined(count: int, seconds: float, fewest_words: int = 4) -> list[Spoken]:
 
 
 def offline(stretches: list[Spoken], model: str = "tiny.en") -> list[Heard]:
-    """The offline pass over each stretch, remembered in ``.cache/bench``: it takes minutes."""
+    """Return the offline pass over each stretch, cached in ``.cache/bench`` since it takes minutes."""
     folder = Path(".cache/bench")
     folder.mkdir(parents=True, exist_ok=True)
     weights = str(find_weights(Settings(model=model)).folder)
@@ -76,7 +76,7 @@ def offline(stretches: list[Spoken], model: str = "tiny.en") -> list[Heard]:
 
 
 def _pass(weights: str, stretch: Spoken) -> Heard:
-    # A thread takes the seed when it first draws: with a model of its own no stretch depends on those before it.
+    # A thread takes the seed when it first samples: with its own model, no stretch depends on earlier ones.
     ctranslate2.set_random_seed(_SEED)
     whisper = WhisperModel(weights, device="cpu", compute_type=_PRECISION, cpu_threads=2)
     audio = stretch.pcm[:, 0].astype(np.float32) / 32768

@@ -1,17 +1,17 @@
-"""The table of goals: what is measured for it, what was reached, and what peers reach. Data and its rendering; nothing is run."""
+"""Renders the table of goals: the measurement, the figure reached, and the peers' figures. It runs nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bench.figures import Result
 
-#: Cores that other processes may use in a measurement without being named beside it.
+#: Cores that other processes may use during a measurement without a note.
 BESIDE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A goal: ``reached`` and each of ``peers`` name a result and how its figures are written, with their names in braces."""
+    """A goal: ``reached`` and each of ``peers`` name a result and a template with its figures' names in braces."""
 
     goal: str
     what: str
@@ -27,7 +27,7 @@ _WL, _WLK = "WhisperLive", "WhisperLiveKit"
 
 
 def _live(goal: str, streams: int, what: str, aim: str, template: str, peers_at: int) -> Row:
-    """A row of live streams, with the same figure of both peers at ``peers_at`` streams."""
+    """Make a row of live streams, with the same figure of both peers at ``peers_at`` streams."""
     beside = "" if peers_at == streams else f" at {peers_at}"
     peers = tuple((f"{name}{beside}", f"{name.lower()}-{peers_at}", template) for name in (_WL, _WLK))
     return Row(goal, f"{streams} stream{'s' * (streams > 1)}: {what}", aim, (f"live-{streams}", template), peers)
@@ -137,7 +137,7 @@ ROWS: tuple[Row, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class _Spread:
-    """The median of several runs, with the least and the most of them behind it."""
+    """The median of several runs, followed by the least and the most."""
 
     median: float
     least: float
@@ -148,7 +148,7 @@ class _Spread:
 
 
 def written(result: Result | None, template: str) -> str:
-    """A result's figures in words, with their spread if they are of several runs; a dash when there is none, or when it lacks a figure."""
+    """Write a result's figures, with their spread if there are several runs; a dash without a result or if it lacks a figure."""
     if result is None:
         return "-"
     figures: dict[str, object] = dict(result.figures)
@@ -163,7 +163,7 @@ def written(result: Result | None, template: str) -> str:
 
 
 def render(found: Mapping[str, Result]) -> str:
-    """The table, and below it where each figure comes from."""
+    """Render the table, and below it the origin of each figure."""
     lines = ["| goal | what | aim | reached | peers |", "| --- | --- | --- | --- | --- |"]
     for row in ROWS:
         reached = written(found.get(row.reached[0]), row.reached[1])

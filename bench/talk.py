@@ -1,4 +1,4 @@
-"""Streams that talk in real time for as long as asked, on a running pipeline, and what comes of them: for the long benchmarks."""
+"""Runs streams that talk in real time on a running pipeline until they are stopped, for the long benchmarks."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ Pcm = npt.NDArray[np.int16]
 
 
 def endless(name: str, run: str, pcm: Pcm) -> Iterator[Record]:
-    """Frames of a run that says ``pcm``, of shape (n, 1) at 16 kHz, again and again."""
+    """Yield frames of a run that repeats ``pcm``, of shape (n, 1) at 16 kHz, without end."""
     size = round(FRAME * RATE)
     whole = len(pcm) // size
     number = 0
@@ -49,7 +49,7 @@ def endless(name: str, run: str, pcm: Pcm) -> Iterator[Record]:
 
 @dataclass(slots=True)
 class Talk:
-    """One stream that talks until it is told to stop."""
+    """One stream that talks until it is stopped."""
 
     name: str
     spoken: Spoken
@@ -77,7 +77,7 @@ class Talk:
         await say(Type.ENDED, json.dumps({"last_sequence": self.frames - 1}).encode())
 
     def lost(self) -> str | None:
-        """What is wrong with what came of an ended run: nothing, unless an accepted sample has no final."""
+        """Return what an ended run lost, or None: every accepted sample needs a final."""
         done, at, finals = self.watched.completed, 0, sorted(self.watched.finals, key=lambda item: item[1].segment)
         if done is None:
             return f"{self.name} was not completed"
@@ -91,7 +91,7 @@ class Talk:
 
 
 class Crowd:
-    """Talking streams, and their reader."""
+    """Talking streams and their reader."""
 
     def __init__(self, producer: AIOKafkaProducer, streams: dict[str, Watched], stretches: list[Spoken]) -> None:
         self._producer = producer
@@ -100,7 +100,7 @@ class Crowd:
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def add(self, count: int) -> list[Talk]:
-        """Let ``count`` more streams talk; they start within two seconds."""
+        """Add ``count`` talking streams; they start within two seconds."""
         talks: list[Talk] = []
         for _ in range(count):
             number = len(self._streams)
@@ -112,7 +112,7 @@ class Crowd:
         return talks
 
     async def end(self, talks: list[Talk], seconds: float) -> list[str]:
-        """End these streams, wait up to ``seconds`` until all are completed; what was lost of them."""
+        """End these streams, wait up to ``seconds`` until all are completed, and return what they lost."""
         for talk in talks:
             talk.stop.set()
         await asyncio.gather(*(self._tasks.pop(talk.name) for talk in talks))
@@ -123,14 +123,14 @@ class Crowd:
         return [wrong for talk in talks if (wrong := talk.lost()) is not None]
 
     def stop(self) -> None:
-        """Let nobody talk."""
+        """Stop all streams."""
         for task in self._tasks.values():
             task.cancel()
 
 
 @asynccontextmanager
 async def crowd(up: Up, stretches: list[Spoken]) -> AsyncIterator[Crowd]:
-    """Nobody talks yet, but somebody reads."""
+    """Run a crowd without streams, but with a reader."""
     settings = up.settings()
     streams: dict[str, Watched] = {}
     watching = asyncio.create_task(watch(settings, streams))
@@ -146,7 +146,7 @@ async def crowd(up: Up, stretches: list[Spoken]) -> AsyncIterator[Crowd]:
 
 
 def pool(up: Up) -> int:
-    """The process id of the pipeline's one pool worker."""
+    """Return the process id of the pipeline's one pool worker."""
     found = [pid for pid, usage in usages(up.child.pid).items() if usage.name.split()[-1] == "kaption_gpu"]
     if len(found) != 1:
         raise RuntimeError(f"{len(found)} pool workers run")
@@ -154,7 +154,7 @@ def pool(up: Up) -> int:
 
 
 async def gauge(up: Up, name: str) -> float | None:
-    """The highest value of a metric over all processes; None when none has it."""
+    """Return the highest value of a metric over all processes; None if none has it."""
 
     def read() -> str:
         with urllib.request.urlopen(f"{up.http}/metrics", timeout=5) as response:  # noqa: S310  # http on loopback
@@ -162,7 +162,7 @@ async def gauge(up: Up, name: str) -> float | None:
 
     try:
         lines = (await asyncio.to_thread(read)).splitlines()
-    except OSError:  # a process that is being started again
+    except OSError:  # the process is restarting
         return None
     values = [float(line.rsplit(maxsplit=1)[1]) for line in lines if line.partition("{")[0].partition(" ")[0] == name]
     return max(values, default=None)

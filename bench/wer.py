@@ -1,4 +1,4 @@
-"""Word error rate as the project counts it: jiwer's, after Whisper's English normaliser."""
+"""Counts the project's word error rate: jiwer's, after Whisper's English normaliser."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -16,14 +16,14 @@ def _normaliser() -> Any:
 
 
 def normalise(text: str) -> str:
-    """``text`` as the count sees it: lower case, numbers as digits, no punctuation."""
+    """Normalise ``text`` for the count: lower case, numbers as digits, no punctuation."""
     return str(_normaliser()(text))
 
 
 def wer(refs: Sequence[str], hyps: Sequence[str]) -> float:
-    """Errors over reference words, 0.05 for 5 %, of pairs of texts taken together.
+    """Return errors over reference words, 0.05 for 5 %, of all pairs of texts together.
 
-    Pairs whose reference has no words after normalisation count by their insertions alone.
+    A pair without reference words after normalisation counts by its insertions alone.
 
     Raises:
         ValueError: The lists differ in length, or no reference has a word.

@@ -1,4 +1,4 @@
-"""What a reader saw when: latencies of words, and how often shown words were taken back. The same for Kaption and for peers."""
+"""Computes the latencies of words and how often shown words were revised, in the same way for Kaption and for peers."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from itertools import pairwise
 from bench.speech import Heard
 from kaption.domain.run.agreement import plain
 
-#: Seconds by which a record's end may lie before the end of a word that it shows.
+#: Seconds by which a record may end before the end of a word that it shows.
 SLACK = 0.3
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Showing:
-    """One record of a stream: when it came, the seconds of the stream that it covers, its text, and the part that stays.
+    """One record of a stream: its arrival, the seconds of the stream that it covers, its text, and the stable part.
 
-    ``at`` is in seconds from the moment at which the stream's first sample was spoken. ``segment`` says which records show
-    the same place: a later one replaces an earlier one.
+    ``at`` is in seconds from the moment when the stream's first sample was spoken. A later record of the same ``segment``
+    replaces an earlier one.
     """
 
     at: float
@@ -29,9 +29,9 @@ class Showing:
 
 
 def latencies(showings: Iterable[Showing], heard: Heard, begin: float) -> tuple[list[float], list[float]]:
-    """Seconds from each word's end until it was shown, and until it was committed; words that end before ``begin`` are left out.
+    """Return the seconds from each word's end until it was shown, and until it was committed, for words that end after ``begin``.
 
-    Words are found again by what they say, among those that were spoken in the record's range.
+    Words are matched by their text, among those spoken in the record's range.
     """
     shown: dict[int, float] = {}
     committed: dict[int, float] = {}
@@ -48,9 +48,9 @@ def latencies(showings: Iterable[Showing], heard: Heard, begin: float) -> tuple[
 
 
 def erased(showings: Iterable[Showing]) -> int:
-    """Shown words that a later record of the same segment changes or takes away: revisions.
+    """Count revisions: shown words that a later record of the same segment changes or removes.
 
-    For each record, the words of the one before it that lie behind what both begin with. Over the words of the final text this is
+    For each record, these are the previous record's words after the common beginning. Over the words of the final text this is
     the normalized erasure of Arivazhagan, Cherry, Macherey and Foster, "Re-translation versus Streaming for Simultaneous
     Translation", IWSLT 2020 (arXiv 2004.03643): 0 for text that only grows. Case and punctuation do not count.
     """
@@ -58,13 +58,13 @@ def erased(showings: Iterable[Showing]) -> int:
 
 
 def flicker(streams: Iterable[Iterable[Showing]]) -> float:
-    """The share of records behind the first of their segment that change or take back a word that was shown."""
+    """Return the share of records after the first of their segment that change or remove a shown word."""
     erasures = [count for showings in streams for count in _erasures(showings)]
     return sum(map(bool, erasures)) / max(1, len(erasures))
 
 
 def _erasures(showings: Iterable[Showing]) -> list[int]:
-    """For each record behind the first of its segment, how many shown words it changes or takes away."""
+    """Return, for each record after the first of its segment, the number of shown words that it changes or removes."""
     segments: dict[int, list[list[str]]] = {}
     for showing in sorted(showings):
         segments.setdefault(showing.segment, []).append([plain(word) for word in showing.text.split()])
@@ -72,7 +72,7 @@ def _erasures(showings: Iterable[Showing]) -> list[int]:
 
 
 def _common(before: list[str], after: list[str]) -> int:
-    """How many words both begin with."""
+    """Return the number of words in the common beginning."""
     for count, (old, new) in enumerate(zip(before, after, strict=False)):
         if old != new:
             return count
@@ -80,5 +80,5 @@ def _common(before: list[str], after: list[str]) -> int:
 
 
 def percentile(values: list[float], share: float) -> float:
-    """The value that ``share`` of ``values`` do not exceed."""
+    """Return the value that ``share`` of ``values`` do not exceed."""
     return sorted(values)[min(len(values) - 1, int(share * len(values)))] if values else float("nan")

@@ -1,1 +1,1 @@
-"""Live peers, each in an environment of its own, played the same speech as ``bench.live``."""
+"""Live peers, each in its own environment, with the same speech as ``bench.live``."""

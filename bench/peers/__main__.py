@@ -1,10 +1,10 @@
-"""A peer's live streams in real time, by the definitions of ``bench.live``: the same speech, frames, words and percentiles.
+"""Measures a peer's live streams in real time like ``bench.live``: the same speech, frames, words and percentiles.
 
     bench/peers/setup.sh whisperlive
     .venv/bin/python -m bench.peers whisperlive [--streams 4] [--count 4] [--seconds 120]
 
-Shown is what the peer sends at all, committed what it calls completed or committed; the clock is the client's. WER counts what a client
-has in the end. No network: the weights are those that Kaption uses.
+Shown means that the peer sends a word, committed that it calls it completed or committed; the clock is the client's. WER counts
+the client's last text. Nothing is downloaded: the weights are Kaption's.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from kaption.adapters.settings import Settings
 from kaption.testing.processes import Child
 
 START_SECONDS = 90
-#: A peer that does not say when it has said everything is believed to have when its text stays for so long.
+#: Seconds without a change of its text after which a peer counts as finished, if it does not signal its end.
 QUIET_SECONDS = 10.0
-#: How long a peer may go on after its audio has ended.
+#: Seconds that a peer may continue after its audio has ended.
 REST_SECONDS = 90.0
 
 
 class Listener:
-    """What one stream's reader sees."""
+    """Records what one stream's reader sees."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -59,13 +59,13 @@ class Listener:
             seen = self.stream.seen(message)
             if seen is not None and (not self.showings or seen != (self.showings[-1].text, self.showings[-1].stable)):
                 now = time.monotonic()
-                # Its times of segments are the model's guesses, so words are looked for in all that was spoken so far.
+                # Its segments' times are the model's guesses, so words are searched in all speech so far.
                 self.showings.append(Showing(now - self.began, 0, 0.0, now - self.began, *seen))
                 self.changed = now
         self.ended.set()
 
     async def rest(self) -> None:
-        """Wait until the peer has said everything, or for ``REST_SECONDS``."""
+        """Wait until the peer has finished, or for ``REST_SECONDS``."""
         end = time.monotonic() + REST_SECONDS
         while not self.ended.is_set() and time.monotonic() < end:
             await asyncio.sleep(0.2)
@@ -74,7 +74,7 @@ class Listener:
 
 
 async def play(session: ClientSession, url: str, peer: Peer, spoken: Spoken) -> list[Showing]:
-    """One stream in real time, to its end."""
+    """Play one stream in real time, to its end."""
     stream = peer.stream()
     listener = Listener(stream)
     async with session.ws_connect(url, max_msg_size=0) as socket:
@@ -99,7 +99,7 @@ async def play(session: ClientSession, url: str, peer: Peer, spoken: Spoken) -> 
 
 
 async def answers(session: ClientSession, url: str, child: Child) -> None:
-    """Wait until the server takes connections. Raises ``RuntimeError`` with its output when it ends or takes too long."""
+    """Wait until the server accepts connections. Raises ``RuntimeError`` with its output if it ends or takes too long."""
     end = time.monotonic() + START_SECONDS
     while child.running and time.monotonic() < end:
         try:
@@ -107,13 +107,13 @@ async def answers(session: ClientSession, url: str, child: Child) -> None:
                 return
         except ClientConnectionError:
             await asyncio.sleep(0.5)
-        except ValueError:  # it speaks, if not HTTP
+        except ValueError:  # it answers, though not in HTTP
             return
     raise RuntimeError(f"the peer did not start:\n{child.output()}")
 
 
 def report(seen: list[list[Showing]], stretches: list[Spoken], heard: list[Heard]) -> dict[str, float]:
-    """Print what came of the streams, and return it."""
+    """Print and return the figures of the streams."""
     shown, committed, late = list[float](), list[float](), 0
     for showings, stretch, words in zip(seen, stretches, heard, strict=True):
         begin = len(stretch.pcm) / RATE / 2
@@ -168,7 +168,7 @@ async def run(peer: Peer, stretches: list[Spoken], heard: list[Heard], at_once: 
 
 
 def main() -> None:
-    """One peer, one count of streams."""
+    """Measure one peer with one number of streams."""
     end_as_by_hand()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=sorted(PEERS))

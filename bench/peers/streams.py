@@ -1,4 +1,4 @@
-"""How each peer is started and spoken to: its server's command, and one stream of its WebSocket protocol. No sockets here."""
+"""Defines each peer's server command and one stream of its WebSocket protocol, without sockets."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,27 +18,27 @@ class Stream(Protocol):
     """One connection's state. Messages are the server's JSON."""
 
     opening: str | None
-    """What the client says first, if anything."""
+    """The client's first message, if any."""
     end: bytes
-    """What says that the audio has ended."""
+    """The message that signals the end of the audio."""
     end_at_once: bool
-    """Whether ``end`` may follow the audio at once: the server then still says what it has not said."""
+    """Whether ``end`` may follow the audio at once: the server then still sends the remaining text."""
 
     def ready(self, message: Message) -> bool:
-        """Whether ``message`` says that audio may come."""
+        """Whether ``message`` allows audio."""
 
     def frame(self, pcm: npt.NDArray[np.int16]) -> bytes:
-        """A frame of shape (n,) as the server wants it."""
+        """Encode a frame of shape (n,) for the server."""
 
     def seen(self, message: Message) -> tuple[str, str] | None:
-        """The whole stream's text as a reader now sees it, and the part that the server calls final; None for other messages."""
+        """Return the whole stream's text for a reader, and the part that the server calls final; None for other messages."""
 
     def ended(self, message: Message) -> bool:
         """Whether ``message`` is the last one."""
 
 
 class WhisperLive:
-    """Segments, ``completed`` or not; only the last ten are sent, so that earlier ones are kept here."""
+    """Segments, ``completed`` or not; the server sends only the last ten, so earlier ones are kept here."""
 
     opening: str | None = json.dumps(
         {
@@ -57,7 +57,7 @@ class WhisperLive:
         self._completed: dict[float, str] = {}
 
     def ready(self, message: Message) -> bool:
-        """It says so."""
+        """Whether the server says so."""
         return message.get("message") == "SERVER_READY"
 
     def frame(self, pcm: npt.NDArray[np.int16]) -> bytes:
@@ -78,7 +78,7 @@ class WhisperLive:
         return f"{committed} {last}", committed
 
     def ended(self, message: Message) -> bool:
-        """It never says."""
+        """Never: the server sends no end."""
         return message.get("message") == "DISCONNECT"
 
 
@@ -90,7 +90,7 @@ class WhisperLiveKit:
     end_at_once = True
 
     def ready(self, message: Message) -> bool:
-        """Its configuration comes first."""
+        """Whether it is the configuration, which comes first."""
         return message.get("type") == "config"
 
     def frame(self, pcm: npt.NDArray[np.int16]) -> bytes:
@@ -105,7 +105,7 @@ class WhisperLiveKit:
         return f"{committed} {message['buffer_transcription'].strip()}", committed
 
     def ended(self, message: Message) -> bool:
-        """It says so when everything is transcribed."""
+        """Whether the server says that everything is transcribed."""
         return message.get("type") == "ready_to_stop"
 
 
@@ -118,7 +118,7 @@ TranscriptionServer().run("127.0.0.1", port={port}, backend="faster_whisper", ma
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A peer: its environment and package, what starts its server, what one stream is, and what was chosen or switched off.
+    """A peer: its environment and package, its server's command, its stream, and the options chosen or switched off.
 
     ``command`` takes the environment's programs, a port on loopback and the folder of the weights.
     """
@@ -132,7 +132,7 @@ class Peer:
 
     @property
     def programs(self) -> Path:
-        """Its environment's programs."""
+        """The folder of its environment's programs."""
         return Path(".cache/peers") / self.home / "bin"
 
 

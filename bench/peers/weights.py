@@ -1,4 +1,4 @@
-"""Kaption's weights for peers that want PyTorch's file: the same numbers, put where the peer looks for them."""
+"""Writes Kaption's weights as a PyTorch file, where peers that need one look for it: the same numbers."""
 
 import json
 import subprocess
@@ -22,7 +22,7 @@ print(_ALIGNMENT_HEADS["tiny.en"].decode())
 
 
 def torch_weights(folder: Path, python: Path) -> tuple[Path, str]:
-    """A file of openai-whisper's layout with the weights of ``folder`` (CTranslate2's), and the alignment heads' code.
+    """Return a file in openai-whisper's layout with the CTranslate2 weights of ``folder``, and the alignment heads' code.
 
     ``python`` is the interpreter of an environment with PyTorch and WhisperLiveKit.
     """

@@ -55,6 +55,7 @@ PLAIN = sorted(
         "kaption/testing/*.py",
         "gpu_service/kaption_gpu/engine/**/*.py",
         "schemas/**/*.py",
+        "bench/**/*.py",
         "tools/*.py",
     )
     for file in ROOT.glob(pattern)
