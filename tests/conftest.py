@@ -93,7 +93,7 @@ async def _apache(apache_home: Path, tmp_path_factory: pytest.TempPathFactory) -
     broker = ApacheNode(apache_home, tmp_path_factory.mktemp("apache"))
     await broker.start()
     yield broker
-    broker.kill()  # nobody reads its files again, and a clean stop takes seconds
+    broker.kill()  # its files are not read again, and a clean stop takes seconds
 
 
 @pytest.fixture

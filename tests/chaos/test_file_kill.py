@@ -35,7 +35,7 @@ pytestmark = pytest.mark.timeout(280)
 
 #: The shipped speech, two minutes, so often.
 TIMES = 3
-#: A worker is killed when so many finals more are committed.
+#: Finals to commit before the next kill of a worker.
 KILLS = (6,)
 #: More bytes than a partition has here: one fetch reads it whole, with its aborted transactions.
 _ALL = 64 << 20

@@ -1,4 +1,4 @@
-"""Any records at all, for minutes, on a running agent, with another tenant's run beside them: it takes no notice.
+"""Sends random records to a running agent for minutes: they do not affect another tenant's run.
 
 ``KAPTION_FUZZ_SECONDS`` makes it longer (default 60), ``KAPTION_FUZZ_SEED`` makes it another.
 """

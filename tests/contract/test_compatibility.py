@@ -1,6 +1,6 @@
-"""Version 1 of the records stays readable: today's models read every golden record, and today's schemas every golden one.
+"""Version 1 of the records stays readable: today's models and schemas accept every golden record.
 
-A golden file is never edited. A change that turns these red is a new version of the record, beside the old.
+Never edit a golden file. A change that turns these tests red needs a new version of the record, next to the old one.
 """
 
 import json

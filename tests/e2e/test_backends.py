@@ -201,10 +201,10 @@ def test_company_changes_nothing_in_longer_windows(backend: Backend, seconds: in
 
 @BOTH
 def test_company_changes_no_final_in_doubt(backend: Backend, options: DecodeOptions) -> None:
-    """Nor those beside it. It is decoded again by beam, or in a longer window where it was by beam (ADR 15)."""
+    """Nor other windows of its batch. It is decoded again with a beam, or in a longer window if it had one (ADR 15)."""
     windows = list[Window]()
     for n, p in enumerate(_speech(6, 4)):
-        # Of a second of speech that is heard over and over the model makes a loop, but not always after earlier text.
+        # From a repeated second of speech the model makes a loop, but not always after earlier text.
         for audio in (p.audio(), np.tile(p.audio()[:SAMPLE_RATE], 6)):
             windows.append(_final(audio, replace(options, prompt=EARLIER * (n % 3)), len(windows)))
     decoded = _in_any_company(backend, windows)
@@ -214,7 +214,7 @@ def test_company_changes_no_final_in_doubt(backend: Backend, options: DecodeOpti
 
 
 def _in_any_company(backend: Backend, windows: list[Window]) -> list[Decoded]:
-    """What each of ``windows`` says alone, having made sure that it says so beside all others, and beside a few in another order.
+    """Decode each of ``windows`` alone, and check that the text is the same with all others, and with a few in another order.
 
     Two batches are in flight, as in a worker.
     """
@@ -293,7 +293,7 @@ def test_no_words_unless_asked_for(decode: Decode) -> None:
     assert decode(_speech(6, 1)[0].audio(), GREEDY).words == ()
 
 
-#: Short and long; before what was said was told from what was made up, four of these six lost all rounds but one, or all.
+#: Short and long. Before spoken rounds were separated from made-up ones, four of these six lost all rounds but one, or all.
 REPEATED = (
     "privacy-thankyou",
     "agent-loginok",

@@ -20,7 +20,7 @@ from tests.support.pool import speech
 
 pytestmark = pytest.mark.timeout(280)
 
-#: What the policy names (an address), what nobody asked to mask (a word), and what is said aloud in the recording.
+#: An address that the policy names, a word that it does not, and the words spoken in the recording.
 ADDRESS, WORD, SPOKEN = "quince.canary@example.com", "marzipan", "harbor. my name"
 RUN, BROKEN = (f"01K{'0' * 22}{digit}" for digit in "12")
 

@@ -27,7 +27,7 @@ SECONDS = 120
 
 @pytest.fixture
 def environment(fresh_kafka: EmbeddedBroker, store: EmbeddedStore, make_settings: MakeSettings) -> dict[str, str]:
-    """What the page says that each process is told by, and this interpreter's programs first."""
+    """Return the environment that the page gives to each process, with this interpreter's programs first."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return child_environment(make_settings(fresh_kafka, **store.fields)) | {"PATH": path}
 

@@ -1,4 +1,4 @@
-"""The whole path on real brokers with the real model: a plain client's frames come back as finals, whatever comes beside."""
+"""Tests the whole path on real brokers with the real model: a plain client's frames come back as finals, whatever else arrives."""
 
 import asyncio
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def good() -> list[Record]:
 
 
 def hostile() -> list[Record]:
-    """A run in which everything is wrong that a record can be, beside which the good one must not change."""
+    """Make a run with every fault that a record can have; the good run next to it must not change."""
     pcm, rate = speech("harbour-2-slt", 6)
     stream = frames("bad", BAD, pcm, rate)
     key, value, headers = stream[5]

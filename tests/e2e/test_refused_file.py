@@ -1,4 +1,4 @@
-"""An upload that is no media: whoever waits for its transcript hears of it."""
+"""An upload that is no media: a client that waits for its transcript learns of the refusal."""
 
 import asyncio
 from collections.abc import Callable

@@ -73,7 +73,7 @@ def wav(rate: int, channels: int, samples: int, length: int | None = None) -> by
 
 
 def with_hole(path: Path, rate: int, seconds: float) -> Path:
-    """A Matroska file of a second of sound, in the middle of which ``seconds`` were never recorded."""
+    """Write a Matroska file with a second of sound and a hole of ``seconds`` in its middle."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=rate, layout="mono")
         for number in range(10):
@@ -162,7 +162,7 @@ async def test_a_live_run_that_is_refused_ends_its_publisher(settings: Settings)
 async def test_a_folder_is_taken_by_first_bytes_and_what_is_left_out_is_named(
     settings: Settings, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "recordings"  # the broker has a place of its own beside it
+    folder = tmp_path / "recordings"  # the broker has its own folder next to it
     folder.mkdir()
     (folder / "a.bin").write_bytes(wav(8000, 1, 1600))
     (folder / "b.wav").write_bytes(wav(8000, 2, 1600))

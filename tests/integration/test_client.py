@@ -177,7 +177,7 @@ async def test_what_is_published_after_entering_is_read_with_promise_3(settings:
 
 @pytest.mark.apache
 async def test_what_was_taken_back_is_not_read(apache_kafka: ApacheNode, make_settings: MakeSettings) -> None:
-    # On the embedded broker a reader that is open while a transaction is aborted hears no more of that producer.
+    # On the embedded broker a reader that is open while a transaction aborts receives no more from that producer.
     settings = make_settings(apache_kafka)
     await create_topics(settings)
     async with pool(settings) as producer, Transcripts(settings=settings) as transcripts:

@@ -79,7 +79,7 @@ async def test_a_file_agent_ends_while_the_store_is_away(
 
 
 async def replaced(settings: Settings, name: str, size: int) -> None:
-    """Make a topic anew that takes records of ``size`` bytes at most."""
+    """Create a topic again, with records of at most ``size`` bytes."""
     admin = AIOKafkaAdminClient(**security(settings))
     await admin.start()
     try:
@@ -97,7 +97,7 @@ async def replaced(settings: Settings, name: str, size: int) -> None:
 async def test_an_agent_whose_delivery_fails_is_another_process_soon(
     apache_kafka: ApacheNode, make_settings: MakeSettings, tmp_path: Path
 ) -> None:
-    """Faust waits for the event that is not acknowledged, and would for ever."""
+    """Faust would wait without end for the event that is not acknowledged."""
     settings = make_settings(apache_kafka)
     await create_topics(settings)
     said: list[str] = []
@@ -119,7 +119,7 @@ async def test_an_agent_whose_delivery_fails_is_another_process_soon(
 
 
 async def audio(settings: Settings, number: int, seconds: float = 60) -> None:
-    """Wait until so many records are on the audio topic."""
+    """Wait until ``number`` records are on the audio topic."""
     async with Consumer(**security(settings), auto_offset_reset="earliest") as consumer:
         consumer.assign([TopicPartition(LIVE.name, n) for n in range(settings.partitions)])
         found = 0

@@ -71,7 +71,7 @@ def test_a_child_that_died_is_replaced(decoder: FrameDecoder) -> None:
 
 
 def test_a_frame_that_was_given_up_takes_no_other_frames_answer(decoder: FrameDecoder) -> None:
-    """The thread of a stage that took too long goes on beside the next one's."""
+    """The thread of a stage that took too long continues while the next one's runs."""
     sounds = [np.full(3200, number, "<i2") for number in range(1, 9)]
     frames = []
     for sound in sounds:
@@ -135,7 +135,7 @@ def test_no_other_parser_of_the_library_sees_a_frame(
             continue
         with pytest.raises(RefusedError):
             decoder(encoded(container, "PCM_16")[0], FrameFormat(declared, 16000, 1), TENANT)
-    sds = bytes.fromhex("f07e0001")  # a dump of samples by MIDI: this parser reads for ever, and prints
+    sds = bytes.fromhex("f07e0001")  # a dump of samples by MIDI: this parser reads without end, and prints
     with pytest.raises(RefusedError):
         decoder(sds + bytes(2000), FrameFormat(declared, 16000, 1), TENANT)
     assert decoder(good, form, TENANT)

@@ -1,4 +1,4 @@
-"""Records that nobody should write: each is a dead letter, and the tenant beside waits for none of them."""
+"""Tests records that no publisher should write: each is a dead letter, and no other tenant waits for one."""
 
 import asyncio
 import itertools
@@ -163,7 +163,7 @@ async def test_hostile_records_stop_nobody(
     assert sorted(took)[len(took) // 2] < 2
 
 
-#: A broker that looks into what it is given takes these from nobody.
+#: A broker that checks records refuses these from any client.
 REFUSED_BY_BROKERS = {
     "a bomb", "a codec of tomorrow", "no zstd", "torn", "a wrong checksum", "headers of 4 MiB", "a key of 4 MiB",
     "an odd name", "100,000 empty records", "50,000 headers",
@@ -171,7 +171,7 @@ REFUSED_BY_BROKERS = {
 
 
 def count(seen: list[ConsumerRecord], number: int) -> bool:
-    """Whether so many records of the quiet tenant are on the audio topic."""
+    """Whether this number of the quiet tenant's records are on the audio topic."""
     mine = [r for r in seen if r.topic == LIVE.name and r.key == f"{QUIET}/call".encode()]
     return len(mine) >= number
 

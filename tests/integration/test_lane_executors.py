@@ -61,7 +61,7 @@ class FaultyBackend(CountingBackend):
 
 @dataclass
 class Seen:
-    """What the worker told its sinks."""
+    """The reports of the worker to its sinks."""
 
     replaced: list[Cause] = field(default_factory=list)
     recovered: list[Recovered] = field(default_factory=list)
@@ -121,7 +121,7 @@ async def test_a_window_that_always_fails_costs_its_own_text_and_nothing_else(se
 
 
 class HangingBackend(CountingBackend):
-    """Hangs for ever on finals that begin with the value ``POISON``, and fails on no partial."""
+    """Hangs without end on finals that begin with the value ``POISON``, and fails on no partial."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -173,7 +173,7 @@ def test_a_decode_that_needs_too_much_is_ended() -> None:
 
 
 def test_a_container_that_asks_for_memory_is_ended() -> None:
-    """A WebM whose first block is 200 MiB, which has to be read whole; and sizes that are claimed only."""
+    """A WebM with a first block of 200 MiB, which must be read whole; and headers that only claim such sizes."""
     sound = encode(tone(1, 48_000), 48_000, "webm", "libopus")
     head = sound[: sound.index(b"\x1fC\xb6u")]
     at = head.index(b"\x18S\x80g") + 4

@@ -1,4 +1,4 @@
-"""One object to normalised audio: what a process that died had stored is used again, and a full disk is told from a store."""
+"""Normalises one object: the stored audio of a dead process is used again, and a full disk is not taken for a store's fault."""
 
 import errno
 import resource

@@ -1,4 +1,4 @@
-"""The supervisor: starts again with backoff, gives up on what never works, stops in order, and leaves nothing."""
+"""Tests the supervisor: it restarts with backoff, abandons a process that never works, stops in order, and leaves nothing."""
 
 import asyncio
 import contextlib
@@ -132,7 +132,7 @@ async def test_nothing_survives_a_killed_supervisor(tmp_path: Path) -> None:
 
 
 async def test_what_runs_and_is_not_ready_is_started_again(tmp_path: Path, said: list[str]) -> None:
-    """Once what it needs is there; until then nobody could be ready."""
+    """Only once its dependencies are there: before, no process could be ready."""
     mood, there = tmp_path / "mood", asyncio.Event()
 
     async def needs() -> bool:

@@ -131,7 +131,7 @@ def test_a_content_encoding_is_not_undone(place: Place) -> None:
 
 
 class Endless:
-    """So many bytes, then the end or an error."""
+    """Gives a number of bytes, then the end or an error."""
 
     def __init__(self, size: int, error: Exception | None = None) -> None:
         self._left, self._error = size, error

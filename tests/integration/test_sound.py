@@ -1,4 +1,4 @@
-"""Files as real recorders, pipes and editors leave them, and small ones that claim to be long: what is heard of each, and when."""
+"""Tests files of real recorders, pipes and editors, and small ones that claim to be long: the sound of each, and its times."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""One ``fused`` agent, and three ``staged`` ones, put the same records on the audio topic, and the same dead letters beside it."""
+"""One ``fused`` agent and three ``staged`` ones write the same records to the audio topic, and the same dead letters."""
 
 from collections.abc import Callable
 from contextlib import AsyncExitStack

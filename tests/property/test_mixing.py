@@ -20,7 +20,7 @@ from tests.support.runs import PORTS, babble, decode_all, finals, play, records,
 Pcm = npt.NDArray[np.int16]
 RULES = SegmentRules(longest=60, quiet_search=20, silence=25)
 CONFIG = SessionConfig(prompt_seconds=10, rules=RULES, file_rules=replace(RULES, join=100))
-#: Speech that is cut at the hard limit again and again, amid blocks.
+#: Speech that repeatedly ends at the hard limit, within blocks.
 SHAPE = [(0.4, False), (9.0, True), (1.2, False), (0.9, True)]
 
 

@@ -108,7 +108,7 @@ def test_plans_are_deterministic(rounds: list[list[Candidate]], size: int) -> No
 
 
 def device_seconds(planner: Planner, waiting: list[Candidate], batches: int) -> dict[Candidate, float]:
-    """What each window gets of the device in so many batches, where all of them wait again at once."""
+    """Return each window's share of the device over a number of batches, if all of them wait again at once."""
     spent = dict.fromkeys(waiting, 0.0)
     for _ in range(batches):
         batch = planner.next(waiting)
@@ -206,7 +206,7 @@ def test_the_longest_wait_goes_first_within_a_tenant() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(2, 30), st.integers(1, 8), st.floats(0.02, 0.2))
 def test_on_virtual_time_nobody_starves(many: int, size: int, cost: float) -> None:
-    """One stream of a small tenant beside ``many`` of a large one, each wanting a partial half a second after its last."""
+    """Play one stream of a small tenant and ``many`` of a large one; each wants a partial half a second after its last."""
     planner, now = Planner(size), 0.0
     owners = [*(("large", n) for n in range(many)), ("small", 0)]
     since: dict[Hashable, float] = dict.fromkeys(owners, 0.0)

@@ -1,4 +1,4 @@
-"""However partials arrive beside finals, what a reader shows only moves forward."""
+"""In whatever order partials and finals arrive, what a reader shows only moves forward."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,6 +1,6 @@
-"""Thousands of numbers and addresses, as they are said and heard, cut anywhere by pauses: nothing of them is shown (promise 6).
+"""Shows nothing of thousands of spoken and recognised numbers and addresses, with pauses anywhere in them (promise 6).
 
-And of thousands of sentences with numbers that no policy names hardly a word is masked.
+And in thousands of sentences with numbers that no policy names, hardly a word is masked.
 """
 
 import random
@@ -49,7 +49,7 @@ def leaks(seed: int) -> str:
 
 
 def _pauses(case: Secret) -> list[float]:
-    # Of a spoken address a part may be out where nobody waited for its rest.
+    # A part of a spoken address may be published if no final waited for its rest.
     spoken = not case.digits and "@" not in case.text
     return [0.7, 1.0, 2.0] if spoken else [0.7, 1.0, 2.0, 6.0]
 

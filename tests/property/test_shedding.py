@@ -1,6 +1,6 @@
-"""Planner and overload together, on virtual time: what a pool that gets ever more streams lets go first (promise 5).
+"""Runs planner and overload together on virtual time: what a pool with more and more streams sheds first (promise 5).
 
-A batch takes what batches took where workers measured them when they started.
+A batch takes the time that workers measured at their start.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ RECORDED = (Costs(0.0073, 0.53), Costs(0.0076, 0.4), Costs(0.0085, 0.68), Costs(
 
 
 class Device:
-    """One executor, under streams that each say a sentence in four seconds, beside a file."""
+    """One executor, with streams that each say a sentence in four seconds, and a file."""
 
     def __init__(self, costs: Costs, size: int) -> None:
         self.now = 0.0

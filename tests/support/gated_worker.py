@@ -1,7 +1,7 @@
-"""A pool worker that holds two batches in flight: ``python -m tests.support.gated_worker``.
+"""Runs a pool worker that holds two batches in flight: ``python -m tests.support.gated_worker``.
 
-It decodes as any other does until a batch of finals is done. From then on none comes back; when a second one is in flight
-beside the first, it prints ``HELD``, and waits to be killed.
+It decodes like any other until a batch of finals is done. From then on none returns; when two are in flight, it prints
+``HELD`` and waits to be killed.
 """
 
 import sys

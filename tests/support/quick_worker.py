@@ -1,6 +1,6 @@
-"""A pool worker that needs no model: ``python -m tests.support.quick_worker``.
+"""Runs a pool worker that needs no model: ``python -m tests.support.quick_worker``.
 
-Sessions, lanes and transactions are the pool's; who hears voices and who decodes are the tests' (``kaption.testing.voices``).
+Sessions, lanes and transactions are the pool's; voice detector and backend are fakes (``kaption.testing.voices``).
 """
 
 import asyncio

@@ -83,7 +83,7 @@ def play(
     seed: int | None = None,
     decode: Callable[[Window], Decoded] = spell,
 ) -> list[Output]:
-    """Feed a session and decode beside it, at random moments when a seed is given; then all that is left."""
+    """Feed a session and decode meanwhile, at random moments if there is a seed; then decode the rest."""
     dice = random.Random(seed)
     out: list[Output] = []
     now = 0

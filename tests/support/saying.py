@@ -1,4 +1,4 @@
-"""A run through the real session whose stretches of speech are heard as given texts, partials included."""
+"""Plays a run through the real session with given texts for its stretches of speech, partials included."""
 
 from collections.abc import Sequence
 from itertools import repeat
@@ -18,9 +18,9 @@ _SPEECH = 2.4
 def say(
     texts: Sequence[str], pauses: Sequence[float], redactor: TextRedactor, policy: tuple[str, ...], quiet: float = 0.0
 ) -> list[Output]:
-    """What a run gives whose stretches of speech, behind ``pauses`` seconds each, are heard as ``texts``; ``quiet`` seconds follow.
+    """Return a run's outputs, with ``texts`` for its stretches of speech after ``pauses`` seconds each; ``quiet`` seconds follow.
 
-    Partials hear as much of a text as they hear of its sound.
+    A partial gets as much of a text as it has of the sound.
     """
     finals = 0
 
@@ -32,7 +32,7 @@ def say(
         else:
             heard = min(1.0, len(window.audio) / SAMPLE_RATE / _SPEECH)
             said = said[: max(1, round(heard * len(said)))]
-        # Partials have no word times, so none of their words is settled, and each is heard from the segment's start.
+        # Partials have no word times, so none of their words is settled, and each begins at the segment's start.
         timed = enumerate(said if window.kind is Kind.FINAL else ())
         words = tuple(DecodedWord(f" {word}", i * 0.1, i * 0.1 + 0.1, 0.9) for i, word in timed)
         return Decoded(" ".join(said), "en", -0.1, 0.0, 1.0, words)

@@ -10,7 +10,7 @@ STEP = round(AGREE_SECONDS * SAMPLE_RATE)
 
 
 def after(*hypotheses: tuple[float, str]) -> Agreement:
-    """An agreement that took texts, each with the steps of audio that it heard."""
+    """Make an agreement from texts, each with the steps of audio that it covers."""
     agreement = Agreement()
     for steps, text in hypotheses:
         agreement.update(text, round(steps * STEP))

@@ -1,4 +1,4 @@
-"""A run that nobody has decoded for long: what it offers, and how long that says it has been waiting."""
+"""Tests a run that waits long for its decodes: the windows that it offers, and their reported waits."""
 
 from itertools import repeat
 

@@ -1,4 +1,4 @@
-"""A file's audio is waited for while the store is away, and given up where the store works but for it (promise 1)."""
+"""A lane waits for a file's audio while the store is away, and abandons it if the store works for all else (promise 1)."""
 
 import asyncio
 import logging
@@ -64,7 +64,7 @@ async def test_a_store_that_is_away_is_waited_for_however_long_it_takes() -> Non
 
 
 class Returning(Store):
-    """Away for so many reads, and back before it is asked whether it works."""
+    """A store that is away for a number of reads, and back before the check whether it works."""
 
     def read(self, ref: DataRef) -> bytes:
         self.well = self.tries >= MOST_TRIES

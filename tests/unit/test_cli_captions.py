@@ -149,7 +149,7 @@ def test_a_wrong_follow_is_refused(argv: list[str]) -> None:
 
 @pytest.mark.parametrize("finals", [False, True])
 def test_text_of_a_run_is_whole_once_it_is_completed(capsys: pytest.CaptureFixture[str], finals: bool) -> None:
-    """What waits for another channel waits no longer, and nothing of the run is kept: the command may go on for ever."""
+    """Cues no longer wait for another channel, and nothing of the run is kept: the command may run without end."""
     text = _Txt()
     for record in (final(0, "First.", channels=2), gap(), completed()):
         if shows(text, record, finals=finals):

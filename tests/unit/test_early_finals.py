@@ -119,7 +119,7 @@ def test_what_an_older_decode_heard_does_not_replace_what_a_newer_one_did() -> N
 
 
 def stopped(run: Session, shape: list[tuple[float, bool]]) -> tuple[list[AudioRecord], list[Output]]:
-    """Feed ``shape`` and decode beside it; then nothing comes any more."""
+    """Feed ``shape`` and decode meanwhile; no more audio follows."""
     frames = records(babble(shape, RATE), repeat(1600), RATE, ended=False)
     out = list[Output]()
     for record in frames:

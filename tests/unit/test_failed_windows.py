@@ -35,7 +35,7 @@ def stream() -> list[AudioRecord]:
 
 
 def drive(run: Session, stream: list[AudioRecord], fails: Fails, *, hung: bool = False) -> tuple[list[Output], int]:
-    """Feed a run and decode beside it, except for what ``fails``; the outputs, and the windows that were given up."""
+    """Feed a run and decode meanwhile, except for what ``fails``; return the outputs and the abandoned windows."""
     out, given_up = list[Output](), 0
 
     def decode(now_ms: int) -> None:
@@ -160,7 +160,7 @@ def test_a_partial_that_hangs_is_not_tried_again() -> None:
 
 @pytest.mark.parametrize("kinds", [{Kind.FINAL}, {Kind.PARTIAL, Kind.FINAL}])
 def test_audio_on_which_the_model_always_hangs_costs_two_executors(kinds: set[Kind]) -> None:
-    """The second hang ends the worker (`StuckError`): what the next one would hang on must be given up by then."""
+    """The second hang ends the worker (`StuckError`): by then, the window that would hang the next one must be abandoned."""
     hangs = 0
 
     def shouted(window: Window) -> bool:

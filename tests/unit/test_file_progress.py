@@ -1,4 +1,4 @@
-"""What is told of a file's progress: seldom, of what is committed, and for all its channels."""
+"""Tests the reports of a file's progress: they are rare, cover only what is committed, and all its channels."""
 
 from kaption.domain.records import AudioRecord, RunKey
 from kaption_gpu.lanes.file_progress import TELL_MS, FileProgress

@@ -47,7 +47,7 @@ class Consumer:
 
 @dataclass
 class World:
-    """A lane, the seconds that it counts, and what it has heard of the log's end."""
+    """A lane, the seconds that it counts, and the log end that it has received."""
 
     seconds: float = 1000.0
     ahead_s: float = 0.0
@@ -123,7 +123,7 @@ def log() -> list[ConsumerRecord]:
 
 
 def play(stop_s: float = 0.0, ahead_s: float = 0.0) -> list[Any]:
-    """Read the log as it grows; after 8 s the process stands still for ``stop_s`` seconds. What was told, without the end.
+    """Read the log as it grows; after 8 s the process stops for ``stop_s`` seconds. Return the reports, without the end.
 
     The machine's clock is ``ahead_s`` ahead of the broker's.
     """
@@ -131,7 +131,7 @@ def play(stop_s: float = 0.0, ahead_s: float = 0.0) -> list[Any]:
     while at < len(records):
         world.seconds += 0.1
         if at == 80 and stop_s:
-            world.read([])  # an empty answer is the last thing that it hears
+            world.read([])  # an empty answer is the last thing that it receives
             world.seconds += stop_s
             world.lane.tick()
             world.settle()

@@ -34,7 +34,7 @@ class Captured:
 
 @pytest.fixture
 def captured() -> Iterator[Captured]:
-    """Logs at DEBUG as a process would write them; the root logger is put back after."""
+    """Log at DEBUG as a process would; restore the root logger after."""
     root = logging.getLogger()
     before = (tuple(root.handlers), root.level, sys.excepthook)
     out = Captured()

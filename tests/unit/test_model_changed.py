@@ -56,7 +56,7 @@ def test_the_same_weights_or_a_snapshot_that_does_not_say_go_on() -> None:
 
 
 def test_what_the_run_took_is_dead_lettered_though_others_were_told_behind_it() -> None:
-    """Another run's dead letter lay behind it; all before that was taken for told, and what was told of this run is no letter."""
+    """Another run's dead letter came after it. All before that counted as reported, and the reports of this run are no letter."""
     broker = Committed(sessions=RealSessions(CONFIG, PORTS))
     memory = broker.open(0)
     log = [record(number, "call", 1, Type.CHUNK, number, 0, samples=8000) for number in range(30)]

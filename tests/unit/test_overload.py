@@ -94,7 +94,7 @@ def test_the_step_falls_at_most_once_a_while(signs: list[Signs]) -> None:
 
 @given(st.lists(st.tuples(st.sampled_from(SIGNS), st.integers(1, 25)), max_size=8))
 def test_runs_are_refused_last_and_only_while_finals_are_late(lasting: list[tuple[Signs, int]]) -> None:
-    """Whatever comes: partials are let go before runs are, and nobody is refused for a moment's lateness."""
+    """In every sequence the pool sheds partials before runs, and rejects no run for a moment's lateness."""
     signs = [sign for sign, seconds in lasting for _ in range(seconds)]
     for second, step in enumerate(found := steps(lambda second: signs[second], len(signs))):
         since = signs[max(0, second - round(HOLD_SECONDS)) : second + 1]

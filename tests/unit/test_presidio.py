@@ -53,7 +53,7 @@ def redacted(text: str, entities: tuple[str, ...] = POLICY) -> str:
         ("IBAN_CODE", "GB29NWBK60161331926819"),
         ("US_SSN", "219-09-9990"),
         ("US_SSN", "219, 09, 9990"),
-        # As it is heard: any signs and words between, pairs, words for digits, digits that are miscounted, misheard and lost.
+        # As recognised: any signs and words between, pairs, words for digits, and digits that are miscounted, wrong and lost.
         ("CREDIT_CARD", "4111? 1111! 1111\u2026 1111"),
         ("CREDIT_CARD", '4111" \u201c1111\u201d \u2018 1111 \u00b7 1111'),
         ("CREDIT_CARD", "4111\u30011111\u30021111\u060c 1111"),

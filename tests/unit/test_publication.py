@@ -30,7 +30,7 @@ def heard(text: str) -> Decoded:
 
 
 def said(texts: list[str], pause: float, policy: tuple[str, ...] = POLICY, quiet: float = 1.0) -> list[FinalTranscript]:
-    """Finals of a run whose stretches of speech, with ``pause`` between, are heard as ``texts``."""
+    """Return the finals of a run with ``texts`` for its stretches of speech, with ``pause`` between."""
     out = say(texts, [pause] * len(texts), REDACTOR, policy, quiet)
     return [o for o in out if isinstance(o, FinalTranscript) and not o.silent]
 
@@ -125,7 +125,7 @@ def test_partials_show_nothing_of_what_began_before_a_pause(texts: list[str]) ->
     ("text", "some"), [("1111 1111 of them came here today", False), ("many of them came here", True)]
 )
 def test_a_partial_waits_for_the_segment_before_it_where_it_may_go_on_with_that(text: str, *, some: bool) -> None:
-    """While that one is not decoded nobody knows."""
+    """Until that one is decoded, the text is unknown."""
     run = session(SessionConfig(redaction=EVERY))
     stream = records(babble([(0.7, False), (2.4, True), (1.0, False), (2.4, True)], RATE), repeat(RATE // 5), RATE)
     texts = []

@@ -1,4 +1,4 @@
-"""Promise 3: which records a reader passes on, of which run, and when that is over."""
+"""Tests promise 3: the records and the run that a reader passes on, and its end."""
 
 import pytest
 

@@ -35,7 +35,7 @@ def stream() -> list[AudioRecord]:
 
 
 def later(record: AudioRecord, ms: int, **changes: object) -> AudioRecord:
-    """The record, received and appended so much later."""
+    """Return the record, received and appended later."""
     times = {"timestamp_ms": record.timestamp_ms + ms, "received_ms": record.received_ms + ms}
     return replace(record, **(times | changes))  # type: ignore[arg-type]  # any field
 
@@ -218,7 +218,7 @@ def test_a_segment_whose_frames_are_forgotten_still_has_a_gap() -> None:
 
 
 def away(minutes: int) -> list[AudioRecord]:
-    """The stream, with so much silence left out behind its tenth frame."""
+    """Return the stream, with some silence left out after its tenth frame."""
     whole, gone = stream(), minutes * 60
     behind = [later(r, gone * 1000, first_sample=r.first_sample + gone * RATE) for r in whole[10:-1]]
     return number([*whole[:10], *behind])

@@ -219,7 +219,7 @@ def test_an_idle_cut_is_made_again_when_its_stretch_is_replayed() -> None:
 
 @pytest.mark.parametrize("latency", list(Latency))
 def test_what_was_quiet_before_the_first_waiting_segment_is_no_backlog(latency: Latency) -> None:
-    """A lane that reads no further when a run holds so much would wait for ever for what it does not read."""
+    """A lane that stops reading when a run holds this much would wait without end for what it does not read."""
     run = session(latency)
     quiet = [part for _ in range(12) for part in ((9.0, False),)]
     pcm = babble([(0.5, False), (1.5, True), *quiet, (2.0, True), (1.0, False)], RATE)

@@ -1,4 +1,4 @@
-"""What is stable and behind a gap is not decoded again: the next partial begins there, and the final hears all of it."""
+"""Stable words before a gap in speech are not decoded again: the next partial begins there, and the final covers all of it."""
 
 from dataclasses import replace
 from itertools import repeat

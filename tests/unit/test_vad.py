@@ -1,4 +1,4 @@
-"""The voice detector hears speech, and nothing that another stream said."""
+"""The voice detector finds speech, and nothing of another stream."""
 
 from itertools import cycle
 

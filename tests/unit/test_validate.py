@@ -123,7 +123,7 @@ REFUSED = {
     "2 s": (frame(PCM * 20), Reason.FRAME_TOO_LONG),
 }
 
-#: Told apart in the decoding child, with real audio: tests/integration/test_frames.py.
+#: The decoding child separates these, with real audio: tests/integration/test_frames.py.
 ELSEWHERE = {Reason.UNDECODABLE, Reason.UNDECODABLE_BATCH, Reason.TOO_COSTLY, Reason.INTERNAL_ERROR}
 _CODES = list(Reason)
 STAGE = set(_CODES[: _CODES.index(Reason.NOT_A_CREATION)])

@@ -17,7 +17,7 @@ JAPANESE = Tokenizer(VOCABULARY, multilingual=True, task="transcribe", language=
 
 
 def _words(pieces: list[str], tokenizer: Tokenizer = ENGLISH) -> tuple[DecodedWord, ...]:
-    """Words of a text that the model wrote in these pieces, each of which is a token."""
+    """Return the words of a text that the model wrote in these pieces, one token each."""
     tokens = [token for piece in pieces for token in VOCABULARY.encode(piece, add_special_tokens=False).ids]
     assert len(tokens) == len(pieces)
     count = len(tokens)
