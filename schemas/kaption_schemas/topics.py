@@ -155,6 +155,12 @@ def tenant_of(name: str, topic: Topic) -> str:
     raise ValueError(f"{name!r} is not {topic.name!r}, nor that with a tenant's prefix")
 
 
+def tenant_of_key(key: bytes | None) -> str:
+    """Return the tenant in the key of an inner topic, ``<tenant>/<stream>``; the default tenant if it names none."""
+    tenant, slash, _ = (key or b"").decode("utf-8", "replace").partition("/")
+    return tenant if slash and TENANT_PATTERN.fullmatch(tenant) else DEFAULT_TENANT
+
+
 def topics_for(tenants: tuple[str, ...], *, staged: bool) -> dict[str, Topic]:
     """Return every topic of a deployment, by its name on the broker."""
     return {

@@ -14,7 +14,7 @@ from kaption.adapters.kafka.clients import adopt, security
 from kaption.adapters.kafka.members import client_id
 from kaption.adapters.settings import Settings
 from kaption_schemas.codec import Message, Origin
-from kaption_schemas.topics import MIB, Topic, tenant_of, topic_name
+from kaption_schemas.topics import MIB, Owner, Topic, tenant_of, tenant_of_key, topic_name
 from kaption_streams.reading import RoomConsumer
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,9 @@ def origin_of(event: EventT[Any], topic: Topic) -> Origin:
     message = event.message
     headers = message.headers
     pairs: Any = headers.items() if isinstance(headers, dict) else headers or ()
+    tenant = tenant_of(message.topic, topic) if topic.owner is Owner.EDGE else tenant_of_key(message.key)
     return Origin(
-        tenant_of(message.topic, topic), message.topic, message.partition, message.offset,
+        tenant, message.topic, message.partition, message.offset,
         round(message.timestamp * 1000), message.key, message.value, tuple(pairs),
     )  # fmt: skip
 
