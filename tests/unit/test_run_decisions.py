@@ -97,7 +97,7 @@ def test_what_an_agent_delivers_again_is_counted_however_long_ago_it_was() -> No
     again = [replace(r, timestamp_ms=first[-1].timestamp_ms + 50) for r in first]
     out = play(run, number([started(), *first, replace(started(), timestamp_ms=again[0].timestamp_ms), *again]))
     assert reasons(out) == []
-    assert run.order.repeats == len(first) + 1
+    assert run.repeats == len(first) + 1
 
 
 def test_a_start_that_asks_for_something_else_is_refused() -> None:

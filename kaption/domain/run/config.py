@@ -1,4 +1,4 @@
-"""What a session is given and what it counts: configuration, ports, and the run's progress."""
+"""What a session is given: configuration and ports; and how it describes what it wants decoded."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,8 +8,6 @@ from kaption.domain.decoding.port import Kind, ModelInfo, VoiceDetector
 from kaption.domain.records import Latency
 from kaption.domain.redaction.matches import TextRedactor
 from kaption.domain.run.segmenter import JOINED, SegmentRules
-from kaption_schemas.reasons import Reason
-from kaption_schemas.records import StreamEnded
 
 #: A file's open segment waits this long for more, in seconds: longer than it takes to replace the agent that writes its records.
 FILE_IDLE: Const = 30.0
@@ -69,20 +67,3 @@ class Wanted:
     seconds: float
     overdue_s: float
     alone: bool = False
-
-
-@dataclass(slots=True)
-class Progress:
-    """What a session has counted and decided of its run. ``first_received_ms``: when sample 0 was."""
-
-    started: bool = False
-    framed: bool = False
-    closing: Reason | None = None
-    last_ms: int = 0
-    first_received_ms: int | None = None
-    last_offset: int = -1
-    gaps: int = 0
-    idle_cut: bool = False
-    ended: StreamEnded | None = None
-    ended_offset: int | None = None
-    ended_ms: int = 0

@@ -5,6 +5,7 @@ sequence the first in the log stands, whatever else was waiting then: so a repla
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -64,10 +65,18 @@ class FrameOrder:
     ``newest_ms``: when the broker received the newest record that was taken, in ms since 1970; -1 before the first.
     """
 
-    def __init__(self, latency: Latency, next_sequence: int = 0, seen: dict[int, bytes] | None = None) -> None:
+    def __init__(
+        self,
+        latency: Latency,
+        next_sequence: int = 0,
+        seen: dict[int, bytes] | None = None,
+        *,
+        newest_ms: int = -1,
+        repeats: int = 0,
+    ) -> None:
         self.next = next_sequence
-        self.newest_ms = -1
-        self.repeats = 0
+        self.newest_ms = newest_ms
+        self.repeats = repeats
         self._latency = latency
         self._loss = Reason.LOST
         self._seen = dict(seen or {})
@@ -100,6 +109,18 @@ class FrameOrder:
     def took(self, record: AudioRecord) -> None:
         """Note a record that was taken, whatever its type."""
         self.newest_ms = max(self.newest_ms, record.received_ms)
+
+    def repeat(self) -> None:
+        """Count a record that was taken before."""
+        self.repeats += 1
+
+    @contextmanager
+    def uncounted(self, *, replayed: bool) -> Iterator[None]:
+        """Count no repeat meanwhile of a record that is ``replayed``: an earlier owner of the lane did."""
+        repeats = self.repeats
+        yield
+        if replayed:
+            self.repeats = repeats
 
     def forget(self, before: int) -> None:
         """Frames up to ``before`` are final: keep the digests of the last 128 only."""
@@ -135,7 +156,7 @@ class FrameOrder:
             steps += self._give_up(last)
         return steps
 
-    def discard(self, reason: Reason) -> list[Step]:
+    def discard(self, reason: Reason) -> list[Refused]:
         """Refuse what waits: the run takes nothing any more."""
         waiting, self._waiting = self._waiting, {}
         return [Refused(record.offset, reason) for record in waiting.values() if record.kind is not Type.GAP]
@@ -152,7 +173,7 @@ class FrameOrder:
             return []
         before = self._before(record.sequence) if other is None else _digest_of(other)
         if before == digest(record) or (before is None and self.again(record)):
-            self.repeats += 1
+            self.repeat()
             return []
         return [Refused(record.offset, Reason.LATE if before == _MISSING else Reason.SEQUENCE_CONFLICT)]
 

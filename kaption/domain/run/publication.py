@@ -5,6 +5,7 @@ decoded, and both are redacted together; so the boundaries stay where the sample
 too much of a number to be shown is masked, and whatever goes on with it later, however long the pause (promise 6, ADR 21).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kaption.domain.decoding.port import SAMPLE_RATE, Decoded, ModelInfo
@@ -47,6 +48,15 @@ class RunFacts:
     channels: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a channel has published last: what may prompt the next window, where it ends, and the end of the published text."""
+
+    text: str = ""
+    end: int = 0
+    before: str = ""
+
+
 class Publication:
     """One channel's way from decoded segments to records. ``done`` is the checkpoint behind the last final.
 
@@ -54,29 +64,32 @@ class Publication:
     next one is masked with.
     """
 
-    def __init__(self, facts: RunFacts, redactor: TextRedactor, done: Checkpoint) -> None:
+    def __init__(self, facts: RunFacts, redactor: TextRedactor, done: Checkpoint, said: Said) -> None:
         self.facts = facts
         self.done = done
-        self.last_text = ""
-        self.last_end = 0
-        self.before = ""
+        self.last_text = said.text
+        self.last_end = said.end
+        self.before = said.before
         self._redactor = redactor
 
-    def advance(self, track: Track, *, closing: bool) -> list[FinalTranscript]:
-        """Publish the segments at the front that are decoded and decided, and move ``done``."""
-        out: list[FinalTranscript] = []
+    def advance(self, track: Track, *, closing: bool) -> Iterator[FinalTranscript]:
+        """Publish the segments at the front that are decoded and decided, and move ``done`` with each that is published.
+
+        Where the redactor raises, what was published before it stands, and the rest is as it was.
+        """
         while group := self._decided(track, closing=closing):
             decodes = [segment.decoded or _SILENT for segment in group]
             ended = closing and self._ends_with(track, group)
             how = (decodes, self.facts.entities, self._redactor, self.before)
-            masked, self.before = mask_together(*how, ended=ended), published_end(*how, ended=ended)
-            out += [self._final(s, d, m) for s, d, m in zip(group, decodes, masked, strict=True)]
+            masked, before = mask_together(*how, ended=ended), published_end(*how, ended=ended)
+            finals = [self._final(s, d, m) for s, d, m in zip(group, decodes, masked, strict=True)]
+            self.before = before
             track.publish(len(group))
             self.done = group[-1].checkpoint
             self.last_text, self.last_end = self._prompting(decodes[-1]), group[-1].end
+            yield from finals
         if not track.segments:
             self.done = track.checkpoint
-        return out
 
     def partial(self, track: Track, decoded: Decoded, heard: int, epoch: int) -> PartialTranscript | None:
         """The open segment's next revision, of a decode up to 16 kHz position ``heard``; None when it shows nothing new."""

@@ -6,12 +6,12 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from kaption.domain.records import Latency
+from kaption.domain.decoding.port import SAMPLE_RATE
+from kaption.domain.records import Latency, RunKey
 from kaption.domain.redaction.masking import UNKNOWN
-from kaption.domain.run.publication import Publication
+from kaption.domain.run.publication import Publication, Said
 from kaption.domain.run.resample import Pcm
-from kaption.domain.run.segmenter import SegmentRules
-from kaption.domain.run.track import Checkpoint, MakeDetector, Track
+from kaption.domain.run.track import Checkpoint, Track
 from kaption_schemas.records import RunOptions, WrittenReason
 
 VERSION = 1
@@ -81,6 +81,20 @@ class RunState(BaseModel):
     tracks: tuple[TrackState, ...]
     model: str = ""
 
+    @property
+    def key(self) -> RunKey:
+        """The run."""
+        return RunKey(self.tenant, self.stream, self.run)
+
+    @classmethod
+    def new(cls, key: RunKey, latency: Latency, options: RunOptions) -> "RunState":
+        """A run of which nothing has come."""
+        return cls(
+            tenant=key.tenant, stream=key.stream, run=key.run, latency=latency, options=options, rate=SAMPLE_RATE,
+            channels=1, started=False, framed=False, closed=None, last_ms=0, first_received_ms=None, last_offset=-1,
+            gaps=0, repeats=0, next_sequence=0, next_sample=0, seen={}, tracks=(),
+        )  # fmt: skip
+
     @classmethod
     def read(cls, snapshot: bytes) -> "RunState":
         """Parse a snapshot. Raises ``SnapshotError`` naming only what is wrong, never a value."""
@@ -108,16 +122,12 @@ def save_track(track: Track, publication: Publication) -> TrackState:
     )  # fmt: skip
 
 
-def load_track(state: TrackState, rate: int, make_detector: MakeDetector, rules: SegmentRules) -> Track:
-    """A channel that goes on at the cut that ``state`` holds."""
-    track = Track(rate, make_detector, rules, start=state.position, segment=state.segment)
-    track.range_start = state.range_start
+def load_cut(state: TrackState) -> Checkpoint:
+    """The cut that a channel goes on at."""
     tail: Pcm = np.frombuffer(base64.b64decode(state.tail), "<i2").astype(np.int16)
-    track.preload(tail, state.tail_start)
-    track.checkpoint = Checkpoint(state.position, tail, state.tail_start, state.sample, state.sequence)
-    return track
+    return Checkpoint(state.position, tail, state.tail_start, state.sample, state.sequence)
 
 
-def text_before(state: TrackState) -> str:
-    """What the channel's next text is masked with; of an earlier version's snapshot, a number where one was open."""
-    return state.before or (UNKNOWN[0] if state.carried else "")
+def load_said(state: TrackState) -> Said:
+    """What the channel published last; of an earlier version's snapshot, a number where one was open."""
+    return Said(state.prompt, state.prompt_end, state.before or (UNKNOWN[0] if state.carried else ""))

@@ -172,9 +172,10 @@ class Track:
         """That transaction is committed."""
         self._committed = self._drafted
 
-    def preload(self, tail: Pcm, first: int) -> None:
-        """Give a new track the source samples that its snapshot kept."""
-        self._keep(self._resampler.feed(tail, first))
+    def resume(self, cut: Checkpoint, range_start: int) -> None:
+        """Begin a new track behind a saved cut; the next segment begins at source sample ``range_start``."""
+        self._keep(self._resampler.feed(cut.tail, cut.tail_start))
+        self.checkpoint, self.range_start = cut, range_start
 
     def feed(self, pcm: Pcm, first: int, now_ms: int, mark: Mark) -> None:
         """Take source samples from position ``first`` on.
