@@ -89,6 +89,10 @@ class CountingSession:
     def close(self, reason: Reason, now_ms: int) -> None:
         self.closing = self.closing or (reason, -1)
 
+    def give_up(self, reason: Reason) -> list[Output]:
+        self.closing, self.chunks = (reason, -1), []
+        return self._finish()
+
     def _segment_chunks(self) -> int:
         total = 0
         for count, (_, _, body) in enumerate(self.chunks, 1):

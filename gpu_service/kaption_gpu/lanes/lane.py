@@ -8,9 +8,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final as Const
 
@@ -21,26 +20,20 @@ from aiokafka.structs import ConsumerRecord
 from kaption.adapters.kafka.fetching import LogEnd
 from kaption.adapters.settings import Settings
 from kaption.domain.pool.ports import Admission, Objects, Sessions, SnapshotUnreadableError, StoreAwayError, takes_all
-from kaption.domain.records import Latency, RunKey
-from kaption_gpu.lanes.chunk_reading import ChunkReader, Read
+from kaption.domain.records import RunKey
+from kaption_gpu.lanes.chunk_reading import ChunkReader
 from kaption_gpu.lanes.clock import BrokerClock
 from kaption_gpu.lanes.data import Draft, Source
+from kaption_gpu.lanes.intake import Intake
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.opening import LaneLostError, open_lane
 from kaption_gpu.lanes.reach import Reach
-from kaption_gpu.lanes.records import Incoming, parse
 from kaption_gpu.lanes.transactions import NO_TRACING, LaneWriter, Tracing, TransactionFailedError
-from kaption_schemas.errors import RefusedError
-from kaption_schemas.reasons import Reason
 
 log = logging.getLogger(__name__)
 
 #: Finals of this long go in one transaction, seconds.
 COMMIT_INTERVAL: Const = 0.1
-#: Records read but not taken yet; a live one is taken at once.
-INTAKE: Const = {Latency.LIVE: 1000, Latency.BATCH: 32}
-#: Batch chunks (30 s, up to 6 MB) that are fetched ahead.
-PREFETCH: Const = 3
 #: A broker that is back is found within this.
 _BACKOFF_SECONDS: Const = (0.2, 5.0)
 
@@ -89,15 +82,6 @@ class LaneStats:
     reading_s: float
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """A record that was read and not taken yet; ``fetch`` brings a batch chunk's bytes."""
-
-    record: ConsumerRecord
-    incoming: Incoming | Reason
-    fetch: "asyncio.Task[Read] | None" = None
-
-
 class Lane:
     """One partition. ``run`` is its life; the other methods are called by the worker's loop, between awaits."""
 
@@ -110,7 +94,7 @@ class Lane:
         self._parts = parts
         self._clock = parts.clock()
         self._writer: LaneWriter | None = None
-        self._intake: deque[_Waiting] = deque()
+        self._intake = Intake(source, parts.chunks, parts.settings.work_bucket, parts.wake)
         self._fetch_from = 0
         self._pending = asyncio.Event()
         self._committing = asyncio.Lock()
@@ -226,9 +210,6 @@ class Lane:
         self.memory = None
         if self.state is State.READY:
             self.state = State.OPENING
-        for waiting in self._intake:
-            if waiting.fetch:
-                waiting.fetch.cancel()
         self._intake.clear()
         self._pause(paused=True)
         writer, self._writer = self._writer, None
@@ -259,32 +240,23 @@ class Lane:
         """Take what was read; a lane that is not ready drops it, since its seek brings it again."""
         if self.state is not State.READY or self.memory is None:
             return
-        bucket = self._parts.settings.work_bucket
         for record in records:
             if record.offset < self._fetch_from:
                 continue
             self._fetch_from = record.offset + 1
             self._clock.seen(record.timestamp)
-            try:
-                incoming: Incoming | Reason = parse(record, self.source.latency, bucket)
-            except RefusedError as error:
-                incoming = error.reason
-            self._intake.append(_Waiting(record, incoming))
+            self._intake.add(record)
 
     def pump(self) -> None:
         """Hand records to the sessions as far as bytes are there and memory allows; then pause or resume reading."""
         memory = self.memory
         if memory is None:
             return
-        self._fetch_ahead(memory)
-        while self._intake and memory.has_room():
-            waiting = self._intake[0]
-            if waiting.fetch and not waiting.fetch.done():
-                break
-            self._intake.popleft()
-            self._take(memory, waiting)
-            self._fetch_ahead(memory)
-        full = len(self._intake) >= INTAKE[self.source.latency] or not memory.has_room()
+        self._log_faults(memory)
+        self._intake.fetch_ahead(memory)
+        while memory.has_room() and (record := self._intake.take(memory)):
+            self._log_faults(memory, record.offset)
+        full = self._intake.full or not memory.has_room()
         if full != self.paused:
             self._pause(paused=full)
         if memory.has_pending():
@@ -330,31 +302,11 @@ class Lane:
         end = self._parts.log_end(self.tp)
         return None if end is None or memory.position < end.offset else end.asked
 
-    def _take(self, memory: LaneMemory, waiting: _Waiting) -> None:
-        record, incoming = waiting.record, waiting.incoming
-        if isinstance(incoming, Reason) or waiting.fetch is None:
-            if isinstance(incoming, Incoming) and memory.gave_up(record.offset):
-                memory.take_unavailable(record, incoming)
-            else:
-                memory.take(record, incoming)
-        elif (read := waiting.fetch.result()).body is None:
-            memory.take_unavailable(record, incoming, read.tries)
-        else:
-            memory.take(record, replace(incoming, audio=replace(incoming.audio, body=read.body)))
-        if memory.faults:
-            where = {"lane": str(self.source), "offset": record.offset, "cause": memory.faults[-1]}
-            log.error("session_failed", extra=where)
-            memory.faults.clear()
-
-    def _fetch_ahead(self, memory: LaneMemory) -> None:
-        """Fetch the bytes of the next batch chunks."""
-        for waiting in list(self._intake)[:PREFETCH] if self.source.latency is Latency.BATCH else ():
-            incoming = waiting.incoming
-            if isinstance(incoming, Reason) or incoming.ref is None or waiting.fetch or memory.skips(incoming):
-                continue
-            if not memory.gave_up(waiting.record.offset):
-                read = self._parts.chunks.read(incoming.ref, str(self.source), self._parts.wake)
-                waiting.fetch = asyncio.create_task(read)
+    def _log_faults(self, memory: LaneMemory, offset: int | None = None) -> None:
+        """Log what sessions raised: on the record at ``offset``, or on a result or as time passed."""
+        for cause in memory.faults:
+            log.error("session_failed", extra={"lane": str(self.source), "offset": offset, "cause": cause})
+        memory.faults.clear()
 
     def _pause(self, *, paused: bool) -> None:
         consumer = self._parts.consumer

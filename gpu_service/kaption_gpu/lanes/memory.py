@@ -5,25 +5,26 @@ nothing is written twice: a record that a snapshot covers, or that was dead-lett
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final as Const
 
 from aiokafka.structs import ConsumerRecord
 
 from kaption.domain.decoding.port import Decoded, Window
-from kaption.domain.pool.ports import Admission, LaneSession, Sessions, Wanted, takes_all
-from kaption.domain.records import AudioRecord, Latency, Output, Refused, RunKey
-from kaption.domain.run.ordering import published_again
-from kaption_gpu.lanes.closed_runs import Closed, ClosedRuns
-from kaption_gpu.lanes.data import Draft, DraftStats, Saved, SavedLane, Shown, Source
-from kaption_gpu.lanes.file_progress import FileProgress
-from kaption_gpu.lanes.letters import Letter, Letters
-from kaption_gpu.lanes.open_runs import OpenRun, OpenRuns
-from kaption_gpu.lanes.records import Incoming, dead_letter
-from kaption_schemas.codec import Message, SnapshotMarks, encode_lane, encode_snapshot, encode_transcript
+from kaption.domain.pool.ports import Admission, Sessions, Wanted, takes_all
+from kaption.domain.records import Latency, RunKey
+from kaption_gpu.lanes.book import Book
+from kaption_gpu.lanes.closed_runs import ClosedRuns
+from kaption_gpu.lanes.data import Draft, SavedLane, Shown, Source
+from kaption_gpu.lanes.drafting import MOST_SAVED, Drafting, Now
+from kaption_gpu.lanes.letters import Letters
+from kaption_gpu.lanes.open_runs import OpenRuns
+from kaption_gpu.lanes.outputs import Outputs
+from kaption_gpu.lanes.records import Incoming
+from kaption_gpu.lanes.routing import Routing
+from kaption_schemas.codec import Message
 from kaption_schemas.reasons import Reason
-from kaption_schemas.records import FinalTranscript, PartialTranscript, StreamCompleted
 from kaption_schemas.topics import Type
 
 #: Audio that an open run may hold before its lane is not read on, seconds. More than four finals of 18 s that are held for an open
@@ -34,10 +35,6 @@ BACKLOG_SECONDS: Const = {Latency.LIVE: 300.0, Latency.BATCH: 150.0}
 FULL_RUNS: Const = {Latency.LIVE: 16, Latency.BATCH: 4}
 #: Nobody waits any more for the last finals of a live run that are so late, in seconds.
 GONE_SECONDS: Const = 10.0
-#: No dead letter when their run is closed: a repeat of `ended` is a no-op, the others stand for what has a letter of its own.
-_UNTOLD: Const = frozenset({Type.ENDED, Type.GAP, Type.REFUSED})
-#: Runs that one transaction saves at most; of runs that wait for theirs a lane has four times as many at most, or it is not read on.
-_MOST_SAVED: Const = 1000
 
 
 class LaneMemory:
@@ -70,24 +67,16 @@ class LaneMemory:
         self.position = position
         self.epoch = epoch
         self.record_ms = 0
-        self.partials: list[Message] = []
-        self.shown: list[Shown] = []
-        #: Types of what sessions raised on single records, since it was looked at last.
-        self.faults: list[str] = []
-        self._sessions = sessions
-        self._refusal = refusal
-        self._claimed_ms = saved.claimed_ms
-        self._lost = lost
-        self._silence_ms = silence_ms
         self._runs = OpenRuns()
         self._closed = ClosedRuns(source.latency)
-        self._repeats = 0
-        self._full = False
         self._letters = Letters(saved.told)
-        self._committed = position
-        self._committed_ms: int | None = None
+        self._outputs = Outputs(self._runs, self._letters)
+        self._full = False
+        book = Book(source, self._runs, self._closed, self._letters, self._outputs)
+        self._routing = Routing(book, sessions, refusal, epoch=epoch, claimed_ms=saved.claimed_ms, lost=lost)
+        self._drafting = Drafting(book, position, silence_ms)
         for item in sorted(saved.snapshots, key=lambda item: item.written_ms):
-            self._restore(item, cut_off=saved.cut_off)
+            self._routing.restore(item, position, cut_off=saved.cut_off)
         for run in self._runs if lost else ():
             run.session.note_loss()
 
@@ -112,7 +101,7 @@ class LaneMemory:
         if isinstance(incoming, Reason):
             self._letters.add(record, incoming)
             return
-        run = self._route(record, incoming)
+        run = self._routing.route(record, incoming, self.record_ms)
         if run is None or run.covers(record.offset, record.timestamp):
             return
         # One that was dead-lettered before is fed as well: the session judges it again, and what it leaves (a gap's
@@ -134,8 +123,10 @@ class LaneMemory:
         except Exception as error:  # noqa: BLE001  # whatever a publisher has found: it is one record's, not the process's
             self.faults.append(type(error).__name__)
             self._letters.add(record, Reason.INTERNAL_ERROR, run.key)
-            outputs = ()
-        self._collect(run, outputs, record.timestamp)
+            # What is raised without the record as well is the run's.
+            self._outputs.ask(run, record.timestamp, lambda session: session.tick(record.timestamp))
+        else:
+            self._outputs.keep(run, outputs, record.timestamp)
         run.forget_decided()
 
     def take_unavailable(self, record: ConsumerRecord, incoming: Incoming, attempts: int = 1) -> None:
@@ -151,7 +142,7 @@ class LaneMemory:
         """Let every session see the time, by the broker's clock: that of the last record, or later at the partition's end."""
         for run in list(self._runs):
             settled = run.settled
-            self._collect(run, run.session.tick(now_ms), now_ms)
+            self._outputs.ask(run, now_ms, lambda session: session.tick(now_ms))
             # An idle cut may settle quiet audio and tell nothing: the offset must not pass it without a snapshot.
             run.touched |= run.settled != settled
         self._closed.forget(now_ms)
@@ -185,17 +176,15 @@ class LaneMemory:
     def fail(self, key: RunKey, window_id: int, *, hung: bool) -> bool:
         """The model failed on a window, or hung: put it back; False when its session gives it up instead."""
         run = self._runs.get(key)
-        outputs = run.session.fail(window_id, hung=hung) if run else None
-        if run is None or outputs is None:
-            return True
-        self._collect(run, outputs, self.record_ms)
-        return False
+        return run is None or not self._outputs.ask(
+            run, self.record_ms, lambda session: session.fail(window_id, hung=hung)
+        )
 
     def apply(self, key: RunKey, window_id: int, decoded: Decoded, now_ms: int) -> None:
         """Hand a result to its session; one for a run that has closed meanwhile is dropped."""
         if run := self._runs.get(key):
             run.touched = True
-            self._collect(run, run.session.apply(window_id, decoded, now_ms), now_ms)
+            self._outputs.ask(run, now_ms, lambda session: session.apply(window_id, decoded, now_ms))
 
     def committed(self) -> None:
         """The last draft is committed."""
@@ -203,6 +192,21 @@ class LaneMemory:
             run.session.committed()
 
     # What goes out
+
+    @property
+    def partials(self) -> list[Message]:
+        """Partials to send, and progress of files; whoever sends them clears them."""
+        return self._outputs.partials
+
+    @property
+    def shown(self) -> list[Shown]:
+        """What was shown, for the metrics; whoever counts it clears it."""
+        return self._outputs.shown
+
+    @property
+    def faults(self) -> list[str]:
+        """Types of what sessions raised; whoever logs them clears them."""
+        return self._outputs.faults
 
     @property
     def open_runs(self) -> int:
@@ -227,7 +231,7 @@ class LaneMemory:
 
         Nor while more waits for transactions than the next few take.
         """
-        if self._letters.full or self._runs.due >= 4 * _MOST_SAVED:
+        if self._letters.full or self._runs.due >= 4 * MOST_SAVED:
             self._full = True
             return False
         held, share = self.backlog_seconds(), BACKLOG_SECONDS[self.source.latency]
@@ -241,206 +245,9 @@ class LaneMemory:
 
     def has_pending(self) -> bool:
         """Whether something waits for a transaction now."""
-        return bool(self._letters) or self._runs.pending
+        return self._drafting.pending
 
     def draft(self, now_ms: int) -> Draft | None:
         """The next transaction, or None when none is due. Taken as committed: after a failure the memory is discarded."""
-        pending = self.has_pending()
-        if self._committed_ms is None:
-            self._committed_ms = now_ms
-        if not pending and (not self._passed(self._committed_ms, now_ms) or self._floor(now_ms) <= self._committed):
-            return None
-        messages: list[Message] = []
-        finished: list[RunKey] = []
-        progress: list[Message] = []
-        spoken: list[tuple[FinalTranscript, float | None]] = []
-        repeats, self._repeats = self._repeats, 0
-        letters = self._letters.take()
-        for run in self._chosen(now_ms):
-            repeats += sum(o.repeats for o in run.pending if isinstance(o, StreamCompleted) and not o.channel)
-            finals = self._draft_outputs(run, messages, now_ms)
-            spoken += finals
-            if run.progress and (told := run.progress.after([final for final, _ in finals], now_ms)):
-                progress.append(encode_transcript(told, run.trace))
-            run.session.drafted()
-            messages.append(self._save(run, now_ms))
-            if run.session.closed:
-                self._closed.add(
-                    run.key, Closed(run.needs, run.session.next_sequence, run.session.newest_ms, self.record_ms)
-                )
-                finished += [run.key] if run.ref else []
-                self._runs.remove(run)
-        offset = max(self._floor(None), self._committed)
-        messages += [dead_letter(letter.record, letter.reason, now_ms, letter.attempts) for letter in letters]
-        messages += self._mark_told(letters, offset)
-        self._committed, self._committed_ms = offset, now_ms
-        stats = DraftStats(
-            tuple(letter.reason for letter in letters),
-            sum((final.end_sample - final.start_sample) / final.rate for final, _ in spoken),
-            tuple((late, final.language) for final, late in spoken if late is not None and not final.silent),
-            repeats,
-        )
-        return Draft(tuple(messages), offset, tuple(finished), stats, tuple(progress))
-
-    # Within
-
-    def _restore(self, item: Saved, *, cut_off: bool) -> None:
-        marks = item.marks
-        # Beyond the end of a log that was cut off offsets are given again, to records that are newer than the snapshot.
-        until = item.written_ms if cut_off else None
-        if marks.closed:
-            self._closed.add(
-                item.key, Closed(marks.settled, marks.next_sequence, marks.newest_ms, item.written_ms, until)
-            )
-            return
-        session = self._sessions.restore(item.value)
-        session.epoch = self.epoch
-        run = OpenRun(
-            item.key, session, began=min(marks.began, self.position), covered=marks.settled, needs=marks.settled, saved_ms=0,
-            ref=marks.ref, progress=self._file_progress(), until_ms=until, judged=-1 if session.ended or cut_off else session.last_offset,
-        )  # fmt: skip
-        self._runs.add(run)
-        if session.ended:  # it cannot go on here, and what it took and no final covers gets dead letters
-            self._letters.forget_told()
-            run.touched = True
-            self._collect(run, session.tick(0), 0)
-
-    def _route(self, record: ConsumerRecord, incoming: Incoming) -> OpenRun | None:
-        """The run that takes the record, made if its run is new; None when the run is closed."""
-        key = incoming.audio.key
-        if (closed := self._closed.heard(key, record.timestamp)) is not None:
-            if not closed.covers(record.offset, record.timestamp):
-                self._too_late(record, incoming.audio, closed)
-            return None
-        run = self._runs.get(key)
-        if run is None:
-            session = self._sessions.new(key, self.source.latency)
-            session.epoch = self.epoch
-            old = not self._claimed_ms or record.timestamp < self._claimed_ms
-            if self._lost and old and incoming.audio.kind is not Type.STARTED:
-                session.note_loss()  # its beginning may be among what the log lost
-            run = OpenRun(
-                key, session, record.offset, covered=0, needs=record.offset, saved_ms=self.record_ms,
-                progress=self._file_progress(),
-            )  # fmt: skip
-            self._runs.add(run)
-            # One from before the claim may be of a run that the previous owner took and had no snapshot of yet.
-            # A start that was refused opens nothing that there could be too much of.
-            opens = incoming.audio.kind is not Type.REFUSED and self.source.latency is Latency.LIVE
-            here, new = self._runs.by_tenant[key.tenant], record.timestamp >= self._claimed_ms
-            if opens and (reason := self._refusal(key.tenant, here, new=new)):
-                self._turn_away(run, record, reason)
-        for other in self._runs.before(run):
-            self._supersede(other, record.timestamp)
-        if (run.session.ended or run.superseded) and not run.covers(record.offset, record.timestamp):
-            if record.offset > run.judged:
-                self._too_late(record, incoming.audio, run.session)
-            return None
-        return run
-
-    def _too_late(self, record: ConsumerRecord, audio: AudioRecord, over: Closed | LaneSession) -> None:
-        """Dead-letter a record of a closed run, unless it repeats what the run took."""
-        if published_again(audio, self.source.latency, over.next_sequence, over.newest_ms):
-            self._repeats += 1
-        elif audio.kind not in _UNTOLD:
-            self._letters.add(record, Reason.RUN_CLOSED, audio.key)
-
-    def _file_progress(self) -> FileProgress | None:
-        return FileProgress() if self.source.latency is Latency.BATCH else None
-
-    def _turn_away(self, run: OpenRun, record: ConsumerRecord, reason: Reason) -> None:
-        """Close a run at its first record. The snapshot of a closed run makes a replay repeat it (promise 5)."""
-        self._letters.add(record, reason, run.key)
-        run.touched = run.turned_away = True
-        run.session.close(reason, record.timestamp)
-        self._collect(run, run.session.tick(record.timestamp), record.timestamp)
-
-    def _supersede(self, run: OpenRun, now_ms: int) -> None:
-        if run.superseded or run.session.closed:
-            return
-        run.superseded = run.touched = True
-        run.session.close(Reason.SUPERSEDED, now_ms)
-        self._collect(run, run.session.tick(now_ms), now_ms)
-
-    def _collect(self, run: OpenRun, outputs: Sequence[Output], now_ms: int) -> None:
-        for output in outputs:
-            if isinstance(output, PartialTranscript):
-                self.partials.append(encode_transcript(output, run.trace, split=run.split))
-                self._note_shown(run, output, now_ms)
-            elif isinstance(output, Refused):
-                self._letters.add(run.raw[output.offset], output.reason, run.key)
-                run.touched = True
-            else:
-                run.pending.append(output)
-                run.touched = True
-        self._runs.note(run)
-
-    def _chosen(self, now_ms: int) -> list[OpenRun]:
-        """The runs that are saved now: the oldest first, and those that were turned away behind all others."""
-        due = (run for run in self._runs if self._saves(run, now_ms) and not self._runs.waits(run))
-        return sorted(due, key=lambda run: (run.turned_away, run.began))[:_MOST_SAVED]
-
-    def _draft_outputs(
-        self, run: OpenRun, messages: list[Message], now_ms: int
-    ) -> list[tuple[FinalTranscript, float | None]]:
-        """Render the run's outputs; its finals, each with the seconds since its speech ended where that is known."""
-        finals: list[tuple[FinalTranscript, float | None]] = []
-        for output in run.pending:
-            messages.append(encode_transcript(output, run.trace, split=run.split))
-            if isinstance(output, FinalTranscript):
-                finals.append((output, self._lateness(run, output.speech_end_sample / output.rate, now_ms)))
-        return finals
-
-    def _lateness(self, run: OpenRun, second: float, now_ms: int) -> float | None:
-        """Seconds since the broker had the audio at ``second`` of a live run."""
-        if run.anchor is None or self.source.latency is not Latency.LIVE:
-            return None
-        end, rate, received_ms = run.anchor
-        return (now_ms - received_ms) / 1000 + end / rate - second
-
-    def _note_shown(self, run: OpenRun, partial: PartialTranscript, now_ms: int) -> None:
-        late = self._lateness(run, partial.end_ms / 1000, now_ms)
-        if late is not None:
-            first = self._lateness(run, partial.start_ms / 1000, now_ms) if partial.revision == 1 else None
-            self.shown.append(Shown(late, first, partial.language))
-
-    def _passed(self, since_ms: int, now_ms: int) -> bool:
-        """Whether it is time for what is done every so often; a clock that went back is no reason to wait."""
-        return not 0 <= now_ms - since_ms < self._silence_ms
-
-    def _saves(self, run: OpenRun, now_ms: int) -> bool:
-        """Whether the run's snapshot is due; it waits for all letters of the run, since a replay does not judge what it covers."""
-        if self._letters.owed(run.key):
-            return False
-        must = bool(run.pending) or run.session.closed
-        return must or (run.touched and self._passed(run.saved_ms, now_ms) and self._reached(run) > run.needs)
-
-    def _save(self, run: OpenRun, now_ms: int) -> Message:
-        run.needs, run.saved_ms, run.touched = self._reached(run), now_ms, False
-        run.pending.clear()
-        session = run.session
-        taken = (session.next_sequence, session.newest_ms)
-        marks = SnapshotMarks(self.source.latency, session.closed, run.needs, run.began, run.ref, *taken)
-        self._runs.note(run)
-        return encode_snapshot(run.key, session.snapshot(), marks)
-
-    def _reached(self, run: OpenRun) -> int:
-        """The offset that the session, as it is now, must be replayed from."""
-        if run.session.closed:  # a replay may close it by fewer records than the earlier owner had judged
-            return max(self.position, run.judged + 1)
-        return self.position if run.settled is None else run.settled
-
-    def _floor(self, now_ms: int | None) -> int:
-        """The offset that may be committed; when every run that is due by ``now_ms`` has been saved, or as things are."""
-        floor = self.position if self._letters.oldest is None else min(self.position, self._letters.oldest)
-        for run in self._runs:
-            saved = now_ms is not None and self._saves(run, now_ms) and not self._runs.waits(run)
-            floor = min(floor, run.needs if run.touched and not saved else max(run.needs, self._reached(run)))
-        return floor
-
-    def _mark_told(self, letters: Sequence[Letter], offset: int) -> list[Message]:
-        """The lane's record, when dead letters lie at or beyond what is committed: a replay meets their records again."""
-        if not self._letters.marks(letters, offset):
-            return []
-        undecided = (at for run in self._runs for at in run.session.undecided)
-        return [encode_lane(str(self.source), self._letters.mark(offset, self.position, undecided).value())]
+        now = Now(self.position, self.record_ms, now_ms)
+        return self._drafting.draft(now, self._routing.take_repeats()) if self._drafting.due(now) else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from aiokafka.structs import ConsumerRecord
 
 from kaption.domain.pool.ports import LaneSession
-from kaption.domain.records import RunKey
+from kaption.domain.records import Latency, RunKey
 from kaption_gpu.lanes.file_progress import FileProgress
 from kaption_schemas.records import FinalTranscript, Gap, StreamCompleted
 
@@ -52,6 +52,19 @@ class OpenRun:
         """Keep only records that may have to be dead-lettered: a backlog would hold each of them beside its audio."""
         kept = set(self.session.undecided)
         self.raw = {offset: record for offset, record in self.raw.items() if offset in kept}
+
+    def reached(self, position: int) -> int:
+        """The offset that the session, as it is now, must be replayed from; ``position`` is that of the lane's next record."""
+        if self.session.closed:  # a replay may close it by fewer records than the earlier owner had judged
+            return max(position, self.judged + 1)
+        return position if self.settled is None else self.settled
+
+    def lateness(self, second: float, now_ms: int) -> float | None:
+        """Seconds since the broker had the audio at ``second`` of a live run; None of others, and where it is not known."""
+        if self.anchor is None or self.session.latency is not Latency.LIVE:
+            return None
+        end, rate, received_ms = self.anchor
+        return (now_ms - received_ms) / 1000 + end / rate - second
 
     @property
     def split(self) -> bool:

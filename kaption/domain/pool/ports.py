@@ -86,6 +86,9 @@ class LaneSession(Protocol):
     def close(self, reason: Reason, now_ms: int) -> None:
         """Finish what is open; the outputs come through ``wants``, ``apply`` and ``tick``."""
 
+    def give_up(self, reason: Reason) -> Sequence[Output]:
+        """Close at once, after another call raised: what was published stands, and a gap says what was not."""
+
     def note_loss(self) -> None:
         """Note that the log lost records since the session was saved; the next gap stands for them."""
 
