@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -24,15 +23,16 @@ from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.kafka.fetching import log_end
 from kaption.adapters.kafka.members import client_id, keep_removing
 from kaption.adapters.settings import Settings
-from kaption.domain.decoding.port import Backend, Costs, Kind
-from kaption.domain.pool.overload import Overload, Signs, Step, below_share
-from kaption.domain.pool.plan import DEFAULT_COSTS, Batch, Candidate, Planner, overdue_seconds
+from kaption.domain.decoding.port import Backend, Costs
+from kaption.domain.pool.overload import Step
+from kaption.domain.pool.plan import DEFAULT_COSTS, Candidate, overdue_seconds
 from kaption.domain.pool.ports import Objects, Sessions
 from kaption.domain.records import Latency
 from kaption.service.watchdog import StuckError, Watchdog
 from kaption_gpu import batches
 from kaption_gpu.batches import BatchStats, Recovered
-from kaption_gpu.engine.executor import Cause, Execution, Executors, ReplacedError
+from kaption_gpu.decoding import Decoding
+from kaption_gpu.engine.executor import Cause, Executors
 from kaption_gpu.lanes.chunk_reading import ChunkReader
 from kaption_gpu.lanes.data import Draft, Shown, Source
 from kaption_gpu.lanes.lane import Lane, LaneParts, LaneStats
@@ -40,7 +40,7 @@ from kaption_gpu.lanes.opening import source_of
 from kaption_gpu.lanes.polling import Reader
 from kaption_gpu.lanes.reach import Reach
 from kaption_gpu.lanes.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
-from kaption_schemas.reasons import Reason
+from kaption_gpu.load import Load
 from kaption_schemas.topics import BATCH, LIVE, MIB
 
 log = logging.getLogger(__name__)
@@ -88,24 +88,28 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self.lanes: dict[TopicPartition, Lane] = {}
         self._parts = parts
         self._wake = asyncio.Event()
-        self._planner = Planner(parts.settings.batch_size, parts.costs)
         self._executors = Executors(
             parts.backend, parts.settings.executors, parts.settings.hang_seconds, parts.sinks.replaced
         )
-        self._overload = Overload()
-        self._observed = (time.monotonic(), 0.0)
+        self._load = Load(parts.settings, self._executors, self.lanes, parts.sinks.overload)
+        self._decoding = Decoding(
+            parts.settings,
+            parts.costs,
+            self._executors,
+            self._waiting,
+            self._spawn,
+            self._wake.set,
+            parts.sinks.decoded,
+            parts.sinks.recovered,
+        )
         self._reach = Reach()
         self._partials = PartialsWriter(parts.settings, self._reach)
         self._chunks = ChunkReader(parts.objects)
         self._consumer = self._make_consumer(parts.settings)
-        self._reader = Reader(
-            self._consumer, self.lanes, parts.tracing, self._wake.set, lambda: self._overload.finals_late
-        )
+        self._reader = Reader(self._consumer, self.lanes, parts.tracing, self._wake.set, lambda: self._load.finals_late)
         self._lane_tasks: dict[TopicPartition, asyncio.Task[None]] = {}
-        self._batches: set[asyncio.Task[None]] = set()
         self._ending: set[asyncio.Task[None]] = set()
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._draining = False
 
     @staticmethod
     def _make_consumer(settings: Settings) -> AIOKafkaConsumer:
@@ -157,17 +161,17 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
 
     async def _drain(self) -> None:
         """Start nothing new; let what is in flight end, and commit it."""
-        self._draining = True
+        self._decoding.stop()
         self._reader.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
-                if self._batches:
-                    await asyncio.wait(self._batches)
+                if self._decoding.tasks:
+                    await asyncio.wait(self._decoding.tasks)
                 await asyncio.gather(*(lane.drain() for lane in self.lanes.values()))
                 await self._partials.drain(1.0)
 
     async def _close(self, tasks: list[asyncio.Task[Any]]) -> None:
-        own = [*tasks, *self._lane_tasks.values(), *self._batches]
+        own = [*tasks, *self._lane_tasks.values(), *self._decoding.tasks]
         for task in own:
             task.cancel()
         await asyncio.wait([*own, *self._ending], timeout=_STOP_SECONDS)
@@ -216,26 +220,13 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
                 parts.sinks.committed,
                 parts.sinks.failed,
                 parts.tracing,
-                self._refusal,
+                self._load.refusal,
                 self._reach,
                 parts.sinks.left_out,
             ),
         )
         self.lanes[tp] = lane
         self._lane_tasks[tp] = self._spawn(lane.run())
-
-    def _refusal(self, tenant: str, here: int, *, new: bool) -> Reason | None:
-        """See ``kaption.domain.pool.ports.Admission``. A lane's last owner, too, had no more of a tenant's runs in it than a worker may have."""
-        most = self._parts.settings.tenant_runs
-        if not new:
-            return Reason.TOO_MANY_RUNS if here > most else None
-        lanes = (lane.memory for lane in self.lanes.values() if lane.source.latency is Latency.LIVE)
-        counts = [memory.runs_by_tenant() for memory in lanes if memory]
-        if sum(count[tenant] for count in counts) > most:
-            return Reason.TOO_MANY_RUNS
-        if not self._overload.refuses or below_share(tenant, sum(counts, Counter[str]())):
-            return None
-        return Reason.OVERLOADED
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task whose failure ends the process."""
@@ -268,8 +259,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             if tick:
                 ticked = time.monotonic()
                 self._report()
-            if not self._draining:
-                self._plan()
+            self._decoding.plan()
             self._publish_partials()
 
     def _waiting(self) -> list[Candidate]:
@@ -281,73 +271,8 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         lanes = tuple(lane.stats() for lane in self.lanes.values())
         waiting = self._waiting()
         self._parts.sinks.state(overdue_seconds(waiting), self._partials.stats, lanes)
-        self._observe(waiting, lanes)
-
-    def _observe(self, waiting: list[Candidate], lanes: tuple[LaneStats, ...]) -> None:
-        """See how far behind the pool is; a step is an event and a metric."""
-        now, busy = time.monotonic(), self._executors.busy_seconds()
-        (then, before), self._observed = self._observed, (now, busy)
-        live = [c for c in waiting if c.latency is Latency.LIVE]
-        signs = Signs(
-            busy=(busy - before) / max(1e-6, (now - then) * self._parts.settings.executors),
-            partial_s=max((c.overdue_s for c in live if c.kind is Kind.PARTIAL), default=0.0),
-            final_s=max((c.overdue_s for c in live if c.kind is Kind.FINAL), default=0.0),
-            reading_s=max((lane.reading_s for lane in lanes if lane.source.latency is Latency.LIVE), default=0.0),
-            files=bool(live) and self._files_wait(),
-        )
-        if self._overload.observe(now, signs):
-            step = self._overload.step
-            tell = log.warning if self._overload.refuses else log.info
-            figures = {"busy": round(signs.busy, 2), "late_seconds": round(signs.late_s, 1)}
-            tell("The overload step has changed", extra={"step": step.name.lower(), **figures})
-        self._parts.sinks.overload(self._overload.step)
-
-    def _files_wait(self) -> bool:
-        """Whether a file wants something decoded; by lane, since a live run's late last finals are only planned as a file's."""
-        files = (lane for lane in self.lanes.values() if lane.source.latency is Latency.BATCH)
-        return any(lane.memory is not None and any(True for _ in lane.memory.wants(lane.now_ms())) for lane in files)
-
-    def _plan(self) -> None:
-        """Give every free executor a batch."""
-        if not self._executors.free:
-            return
-        waiting = self._waiting()
-        for _ in range(self._executors.free):
-            batch = self._planner.next(waiting)
-            if batch is None:
-                return
-            chosen = set(map(id, batch.windows))
-            waiting = [candidate for candidate in waiting if id(candidate) not in chosen]
-            task = self._spawn(self._execute(batch, self._begin(batch)))
-            self._batches.add(task)
-            task.add_done_callback(self._batches.discard)
-
-    def _begin(self, batch: Batch) -> asyncio.Future[Execution]:
-        """Start ``batch``: from here on its windows are in flight."""
-        expected = self._planner.estimate(batch.kind, batch.padded, len(batch.windows))
-        return self._executors.submit(batches.begin(batch), batches.limit(self._parts.settings, expected))
-
-    async def _execute(self, batch: Batch, running: asyncio.Future[Execution]) -> None:
-        """Wait for one batch and hand the results to their sessions; put its windows back when it failed."""
-        try:
-            execution = await running
-        except ReplacedError as error:
-            self._parts.sinks.recovered(batches.recover(batch, error.cause))
-            self._wake.set()
-            return
-        except BaseException:
-            batches.put_back(batch)
-            raise
-        self._planner.spent(batch, execution.seconds)
-        if not self._draining:
-            self._plan()  # before the results are dealt with, which takes as long as a small batch
-        self._apply(batch, execution)
-
-    def _apply(self, batch: Batch, execution: Execution) -> None:
-        log.debug("batch_decoded", extra={"windows": len(batch.windows), "seconds": round(execution.seconds, 3)})
-        batches.apply(batch, execution.results, time.time_ns() // 1_000_000)
-        self._parts.sinks.decoded(BatchStats(batch, execution.results, execution.seconds))
-        self._wake.set()
+        reading = (lane.reading_s for lane in lanes if lane.source.latency is Latency.LIVE)
+        self._load.observe(waiting, max(reading, default=0.0))
 
     def _publish_partials(self) -> None:
         for lane in self.lanes.values():

@@ -20,7 +20,7 @@ from kaption.adapters.kafka.topics import TopicsError, ensure
 from kaption.adapters.logs import configure
 from kaption.adapters.processes.confinement import hide
 from kaption.adapters.settings import CONFIG_STATUS, Settings, service_settings
-from kaption.adapters.store.s3 import StoreError
+from kaption.adapters.store.errors import StoreError
 from kaption.adapters.telemetry import Telemetry
 from kaption.service.ending import end, end_soon
 from kaption.service.health import Health

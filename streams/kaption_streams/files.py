@@ -18,7 +18,8 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from kaption.adapters.media.files import ChildError, MediaDecoder
-from kaption.adapters.store.s3 import LocalError, ObjectStore, StoreError
+from kaption.adapters.store.errors import LocalError, StoreError
+from kaption.adapters.store.s3 import ObjectStore
 from kaption.adapters.telemetry import FILE_WORK_SECONDS
 from kaption.domain.intake.bucket_events import ObjectRun, RefusedObject
 from kaption.domain.intake.turns import Turns

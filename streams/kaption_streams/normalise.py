@@ -19,7 +19,8 @@ from typing import Final as Const
 
 from kaption.adapters.media.files import Decoding, MediaDecoder
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.s3 import LocalError, ObjectStore, Stat, normalised_key
+from kaption.adapters.store.errors import LocalError
+from kaption.adapters.store.s3 import ObjectStore, Stat, normalised_key
 from kaption.domain.intake.bucket_events import ObjectRun
 from kaption.domain.intake.file_chunks import Normalised, muted_samples
 from kaption.domain.intake.pcm import silence

@@ -2,7 +2,7 @@
 
 import importlib.util
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -10,11 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ctranslate2 import StorageView
 
 from bench.asterisk import Prompt, prompt
 from bench.wer import normalise, wer
-from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
 from kaption.domain.decoding.port import (
     SAMPLE_RATE,
@@ -27,9 +25,6 @@ from kaption.domain.decoding.port import (
     window_length,
 )
 from kaption_gpu.engine.backends import make_backend
-from kaption_gpu.engine.backends.faster_whisper import CTranslate2Runtime, end_token, load_model
-from kaption_gpu.engine.backends.runtime import Hypothesis
-from kaption_gpu.engine.backends.whisper import WhisperBackend
 from tests.support.prompts import require_prompts
 from tests.support.single_words import errors, rows
 
@@ -348,37 +343,6 @@ def test_limits_of_a_batch_may_differ(backend: Backend, decode: Decode) -> None:
     assert [decoded.text for decoded in together] == [decode(audio, option).text for option in options]
 
 
-class CountingRuntime(CTranslate2Runtime):
-    """Counts its decodes."""
-
-    calls = 0
-
-    def generate(
-        self,
-        features: StorageView,
-        prompts: Sequence[Sequence[int]],
-        *,
-        beam_size: int,
-        max_new: int,
-        endless: bool = False,
-    ) -> list[Hypothesis]:
-        self.calls += 1
-        return super().generate(features, prompts, beam_size=beam_size, max_new=max_new, endless=endless)
-
-
-@BOTH
-def test_windows_of_one_length_are_decoded_at_once(options: DecodeOptions, data_folder: str) -> None:
-    """As a session asks for them: partials' limits follow from their audio, finals' from the window."""
-    settings = Settings(data=Path(data_folder))
-    weights, counting = find_weights(settings), load_model(find_weights(settings), 1)
-    runtime = CountingRuntime(counting.model, end_token(counting))
-    backend = WhisperBackend(runtime, counting.hf_tokenizer, counting.feature_extractor, weights, "counting")
-    audio = _speech(6, 1)[0].audio()
-    limits = (30, 40, 58) if options is GREEDY else (options.max_tokens,) * 3
-    backend.transcribe([_window(audio, replace(options, max_tokens=limit)) for limit in limits])
-    assert runtime.calls == 1
-
-
 def test_a_calibration_says_what_a_batch_costs(backend: Backend) -> None:
     """More windows take longer, and none is cheaper than its share; speed itself is a matter of benchmarks."""
     costs = backend.calibrate(4)
@@ -407,8 +371,3 @@ def test_base_finds_the_language_of_each_window(name: str, data_folder: str) -> 
     assert [d.language for d in decoded] == ["en", "en", "de"]
     assert wer([p.text for p in speech[:2]], [d.text for d in decoded[:2]]) <= 0.2
     assert [backend.transcribe([window])[0] for window in windows] == decoded
-
-
-def test_an_unknown_backend_is_refused() -> None:
-    with pytest.raises(ValueError, match="no backend"):
-        make_backend(Settings(backend="nonesuch"))

@@ -8,7 +8,8 @@ import pytest
 
 from kaption.adapters.media.files import ChildError, MediaDecoder
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.s3 import ObjectStore, StoreError
+from kaption.adapters.store.errors import StoreError
+from kaption.adapters.store.s3 import ObjectStore
 from kaption_streams.fitness import Fitness, pause
 from tests.support.fake_store import FakeStore
 

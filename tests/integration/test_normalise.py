@@ -11,7 +11,8 @@ import pytest
 
 from kaption.adapters.media.files import MediaDecoder
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.s3 import LocalError, ObjectStore
+from kaption.adapters.store.errors import LocalError
+from kaption.adapters.store.s3 import ObjectStore
 from kaption.domain.intake.bucket_events import ObjectRun
 from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.s3 import LocalError, ObjectStore, StoreError
+from kaption.adapters.store.errors import LocalError, StoreError
+from kaption.adapters.store.s3 import ObjectStore
 from kaption.adapters.store.upload import UploadError, upload
 from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason

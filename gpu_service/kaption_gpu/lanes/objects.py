@@ -4,7 +4,8 @@ import io
 from typing import Final as Const
 from uuid import uuid4
 
-from kaption.adapters.store.s3 import NORMALISED, ObjectStore, StoreError
+from kaption.adapters.store.errors import StoreError
+from kaption.adapters.store.s3 import NORMALISED, ObjectStore
 from kaption.domain.pool.ports import ObjectUnavailableError, StoreAwayError
 from kaption.domain.records import RunKey
 from kaption_schemas.errors import RefusedError

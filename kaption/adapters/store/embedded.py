@@ -20,7 +20,8 @@ from typing import Final as Const
 
 from kaption.adapters.processes.tcp_ports import LOOPBACK, free_ports
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.s3 import ObjectStore, StoreError, StoreRefusedError
+from kaption.adapters.store.errors import StoreError, StoreRefusedError
+from kaption.adapters.store.s3 import ObjectStore
 
 __all__ = [
     "StoreCommand", "StoreError", "StoreRefusedError", "answers", "create_buckets", "embedded", "missing_buckets"

@@ -8,7 +8,6 @@ failed at its end of a transfer.
 import contextlib
 import hashlib
 import io
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,17 +16,16 @@ from datetime import datetime, timedelta
 from typing import Any, BinaryIO, Protocol, cast
 from typing import Final as Const
 from urllib.parse import urlsplit
-from xml.etree.ElementTree import ParseError
 
 import certifi
 import urllib3
 from minio import Minio
 from minio.commonconfig import ENABLED, Filter
-from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from minio.error import S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
-from urllib3.exceptions import HTTPError, MaxRetryError
 
 from kaption.adapters.settings import Settings
+from kaption.adapters.store.errors import CREDENTIALS, MISSING, StoreError, but, failures, heads, local
 from kaption.domain.records import RunKey
 from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
@@ -42,30 +40,8 @@ _PIECE: Const = 1 << 20
 _PART: Const = 16 << 20
 _CONNECTIONS: Const = 10
 _TIMEOUT: Const = urllib3.Timeout(connect=3.0, read=30.0)
-_MISSING: Const = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "MethodNotAllowed", "ResourceNotFound"})
-#: Error codes about the caller's credentials; some come with status 400.
-_CREDENTIALS: Const = frozenset({
-    "AccessDenied", "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestExpired",
-    "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
-})  # fmt: skip
 #: Between two looks for an object that was not found.
 _AGAIN_SECONDS: Const = 0.5
-
-
-class StoreError(Exception):
-    """The store is away or slow, or gives a wrong answer; the message says which, without secrets."""
-
-
-class StoreRefusedError(StoreError):
-    """The store refuses the credentials, or does not allow them what the service needs."""
-
-
-class LocalError(Exception):
-    """This machine's end of a transfer failed, for example by a full disk. ``number`` is the ``errno``."""
-
-    def __init__(self, error: OSError) -> None:
-        self.number = error.errno or 0
-        super().__init__(os.strerror(self.number) if self.number else type(error).__name__)
 
 
 class Writer(Protocol):
@@ -145,7 +121,7 @@ class ObjectStore:
         return self._stat(media)
 
     def _stat(self, media: MediaObject) -> Stat:
-        with self._heads(), self._refusals(media):
+        with heads(self._settings.s3), self._refusals(media):
             found = self._client.stat_object(media.bucket, media.key, version_id=media.version)
         stat = Stat(found.size or 0, str(found.etag or "").strip('"'), found.version_id or None)
         # "null" is the version of objects from before the bucket had versions.
@@ -181,7 +157,7 @@ class ObjectStore:
                     if size > stat.size:
                         raise RefusedError(Reason.OBJECT_CHANGED)
                     digest.update(piece)
-                    with _local():
+                    with local():
                         into.write(piece)
             finally:
                 response.close()
@@ -194,11 +170,11 @@ class ObjectStore:
 
     def read(self, ref: DataRef) -> bytes:
         """Read the bytes that ``ref`` names. Raises ``RefusedError`` (``audio_unavailable``) or ``StoreError``."""
-        with self._failures():
+        with failures(self._settings.s3):
             try:
                 response = self._client.get_object(ref.bucket, ref.key, offset=ref.offset, length=ref.length)
             except S3Error as error:
-                if error.code in _MISSING or error.code == "InvalidRange":
+                if error.code in MISSING or error.code == "InvalidRange":
                     raise RefusedError(Reason.AUDIO_UNAVAILABLE) from None
                 raise
             try:
@@ -216,7 +192,7 @@ class ObjectStore:
         Raises ``StoreError``, and ``LocalError`` if ``reader`` can't be read.
         """
         source = cast("BinaryIO", _Source(reader))
-        with self._failures():
+        with failures(self._settings.s3):
             self._client.put_object(
                 bucket, key, source, -1, part_size=_PART, num_parallel_uploads=1, metadata={**(notes or {})}
             )
@@ -226,11 +202,11 @@ class ObjectStore:
 
         Raises ``StoreError``.
         """
-        with self._heads():
+        with heads(self._settings.s3):
             try:
                 found = self._client.stat_object(bucket, key)
             except S3Error as error:
-                if error.code in _MISSING:
+                if error.code in MISSING:
                     return None
                 raise
         kept = {name.lower(): value for name, value in (found.metadata or {}).items()}
@@ -240,7 +216,7 @@ class ObjectStore:
 
     def delete(self, bucket: str, key: str) -> None:
         """Delete an object, if it is there. Raises ``StoreError``."""
-        with self._failures():
+        with failures(self._settings.s3):
             self._client.remove_object(bucket, key)
 
     def delete_normalised(self, run: RunKey) -> None:
@@ -249,14 +225,14 @@ class ObjectStore:
 
     def has_bucket(self, bucket: str) -> bool:
         """Whether ``bucket`` exists. Raises ``StoreError``."""
-        with self._heads():
+        with heads(self._settings.s3):
             return bool(self._client.bucket_exists(bucket))
 
     def ensure_bucket(self, bucket: str) -> None:
         """Create ``bucket`` unless it exists. Raises ``StoreError``."""
         if self.has_bucket(bucket):
             return
-        with self._failures(), _but("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+        with failures(self._settings.s3), but("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
             self._client.make_bucket(bucket)
 
     def prepare_work(self) -> None:
@@ -268,7 +244,7 @@ class ObjectStore:
         self.ensure_bucket(bucket)
         expiry = Expiration(days=self._settings.work_expiry_days)
         rule = Rule(ENABLED, rule_filter=Filter(prefix=NORMALISED), rule_id="kaption-orphans", expiration=expiry)
-        with self._failures(), _but("NotImplemented", "AccessDenied", "MethodNotAllowed"):
+        with failures(self._settings.s3), but("NotImplemented", "AccessDenied", "MethodNotAllowed"):
             self._client.set_bucket_lifecycle(bucket, LifecycleConfig([rule]))
 
     def probe(self) -> datetime:
@@ -277,7 +253,7 @@ class ObjectStore:
         If this works, the store is not away, whatever it answers for one object.
         """
         bucket = self._settings.work_bucket
-        with self._heads():
+        with heads(self._settings.s3):
             self._client.put_object(bucket, _PROBE, io.BytesIO(b"kaption"), len(b"kaption"))
             written = self._client.stat_object(bucket, _PROBE).last_modified
         if written is None:
@@ -292,7 +268,7 @@ class ObjectStore:
         """
         bucket, before = self._settings.work_bucket, now - timedelta(days=self._settings.work_expiry_days)
         removed = 0
-        with self._failures():
+        with failures(self._settings.s3):
             for found in self._client.list_objects(bucket, prefix=NORMALISED, recursive=True):
                 if found.last_modified is not None and found.last_modified < before:
                     self._client.remove_object(bucket, found.object_name)
@@ -300,39 +276,9 @@ class ObjectStore:
         return removed
 
     @contextmanager
-    def _failures(self) -> Iterator[None]:
-        store = f"the object store at {self._settings.s3}"
-        try:
-            yield
-        except S3Error as error:
-            refused = error.code in _CREDENTIALS or getattr(error.response, "status", 0) in (401, 403)
-            kind = StoreRefusedError if refused else StoreError
-            raise kind(f"{store} answered {error.code}") from error
-        except ServerError as error:
-            raise StoreError(f"{store} answered {error.status_code}") from error
-        except InvalidResponseError as error:
-            raise StoreError(f"{store} answered {error._code} without saying why") from error
-        except MinioException as error:
-            raise StoreError(f"{store} answered what is no S3 ({type(error).__name__})") from error
-        except (ParseError, UnicodeDecodeError) as error:  # minio parses any error's body as XML
-            raise StoreError(f"{store} answered what is no S3 ({type(error).__name__})") from error
-        except (HTTPError, OSError) as error:
-            why = error.reason if isinstance(error, MaxRetryError) else error
-            raise StoreError(f"no object store answers at {self._settings.s3} ({type(why).__name__})") from error
-
-    @contextmanager
-    def _heads(self) -> Iterator[None]:
-        """Catch what minio raises for a HEAD answered with 409 or with an invalid date."""
-        with self._failures():
-            try:
-                yield
-            except ValueError as error:
-                raise StoreError(f"the object store at {self._settings.s3} answered what is no S3 to HEAD") from error
-
-    @contextmanager
     def _refusals(self, media: MediaObject) -> Iterator[None]:
         """Turn answers about the object itself into refusals."""
-        with self._failures():
+        with failures(self._settings.s3):
             try:
                 yield
             except S3Error as error:
@@ -343,7 +289,7 @@ class ObjectStore:
 
     def _reason(self, error: S3Error, media: MediaObject) -> Reason | None:
         status = getattr(error.response, "status", 0)
-        if error.code in _MISSING or status == 404:
+        if error.code in MISSING or status == 404:
             return Reason.OBJECT_MISSING
         if error.code == "PreconditionFailed" or status == 412:
             return Reason.OBJECT_CHANGED
@@ -364,9 +310,9 @@ class ObjectStore:
             response.release_conn()
         except S3Error as error:
             encrypted = "encryption" in str(error.message).lower()
-            if error.code in _CREDENTIALS:
+            if error.code in CREDENTIALS:
                 return None
-            if error.code in _MISSING or (media.version is not None and not encrypted):
+            if error.code in MISSING or (media.version is not None and not encrypted):
                 return Reason.OBJECT_MISSING
             return Reason.OBJECT_ENCRYPTED
         return None
@@ -377,15 +323,6 @@ class ObjectStore:
         return False
 
 
-@contextmanager
-def _local() -> Iterator[None]:
-    """Mark an ``OSError`` as this machine's fault, since the store's connection raises ``OSError`` too."""
-    try:
-        yield
-    except OSError as error:
-        raise LocalError(error) from error
-
-
 class _Source:
     """The source of an upload; its failures are this machine's."""
 
@@ -393,15 +330,5 @@ class _Source:
         self._reader = reader
 
     def read(self, size: int = -1, /) -> bytes:
-        with _local():
+        with local():
             return self._reader.read(size)
-
-
-@contextmanager
-def _but(*codes: str) -> Iterator[Any]:
-    """Ignore errors with these codes."""
-    try:
-        yield
-    except S3Error as error:
-        if error.code not in codes:
-            raise

@@ -8,7 +8,8 @@ from typing import IO
 from minio.error import MinioException, S3Error
 
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.s3 import LocalError, ObjectStore, StoreError
+from kaption.adapters.store.errors import LocalError, StoreError
+from kaption.adapters.store.s3 import ObjectStore
 from kaption.domain.intake.bucket_events import place_of
 from kaption_schemas.errors import RefusedError
 from kaption_schemas.records import MediaObject

@@ -8,7 +8,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Generic
 
 import numpy as np
@@ -30,10 +30,10 @@ from kaption.domain.decoding.port import (
     Window,
     window_length,
 )
-from kaption_gpu.engine.backends import rounds
+from kaption_gpu.engine.backends.drafts import Draft, Job, decoded, hear_rounds, joined, make_draft, rank, suppressed
 from kaption_gpu.engine.backends.prompt import prompt_tokens
-from kaption_gpu.engine.backends.runtime import F, Hypothesis, Mel, Runtime, TokenTimes
-from kaption_gpu.engine.backends.words import after_pauses, rest_start, spoken, time_words
+from kaption_gpu.engine.backends.runtime import F, Mel, Runtime, TokenTimes
+from kaption_gpu.engine.backends.words import after_pauses, time_words
 
 _HOP = 160
 #: Mel frames that the end of the audio reaches into (each has 400 samples around its middle), and one of silence.
@@ -49,50 +49,6 @@ _SPEECH_TOKENS = 3.5
 _SAID_TOKENS = 4
 #: Beam of a second try.
 _RETRY_BEAM = 5
-#: Guards that doubt repetitions.
-_REPETITIVE = (guards.Guard.REPETITION, guards.Guard.OVER_BUDGET)
-
-
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """One window to decode: its ``row`` in the encoder's batch, the start sequence's tokenizer, prompt and limits."""
-
-    row: int
-    window: Window
-    tokenizer: Tokenizer
-    prompt: tuple[int, ...]
-    beam_size: int
-    max_new: int
-
-    @property
-    def seconds(self) -> float:
-        """Length of the audio without padding."""
-        return min(self.window.audio.size, self.window.padded) / SAMPLE_RATE
-
-    @property
-    def full_prompt(self) -> list[int]:
-        """All tokens before the output."""
-        opening = [self.tokenizer.sot_prev, *self.prompt] if self.prompt else []
-        return [*opening, *self.tokenizer.sot_sequence]
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """One decode: text tokens within the audio, and figures; ``rest``: the second from which speech continues.
-
-    ``whole``: the tokens before any were removed; ``loop``: a doubtful repetition in them; ``said``: it was checked, and the
-    rest of it was spoken.
-    """
-
-    tokens: tuple[int, ...]
-    text: str
-    quality: guards.Quality
-    doubt: guards.Guard | None
-    rest: float | None = None
-    fallback: guards.Guard | None = None
-    whole: tuple[int, ...] = ()
-    loop: guards.Loop | None = None
-    said: bool = False
 
 
 class WhisperBackend(Generic[F]):
@@ -178,11 +134,11 @@ class WhisperBackend(Generic[F]):
         features = self._runtime.encode(np.stack([self._mel(window) for window in windows]))
         jobs = self._jobs(windows, features)
         drafts = self._settle(jobs, features)
-        kept = {job.row: _suppressed(job, drafts[job.row]) for job in jobs}
+        kept = {job.row: suppressed(job, drafts[job.row]) for job in jobs}
         words = self._words([job for job in jobs if not kept[job.row]], drafts, features)
-        return [_decoded(job, drafts[job.row], kept[job.row], words.get(job.row, ())) for job in jobs]
+        return [decoded(job, drafts[job.row], kept[job.row], words.get(job.row, ())) for job in jobs]
 
-    def _settle(self, jobs: Sequence[_Job], features: F) -> dict[int, _Draft]:
+    def _settle(self, jobs: Sequence[Job], features: F) -> dict[int, Draft]:
         """Return drafts by row: decode a doubtful final again, and continue one that leaves a rest."""
         drafts = self._generate(jobs, features)
         doubtful = [job for job in jobs if job.window.kind is Kind.FINAL and drafts[job.row].doubt]
@@ -191,16 +147,16 @@ class WhisperBackend(Generic[F]):
         alone = (job for job in doubtful if job.row not in others)
         others |= {job.row: self._longer(job, longer) for job in alone if (longer := _next_length(job.window.padded))}
         for row, draft in others.items():
-            drafts[row] = replace(max(drafts[row], draft, key=_rank), fallback=drafts[row].doubt)
+            drafts[row] = replace(max(drafts[row], draft, key=rank), fallback=drafts[row].doubt)
         return {job.row: self._continued(job, drafts[job.row]) for job in jobs}
 
-    def _longer(self, job: _Job, padded: int) -> _Draft:
+    def _longer(self, job: Job, padded: int) -> Draft:
         """Decode the job in a longer window, where the model hardly repeats the same text."""
         window = replace(job.window, padded=padded)
         alone = replace(job, row=0, window=window)
         return self._generate([alone], self._runtime.encode(self._mel(window)[None]))[0]
 
-    def _continued(self, job: _Job, draft: _Draft) -> _Draft:
+    def _continued(self, job: Job, draft: Draft) -> Draft:
         """Extend ``draft`` by the speech from its rest on, decoded as another window."""
         if draft.rest is None:
             return draft
@@ -214,7 +170,7 @@ class WhisperBackend(Generic[F]):
         rest = self._settle([rest_job], features)[rest_job.row]
         # The timestamp was too early. The speaker may well repeat a word or two, but not more.
         said = len(rest.tokens) >= _SAID_TOKENS and rest.tokens == draft.tokens[-len(rest.tokens) :]
-        return draft if said or _suppressed(rest_job, rest) else _joined(job, draft, rest)
+        return draft if said or suppressed(rest_job, rest) else joined(job, draft, rest)
 
     def _mel(self, window: Window) -> Mel:
         """Compute the log-mel of the window's audio, with silence up to its padded length, shape (mels, frames of 10 ms).
@@ -228,7 +184,7 @@ class WhisperBackend(Generic[F]):
         found = np.asarray(self._extractor(audio, padding=0), dtype=np.float32)
         return np.pad(found, ((0, 0), (0, frames - heard)), mode="edge")
 
-    def _jobs(self, windows: Sequence[Window], features: F) -> list[_Job]:
+    def _jobs(self, windows: Sequence[Window], features: F) -> list[Job]:
         """Resolve languages, prompts and limits."""
         languages = self._languages(windows, features)
         jobs = []
@@ -237,7 +193,7 @@ class WhisperBackend(Generic[F]):
             tokenizer = self._tokenizer(language, options.task)
             limit = min(options.max_tokens, guards.token_budget(window.padded / SAMPLE_RATE))
             prompt = prompt_tokens(options, tokenizer.encode, tokenizer.timestamp_begin)
-            jobs.append(_Job(row, window, tokenizer, prompt, options.beam_size, limit))
+            jobs.append(Job(row, window, tokenizer, prompt, options.beam_size, limit))
         return jobs
 
     def _languages(self, windows: Sequence[Window], features: F) -> list[str]:
@@ -255,7 +211,7 @@ class WhisperBackend(Generic[F]):
             self._tokenizers[key] = Tokenizer(self._hf_tokenizer, self._runtime.multilingual, task, language)
         return self._tokenizers[key]
 
-    def _second_try(self, job: _Job) -> _Job | None:
+    def _second_try(self, job: Job) -> Job | None:
         """Make a job with beam and without the earlier text, which causes loops; None if that would be the same decode."""
         options = replace(job.window.options, prompt="")
         prompt = prompt_tokens(options, job.tokenizer.encode, job.tokenizer.timestamp_begin)
@@ -264,12 +220,12 @@ class WhisperBackend(Generic[F]):
             return None
         return replace(job, prompt=prompt, beam_size=beam_size)
 
-    def _generate(self, jobs: Sequence[_Job], features: F) -> dict[int, _Draft]:
+    def _generate(self, jobs: Sequence[Job], features: F) -> dict[int, Draft]:
         """Decode jobs, those of one shape together; return drafts by row.
 
         Without a beam, a shorter output is the beginning of a longer one, so that limits may differ; with a beam it is not.
         """
-        drafts: dict[int, _Draft] = {}
+        drafts: dict[int, Draft] = {}
         for group in _groups(
             jobs, lambda job: (len(job.full_prompt), job.beam_size, job.beam_size > 1 and job.max_new)
         ):
@@ -280,16 +236,14 @@ class WhisperBackend(Generic[F]):
                 max_new=max(job.max_new for job in group),
             )
             for job, hypothesis in zip(group, found, strict=True):
-                drafts[job.row] = _draft(job, replace(hypothesis, tokens=hypothesis.tokens[: job.max_new]))
+                drafts[job.row] = make_draft(job, replace(hypothesis, tokens=hypothesis.tokens[: job.max_new]))
         looping = {job.row: job for job in jobs if drafts[job.row].loop}
         times = self._times(list(looping.values()), {row: drafts[row].whole for row in looping}, features)
         for row, found_times in times.items():
-            drafts[row] = _heard(looping[row], drafts[row], found_times, self._mel(looping[row].window))
+            drafts[row] = hear_rounds(looping[row], drafts[row], found_times, self._mel(looping[row].window))
         return drafts
 
-    def _words(
-        self, jobs: Sequence[_Job], drafts: dict[int, _Draft], features: F
-    ) -> dict[int, tuple[DecodedWord, ...]]:
+    def _words(self, jobs: Sequence[Job], drafts: dict[int, Draft], features: F) -> dict[int, tuple[DecodedWord, ...]]:
         """Return words by row, for jobs with word times."""
         wanted = {job.row: job for job in jobs if job.window.options.word_times and drafts[job.row].tokens}
         words: dict[int, tuple[DecodedWord, ...]] = {}
@@ -301,7 +255,7 @@ class WhisperBackend(Generic[F]):
             words[row] = after_pauses(timed, job.window.audio) if job.window.kind is Kind.FINAL else timed
         return words
 
-    def _times(self, jobs: Sequence[_Job], texts: Mapping[int, tuple[int, ...]], features: F) -> dict[int, TokenTimes]:
+    def _times(self, jobs: Sequence[Job], texts: Mapping[int, tuple[int, ...]], features: F) -> dict[int, TokenTimes]:
         """Return when the tokens of ``texts`` are said, by row, where that is known."""
         times: dict[int, TokenTimes] = {}
         for group in _groups(jobs, lambda job: tuple(job.tokenizer.sot_sequence)):
@@ -321,89 +275,9 @@ def _next_length(padded: int) -> int | None:
     return next(longer, None)
 
 
-def _groups(jobs: Sequence[_Job], key: Callable[[_Job], Hashable]) -> Iterator[list[_Job]]:
+def _groups(jobs: Sequence[Job], key: Callable[[Job], Hashable]) -> Iterator[list[Job]]:
     """Group jobs by ``key``, in order."""
-    groups: dict[Hashable, list[_Job]] = defaultdict(list)
+    groups: dict[Hashable, list[Job]] = defaultdict(list)
     for job in jobs:
         groups[key(job)].append(job)
     yield from groups.values()
-
-
-def _draft(job: _Job, hypothesis: Hypothesis) -> _Draft:
-    """Truncate the output at the audio's end and at loops, and check it."""
-    tokens = spoken(hypothesis.tokens, job.tokenizer.timestamp_begin, job.seconds)
-    figures = (hypothesis.avg_logprob, hypothesis.no_speech_prob)
-    whole = guards.Quality(*figures, guards.compression_ratio(job.tokenizer.decode(tokens)))
-    closed = bool(hypothesis.tokens) and hypothesis.tokens[-1] >= job.tokenizer.timestamp_begin
-    doubt = guards.retry(whole, tokens, job.seconds, closed=closed)
-    kept = guards.loop_cut(tokens, closed=closed, slow=not guards.dense(tokens, job.seconds))
-    if kept < len(tokens):
-        doubt = doubt or guards.Guard.REPETITION
-    text = job.tokenizer.decode(tokens[:kept]).strip()
-    rest = rest_start(hypothesis.tokens, job.tokenizer.timestamp_begin, job.seconds)
-    quality = guards.Quality(*figures, guards.compression_ratio(text))
-    loop = guards.find_loop(tokens) if doubt in _REPETITIVE or kept < len(tokens) else None
-    return _Draft(tokens[:kept], text, quality, doubt, rest, whole=tokens, loop=loop)
-
-
-def _heard(job: _Job, draft: _Draft, times: TokenTimes, mel: Mel) -> _Draft:
-    """Reduce ``draft`` to the spoken rounds of its loop; return it unchanged if only one was spoken."""
-    loop, whole = draft.loop, draft.whole
-    if loop is None or not any(map(str.isalnum, job.tokenizer.decode(whole[loop.start : loop.start + loop.size]))):
-        return draft
-    tokens, left = rounds.said(whole, loop, times, mel)
-    if left == 1 and len(tokens) >= len(draft.tokens):
-        return draft
-    text = job.tokenizer.decode(tokens).strip()
-    once = (*whole[: loop.start + loop.size], *whole[loop.end :])
-    figures = (draft.quality.avg_logprob, draft.quality.no_speech_prob)
-    plain = guards.Quality(*figures, guards.compression_ratio(job.tokenizer.decode(once)))
-    doubt = guards.retry(plain, once, job.seconds)
-    if len(tokens) < len(whole):
-        doubt = doubt or guards.Guard.REPETITION
-    quality = guards.Quality(*figures, guards.compression_ratio(text))
-    return replace(draft, tokens=tokens, text=text, quality=quality, doubt=doubt, said=left > 1)
-
-
-def _rank(draft: _Draft) -> tuple[bool, bool, float]:
-    """Rank two tries, the better one higher: loops have good log probabilities, so these count last."""
-    repetitive = draft.doubt in _REPETITIVE and not draft.said
-    return (not repetitive, draft.doubt is not guards.Guard.UNCLOSED, draft.quality.avg_logprob)
-
-
-def _joined(job: _Job, first: _Draft, rest: _Draft) -> _Draft:
-    """Join two consecutive drafts: mean log probability over tokens, and the lower probability of no speech."""
-    tokens = first.tokens + rest.tokens
-    text = job.tokenizer.decode(tokens).strip()
-    share = len(first.tokens) / max(1, len(tokens))
-    quality = guards.Quality(
-        share * first.quality.avg_logprob + (1 - share) * rest.quality.avg_logprob,
-        min(first.quality.no_speech_prob, rest.quality.no_speech_prob),
-        guards.compression_ratio(text),
-    )
-    return _Draft(
-        tokens,
-        text,
-        quality,
-        first.doubt or rest.doubt,
-        fallback=first.fallback or rest.fallback,
-        said=first.said or rest.said,
-    )
-
-
-def _suppressed(job: _Job, draft: _Draft) -> guards.Guard | None:
-    repeated = draft.doubt is guards.Guard.REPETITION and not draft.said
-    return guards.suppress(draft.text, draft.quality, job.window.options.vocabulary, repeated=repeated)
-
-
-def _decoded(job: _Job, draft: _Draft, fired: guards.Guard | None, words: tuple[DecodedWord, ...]) -> Decoded:
-    return Decoded(
-        text="" if fired else draft.text,
-        language=job.tokenizer.language_code,
-        avg_logprob=draft.quality.avg_logprob,
-        no_speech_prob=draft.quality.no_speech_prob,
-        compression_ratio=draft.quality.compression_ratio,
-        words=words,
-        suppressed=fired,
-        fallback=draft.fallback,
-    )
