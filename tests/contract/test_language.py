@@ -47,6 +47,7 @@ PLAIN = sorted(
         "kaption/adapters/kafka/*.py",
         "kaption/adapters/media/*.py",
         "kaption/adapters/models/*.py",
+        "kaption/adapters/processes/*.py",
         "kaption/adapters/store/*.py",
         "kaption/domain/decoding/*.py",
         "kaption/domain/pool/*.py",

@@ -1,1 +1,1 @@
-"""Processes: how they start, are watched, are confined, report health, and end."""
+"""Starts, supervises, confines and ends processes, and reports their health."""

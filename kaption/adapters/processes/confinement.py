@@ -1,9 +1,9 @@
-"""What a decoding child gives up before it looks at hostile bytes, and what a process with secrets hides from its user's others.
+"""Confines a decoding child before it reads hostile bytes, and hides a process with secrets from its user's other processes.
 
-Whoever takes over a decoder has what its child has left: memory, processor time, and the descriptors it was given. With
-the kernel's filter of system calls (seccomp(2), x86-64 and aarch64) it opens no file, no socket and no process, signals
-nobody but itself and brings no code of its own. Everything a decoder needs of the file system is loaded before: a module
-that is imported later is not found. docs/security.md says what holds where there is no filter.
+An attacker who takes over a decoder has only what its child has left: memory, CPU time, and its descriptors. With the
+kernel's filter of system calls (seccomp(2), x86-64 and aarch64) the child opens no file, no socket and no process, signals
+only itself and loads no code. A decoder loads everything from the file system before: a later import fails.
+docs/security.md says what holds without a filter.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ _PR_SET_SECCOMP: Const = 22
 _PR_SET_NO_NEW_PRIVS: Const = 38
 _SECCOMP_MODE_FILTER: Const = 2
 
-#: Who a child is where this process may become somebody else: Linux's user of files that belong to nobody.
+#: The child's user id, if this process may change users: Linux's id for files without an owner.
 _NOBODY: Const = 65_534
-#: CAP_KILL, CAP_SETGID, CAP_SETUID: become somebody else, and still be able to end who has become it.
+#: CAP_KILL, CAP_SETGID, CAP_SETUID: to change a child's user, and still be able to end the child.
 _POWERS: Const = 1 << 5 | 1 << 6 | 1 << 7
 
-#: linux/audit.h: which table of numbers a system call is meant in.
+#: linux/audit.h: the architecture whose table numbers a system call.
 _MACHINES: Const = {"x86_64": (0, 0xC000_003E), "aarch64": (1, 0xC000_00B7)}
-#: What a decoder may call, with its numbers on x86-64 and on aarch64.
+#: System calls that a decoder may use, with their numbers on x86-64 and on aarch64.
 _ALLOWED: Const = {
     "read": (0, 63),
     "write": (1, 64),
@@ -54,10 +54,10 @@ _ALLOWED: Const = {
     "exit_group": (231, 94),
     "getrandom": (318, 278),
 }
-#: Memory: allowed unless it is to hold code.
+#: Memory mappings, allowed unless executable.
 _MAPPING: Const = {"mmap": (9, 222), "mprotect": (10, 226)}
 _PROT_EXEC: Const = 4
-#: A signal, which abort(3) sends to its own process: allowed to that one.
+#: The signal call of abort(3), allowed to the child's own process only.
 _TGKILL: Const = (234, 131)
 
 # linux/bpf_common.h, linux/seccomp.h
@@ -72,20 +72,20 @@ class _Program(ctypes.Structure):
 
 
 def hide() -> None:
-    """Let no other process of this user read this one's environment, memory and descriptors; root may. It leaves no core file either."""
+    """Hide this process's environment, memory and descriptors from its user's other processes, except root's; leave no core."""
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def filters() -> bool:
-    """Whether the kernel takes a filter of system calls here."""
-    # Asked with no program: one that takes filters looks for it (EFAULT), any other refuses before.
+    """Whether this kernel supports a filter of system calls."""
+    # Without a program: a kernel with filters looks for it (EFAULT), any other refuses before.
     return platform.machine() in _MACHINES and _try_prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER) == errno.EFAULT
 
 
 def confine(memory_mb: int, cpu_seconds: int, parent: int) -> None:
-    """Give up what decoding does not need, and end with ``parent``. Descriptors that are open stay usable.
+    """Drop what decoding does not need, and end with ``parent``. Open descriptors stay usable.
 
-    Raises ``OSError`` or ``ValueError`` where a limit can't be set. Without ``filters`` there is no filter.
+    Raises ``OSError`` or ``ValueError`` if a limit can't be set. Without ``filters`` there is no filter.
     """
     os.setsid()
     memory = memory_mb << 20
@@ -100,7 +100,7 @@ def confine(memory_mb: int, cpu_seconds: int, parent: int) -> None:
         resource.setrlimit(limit, (most, most))
     _become_nobody()
     hide()
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # behind the change of user, which forgets it
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which resets it
     if os.getppid() != parent:  # it ended before
         raise ProcessLookupError(errno.ESRCH, "the parent has ended")
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -110,18 +110,18 @@ def confine(memory_mb: int, cpu_seconds: int, parent: int) -> None:
 
 
 def _become_nobody() -> None:
-    """Another user than the service's, where this process has the power to, and would keep that to end it."""
+    """Change to another user than the service's, if this process may, and if its parent can still end it."""
     status = Path("/proc/self/status").read_text()
     powers = int(status.partition("CapEff:")[2].split()[0], 16)
     if powers & _POWERS == _POWERS:
-        with contextlib.suppress(OSError):  # a container may know of one user only
+        with contextlib.suppress(OSError):  # a container may have only one user
             os.setgroups([])
             os.setresgid(_NOBODY, _NOBODY, _NOBODY)
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
 
 
 def _program(machine: str, pid: int) -> bytes:
-    """The filter: what is not allowed is refused (EPERM), so that a library that asks for more than it needs goes on without."""
+    """Build the filter. It refuses other calls with EPERM, so that a library that tries more than it needs can continue."""
     column, audit = _MACHINES[machine]
 
     def code(operation: int, value: int, yes: int = 0, no: int = 0) -> bytes:
@@ -147,7 +147,7 @@ def _prctl(option: int, value: int, program: "_Program | None" = None) -> None:
 
 
 def _try_prctl(option: int, value: int, program: "_Program | None" = None) -> int:
-    """The errno of prctl(2), 0 where it worked."""
+    """Return the errno of prctl(2), 0 if it worked."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.POINTER(_Program), ctypes.c_ulong, ctypes.c_ulong)
     return ctypes.get_errno() if prctl(option, value, program and ctypes.byref(program), 0, 0) else 0

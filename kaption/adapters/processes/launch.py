@@ -1,7 +1,7 @@
-"""Becomes another program that the kernel ends when this one's parent dies: ``launch.py SIGNAL PARENT PROGRAM ARGUMENT...``.
+"""Executes a program that dies with its parent (PR_SET_PDEATHSIG): ``launch.py SIGNAL PARENT PROGRAM ARGUMENT...``.
 
-A program of its own and not a function between fork and exec, since such a function may wait for ever for a lock that a
-thread held at the fork. It is run by ``python -I -S`` and imports as little as it can (15 ms).
+It is a program, not a function between fork and exec: such a function may wait without end for a lock that a thread held at
+the fork. ``python -I -S`` runs it, and it imports as little as it can (15 ms).
 """
 
 import ctypes
@@ -12,7 +12,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(signal_number: int, parent: int, argv: list[str]) -> None:
-    """Set the signal, see that the parent still lives, and become ``argv``."""
+    """Set the signal, check that the parent still lives, and execute ``argv``."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal_number)
     if os.getppid() != parent:  # it died before the signal was set
         sys.exit(1)

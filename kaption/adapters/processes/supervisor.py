@@ -1,7 +1,7 @@
-"""Child processes: started, watched, started again with backoff, and stopped so that nothing is left.
+"""Starts child processes, watches them, restarts them with backoff, and stops them so that none is left.
 
-Owns the life of a process and nothing about what it does. Each child leads a process group of its own, so that a signal
-reaches what it started too, and the kernel ends it should the supervisor be killed.
+It owns the life of a process and knows nothing of its work. Each child leads its own process group, so that a signal also
+reaches its children, and the kernel ends it if the supervisor is killed.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from typing import Final as Const
 from kaption.adapters.processes import launch as launcher
 
 _READY_POLL_SECONDS: Const = 0.2
-#: How often a child is asked that is ready, or was not for a while.
+#: Seconds between checks of a child that is ready, or has not been for a while.
 _WATCH_SECONDS: Const = 2.0
 _START_FACTOR: Const = 5
 _LOG_BYTES: Const = 32 << 20
@@ -34,14 +34,14 @@ async def _nothing() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """One child: what to run, where its output goes, and how it says that it is ready.
+    """One child: its command, the file of its output, and its readiness check.
 
-    ``ready`` is asked again and again while the child runs. ``drain_seconds`` is the time between SIGTERM and SIGKILL.
-    ``parent_death_signal`` is what the kernel sends should the supervisor die. ``kill_is_usual`` keeps quiet about a SIGKILL at
-    the end; ``clean`` removes what an ended process leaves.
+    The supervisor calls ``ready`` repeatedly while the child runs. ``drain_seconds`` is the time between SIGTERM and SIGKILL.
+    The kernel sends ``parent_death_signal`` if the supervisor dies. With ``kill_is_usual`` a SIGKILL at the end is not
+    reported; ``clean`` removes what an ended process leaves.
 
-    A child that runs and is not ready for ``hang_seconds`` (0: for ever) is ended, to be started again; one that was not ready
-    yet in this life has ``_START_FACTOR`` times as long. Only time counts in which ``needs`` says that what it waits for is there.
+    A child that runs without being ready for ``hang_seconds`` (0: no limit) is restarted; one that has not been ready in this
+    life has ``_START_FACTOR`` times as long. Time counts only while ``needs`` says that the child's dependencies are there.
     """
 
     name: str
@@ -174,7 +174,7 @@ def _last_words(log: Path) -> str:
 
 @dataclass(slots=True)
 class _Watch:
-    """What the supervisor knows of a child between two lives of it."""
+    """The state of a child across its restarts."""
 
     child: Child
     failures: int = 0
@@ -186,9 +186,9 @@ class _Watch:
 class Supervisor:
     """Keeps children running. ``say`` gets one line for each event that an operator should see.
 
-    ``restarted`` is told the name of each child that is started again. A child that ends ``attempts`` times before it
-    was ever ready makes ``failed`` raise ``ChildFailedError``; one that had been ready is started again for ever.
-    Every ``watch_seconds`` a child that was ready is asked whether it still is.
+    ``restarted`` gets the name of each restarted child. A child that ends ``attempts`` times before it
+    was ever ready makes ``failed`` raise ``ChildFailedError``; one that had been ready is restarted without limit.
+    Every ``watch_seconds`` the supervisor checks that a ready child still is.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class Supervisor:
             self._failed.result()
 
     async def failed(self) -> None:
-        """Wait for ever; raises ``ChildFailedError`` when a child is given up."""
+        """Wait without end. Raises ``ChildFailedError`` when a child is abandoned."""
         await asyncio.shield(self._failed)
 
     async def stop(self, *groups: Sequence[str]) -> None:

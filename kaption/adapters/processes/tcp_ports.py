@@ -1,4 +1,4 @@
-"""Free TCP ports for processes that are about to be started."""
+"""Finds free TCP ports for processes that are about to start."""
 
 import random
 import socket
@@ -14,18 +14,18 @@ _LOTS: Const = random.SystemRandom()
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A TCP port that was free a moment ago; see ``free_ports``."""
+    """Return a TCP port that was free a moment ago; see ``free_ports``."""
     return free_ports(1, host)[0]
 
 
 def free_ports(count: int, host: str = LOOPBACK) -> list[int]:
-    """Ports that were free a moment ago, all different.
+    """Return different ports that were free a moment ago.
 
-    None of those that the kernel gives to outgoing connections: until the process listens, which takes it seconds, any client
-    of the machine might get one of them.
+    The kernel gives none of them to outgoing connections: before the process listens, which takes seconds, a client on the
+    machine might get one.
 
     Raises:
-        OSError: There are none, or no such address.
+        OSError: No port is free, or the address does not exist.
     """
     found: list[int] = []
     probes: list[socket.socket] = []
@@ -40,7 +40,7 @@ def free_ports(count: int, host: str = LOOPBACK) -> list[int]:
 
 
 def _bind(probe: socket.socket, host: str) -> int:
-    """Bind ``probe`` to a port that no outgoing connection gets, or to any where such are few or taken."""
+    """Bind ``probe`` to a port that no outgoing connection gets, or to any if those are few or taken."""
     end = _outgoing()
     for _ in range(_TRIES if end > _FIRST else 0):
         try:
@@ -53,7 +53,7 @@ def _bind(probe: socket.socket, host: str) -> int:
 
 
 def _outgoing() -> int:
-    """The first port that the kernel gives to outgoing connections; 0 where it does not say."""
+    """Return the first port that the kernel gives to outgoing connections; 0 if unknown."""
     try:
         return int(_RANGE.read_text().split()[0])
     except (OSError, ValueError, IndexError):
