@@ -78,7 +78,10 @@ class Reason(StrEnum):
         "The batch could not be read: its codec, checksum or content, more than 8 MiB decompressed, 20,000 records or 1,000 headers a record.",
     )
     TOO_COSTLY = "too_costly", "Checking the record took longer than the limit."
-    INTERNAL_ERROR = "internal_error", "The service failed on this record each time; that is a fault of Kaption."
+    INTERNAL_ERROR = (
+        "internal_error",
+        "The service failed on this record each time, or failed on the run and closed it; that is a fault of Kaption.",
+    )
     # Judged by the file agent.
     NOT_A_CREATION = "not_a_creation", "The notification is for something other than a new object."
     OUTSIDE_PREFIX = "outside_prefix", "The bucket or key is not within the tenant's configured place."
