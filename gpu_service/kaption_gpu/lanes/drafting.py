@@ -103,7 +103,8 @@ class Drafting:
 
     def _close(self, run: OpenRun, now: Now) -> None:
         session = run.session
-        closed = Closed(run.needs, session.next_sequence, session.newest_ms, now.record_ms)
+        # By the clock too: a lane that was taken over may close a run before it has read a record, and would forget it at once.
+        closed = Closed(run.needs, session.next_sequence, session.newest_ms, max(now.record_ms, now.ms))
         self._book.closed.add(run.key, closed)
         self._book.runs.remove(run)
 
