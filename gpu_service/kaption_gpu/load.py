@@ -55,9 +55,9 @@ class Load:
         )
         if self._overload.observe(now, signs):
             step = self._overload.step
-            tell = log.warning if self._overload.refuses else log.info
+            level = logging.WARNING if self._overload.refuses else logging.INFO
             figures = {"busy": round(signs.busy, 2), "late_seconds": round(signs.late_s, 1)}
-            tell("The overload step has changed", extra={"step": step.name.lower(), **figures})
+            log.log(level, "overload_step_changed", extra={"step": step.name.lower(), **figures})
         self._changed(self._overload.step)
 
     def refusal(self, tenant: str, here: int, *, new: bool) -> Reason | None:

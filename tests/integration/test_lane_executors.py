@@ -266,7 +266,7 @@ async def test_each_overload_step_is_told_and_logged_and_files_wait_only_where_t
             records = await read(settings, FINAL.name, completed(gone, on, film))
             await until(lambda: steps[-1] is Step.NOTHING)
     assert [step for step, _ in groupby(steps)] == [Step.NOTHING, Step.PARTIALS_THINNED, Step.FILES_WAIT, Step.NOTHING]
-    told = [vars(record) for record in caplog.records if record.getMessage() == "The overload step has changed"]
+    told = [vars(record) for record in caplog.records if record.getMessage() == "overload_step_changed"]
     assert [record["step"] for record in told] == ["partials_thinned", "files_wait", "nothing"]
     assert all({"busy", "late_seconds"} <= record.keys() for record in told)
     assert [finals(records, run) for run in (gone, on, film)] == [expected([value] * 10) for value in (1, 2, 0)]
