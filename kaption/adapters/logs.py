@@ -1,8 +1,8 @@
-"""Logs: one JSON object a line on stderr, without what was said.
+"""Writes logs: one JSON object a line on stderr, without transcript text.
 
-Owns how a record becomes a line. What a line may hold: the message of our own loggers, scalar ``extra`` fields, and the
-type and place of an exception. Never the message of an exception, since a validation error quotes its input, and never a
-library's arguments: Faust prints the record itself when publishing fails, asyncio the exception of a lost task (HAZARDS,
+A line may hold the message of our own loggers, scalar ``extra`` fields, and the type and place of an exception. It never
+holds the message of an exception, because a validation error quotes its input. It never holds a library's arguments
+either: Faust prints the whole record when publishing fails, and asyncio prints the exception of a lost task (HAZARDS,
 aiokafka 9 and faust 9).
 """
 
@@ -18,9 +18,9 @@ from typing import Final as Const
 
 from kaption.adapters.settings import Settings
 
-#: Every package of ours is called so, or so and an underscore and more.
+#: Each of our packages has this name, or a name that begins with it and an underscore.
 OWN: Const = "kaption"
-#: Libraries that reach for a level of their own; the root's level holds for all others.
+#: Libraries that set a level of their own. The root's level applies to all others.
 LIBRARIES: Const = (
     "aiohttp",
     "aiokafka",
@@ -38,15 +38,15 @@ LIBRARIES: Const = (
 _STANDARD: Const = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _MAX_MESSAGE: Const = 500
 _FRAMES: Const = 12
-#: From the formatter to whoever logs, through ``logging`` and a library's own wrappers.
+#: Stack frames from the formatter to the caller that logs, through ``logging`` and a library's own wrappers.
 _CALLERS: Const = 16
-#: What asyncio's compiled tasks and futures say.
+#: Messages of asyncio's compiled tasks and futures.
 _COMPILED: Const = (
     "Task exception was never retrieved",
     "Future exception was never retrieved",
     "Task was destroyed but it is pending!",
 )
-#: A shorter string begins with what a message says by chance.
+#: A shorter string may match the beginning of a message by chance.
 _FEWEST_WRITTEN: Const = 5
 _PLACEHOLDER: Const = re.compile(r"%(?:\(\w+\))?[-+ #0]*[\d*]*(?:\.[\d*]+)?[a-zA-Z]")
 
@@ -56,14 +56,14 @@ def _own(name: str) -> bool:
 
 
 def _plain(value: object) -> object:
-    """Scalars, and names with a number each, as they are; anything else by its type's name, since its repr may hold a record."""
+    """Scalars, and mappings of names to numbers, unchanged. Other values become their type's name: a repr may hold a record."""
     if isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, int | float) for k, v in value.items()):
         return value
     return value if value is None or isinstance(value, str | int | float | bool) else type(value).__name__
 
 
 def _library_argument(value: object) -> str:
-    """A library's argument: numbers and exception types are told, everything else is only named by its type."""
+    """A library's argument for the log: numbers and exception types unchanged, other values only as their type's name."""
     if isinstance(value, bool | int | float):
         return str(value)
     if isinstance(value, type):
@@ -74,8 +74,8 @@ def _library_argument(value: object) -> str:
 def _library_message(record: logging.LogRecord) -> str:
     """The template of a library's message with scrubbed arguments.
 
-    A message without arguments may carry its values already (an f-string): of it only that beginning is kept which stands in
-    the code that logs it.
+    A message without arguments may already contain its values, as an f-string does. Then only the beginning that is a
+    string in the calling code is kept.
     """
     template = record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
     args = record.args
@@ -88,7 +88,7 @@ def _library_message(record: logging.LogRecord) -> str:
 
 
 def _written(message: str) -> str:
-    """The longest beginning of ``message`` that is a string in the code of whoever called."""
+    """The longest beginning of ``message`` that is a string in the caller's code."""
     frame: FrameType | None = sys._getframe(1)
     found = next(filter(message.startswith, _COMPILED), "")
     for _ in range(_CALLERS):
@@ -102,7 +102,7 @@ def _written(message: str) -> str:
 
 
 def _where(trace: TracebackType | None) -> list[str]:
-    """The innermost frames as ``file:line function``; source lines are left out, they may hold literals."""
+    """The innermost frames as ``file:line function``, without source lines, which may hold literals."""
     frames = traceback.extract_tb(trace)[-_FRAMES:]
     return [f"{frame.filename.rpartition('site-packages/')[2]}:{frame.lineno} {frame.name}" for frame in frames]
 
@@ -125,7 +125,7 @@ def describe(error: BaseException) -> dict[str, Any]:
 class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON: time (UTC), level, process, logger, event, the caller's extra fields, error.
 
-    Ours have an ``event``, a name in snake_case that stays the same; a library's line has its scrubbed ``message`` instead.
+    Our own lines have an ``event``, a stable name in snake_case. A library's line has its scrubbed ``message`` instead.
     """
 
     def __init__(self, process: str) -> None:
@@ -150,16 +150,16 @@ class JsonFormatter(logging.Formatter):
 
 
 def _allowed(record: logging.LogRecord) -> bool:
-    """Libraries speak from WARNING on, whatever level they give their loggers."""
+    """Whether to log the record: libraries log from WARNING on, whatever level they set on their loggers."""
     return record.levelno >= logging.WARNING or _own(record.name)
 
 
 def configure(settings: Settings, name: str, stream: TextIO | None = None, *, package: str = OWN) -> logging.Handler:
     """Send this process's logs to ``stream`` (default stderr) as JSON; ``name`` is the process in each line.
 
-    ``package`` is the service's, whose loggers get the level of the settings as those of ``kaption`` do.
+    ``package`` is the service's package. Its loggers get the level of the settings, like those of ``kaption``.
 
-    Replaces every handler of the root logger. Returns the handler, so that a test can take it off again.
+    Replaces every handler of the root logger. Returns the new handler, so that a test can remove it.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(name))
@@ -181,7 +181,7 @@ def configure(settings: Settings, name: str, stream: TextIO | None = None, *, pa
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Log what nobody caught in the same form; Python's own hook would print the exception's message."""
+    """Log an uncaught exception in the same form. Python's own hook would print its message."""
     if issubclass(kind, KeyboardInterrupt):
         return
     logging.getLogger("kaption").critical("process_crashed", exc_info=(kind, error, trace))

@@ -1,6 +1,6 @@
-"""The processes of one machine: which there are, how each is started and asked, and in which order they stop.
+"""Describes the processes of one machine: their commands, their health endpoints, and the order in which they stop.
 
-``kaption up`` wires this; what a process does is its own.
+``kaption up`` uses this. It does not know what a process does.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ BrokerKind = Literal["embedded", "apache"]
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A process of Kaption's own, the service that it is of, and the address of its endpoint."""
+    """One of Kaption's processes, its service, and the address of its endpoint."""
 
     service: Service
     spec: ChildSpec
@@ -54,7 +54,7 @@ def broker_spec(command: BrokerCommand, settings: Settings) -> ChildSpec:
         log=_log(settings, BROKER),
         ready=ready,
         prepare=command.prepare,
-        # The embedded broker loses what it holds at SIGKILL, so a killed supervisor takes it down gently.
+        # The embedded broker loses its data at SIGKILL, so it gets SIGTERM when its supervisor is killed.
         parent_death_signal=signal.SIGKILL if command.durable else signal.SIGTERM,
     )
 
@@ -92,7 +92,7 @@ def _instance(service: Service, name: str, settings: Settings) -> Instance:
 
 
 def stop_groups(instances: Iterable[Instance]) -> list[tuple[str, ...]]:
-    """The names of processes that stop together, in the order of their stop; store and broker last."""
+    """The names of processes in groups that stop together, in the order of their stop; store and broker are last."""
     instances = tuple(instances)
     services = {one.service.name: one.service for one in instances}
     groups = [

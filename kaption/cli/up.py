@@ -37,7 +37,7 @@ _MIN_FREE_BYTES = 512 << 20
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to run: ``broker`` and ``store`` are None where the user brings one."""
+    """The parts to run. ``broker`` and ``store`` are None where the user brings one."""
 
     settings: Settings
     broker: ChildSpec | None
@@ -47,7 +47,7 @@ class Plan:
 
 
 def say(line: str) -> None:
-    """One line for the operator; stdout is kept for the line that scripts wait for."""
+    """Print one line for the operator on stderr: scripts wait for a line on stdout."""
     click.echo(f"kaption: {line}", err=True)
 
 
@@ -99,7 +99,7 @@ def command(
     on 127.0.0.1 only; logs are in DATA/logs.
     """
     hide()
-    os.umask(0o077)  # nobody else reads the audio and transcripts that this and its children write
+    os.umask(0o077)  # no other user may read the audio and transcripts that this process and its children write
     settings = load_settings(data=data, stages=stages, workers=workers, model=model, backend=backend)
     settings = settings.model_copy(update={"data": settings.data.resolve()})
     with _workplace(settings.data) as log:
@@ -112,7 +112,7 @@ def command(
 
 @contextmanager
 def _workplace(data: Path) -> Iterator[TextIO]:
-    """The data folder, checked and locked for this process; gives the supervisor's own log file."""
+    """Check the data folder and lock it for this process. Yields the supervisor's log file."""
     try:
         (data / "logs").mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(data).free
@@ -141,7 +141,7 @@ def _plan(settings: Settings, kafka: str, kafka_port: int | None, s3: str, http_
             command = pipeline.broker_command("apache" if kafka == "apache" else "embedded", settings, port)
         except BrokerError as error:
             raise Failed(Exit.CONFIG, str(error)) from None
-        # A broker of one's own knows no users; credentials in the environment are for another.
+        # The broker that we start has no users; credentials in the environment are for another broker.
         local = {"kafka_security": "PLAINTEXT", "kafka_username": None, "kafka_password": None, "replication": 1}
         settings = settings.model_copy(update={"kafka": command.bootstrap, **local})
     else:
@@ -164,7 +164,7 @@ def _plan(settings: Settings, kafka: str, kafka_port: int | None, s3: str, http_
 
 
 def _port(option: str, asked: int | None, usual: int) -> int:
-    """The port that was asked for, which must be free; else the usual one, or any when that is taken."""
+    """The port that the user asked for, which must be free. Without one: the usual port, or any free port if that is taken."""
     if asked == 0:
         return free_port()
     if _is_free(asked or usual):
@@ -188,7 +188,7 @@ def _is_free(port: int) -> bool:
 
 
 async def _run(plan: Plan) -> None:
-    """Start everything, say so, and keep it until a signal; then stop it in order."""
+    """Start everything, report it, and keep it running until a signal. Then stop it in order."""
     telemetry = Telemetry(plan.settings, "up")
     supervisor = Supervisor(say, restarted=lambda name: telemetry.record(RESTARTS, process=name.partition("-")[0]))
     urls = {one.spec.name: one.url for one in plan.instances}
@@ -217,7 +217,7 @@ async def _run(plan: Plan) -> None:
 
 
 def _brought(plan: Plan) -> dict[str, watch.Brought]:
-    """What the user runs, by the name that it has where ``kaption up`` runs it."""
+    """The user's own broker and store, by the names that they have where ``kaption up`` runs them."""
     out = {}
     if plan.broker is None:
         out[BROKER] = watch.broker(plan.settings)
@@ -253,7 +253,7 @@ async def _work(plan: Plan, supervisor: Supervisor, aggregate: Aggregate) -> Non
 
 
 async def _buckets(plan: Plan) -> None:
-    """Both buckets exist: made in a store of one's own, and asked for in another's."""
+    """Create both buckets in a store that we started. In a user's store, check that they exist."""
     try:
         if plan.store is not None:
             await embedded_s3.create_buckets(plan.settings)
@@ -275,7 +275,7 @@ async def _broker_ready(plan: Plan, supervisor: Supervisor) -> None:
 
 
 def _on_signals(supervisor: Supervisor) -> "asyncio.Future[None]":
-    """Done at the first SIGTERM or SIGINT; a second one kills every child at once."""
+    """A future that is done at the first SIGTERM or SIGINT. A second signal kills every child at once."""
     loop = asyncio.get_running_loop()
     stop: asyncio.Future[None] = loop.create_future()
 

@@ -50,6 +50,7 @@ PLAIN = sorted(
         "kaption/adapters/processes/*.py",
         "kaption/adapters/store/*.py",
         "kaption/domain/decoding/*.py",
+        "kaption/domain/intake/*.py",
         "kaption/domain/pool/*.py",
         "kaption/domain/reading/*.py",
         "kaption/domain/redaction/*.py",
@@ -60,7 +61,6 @@ PLAIN = sorted(
         "tools/*.py",
     )
     for file in ROOT.glob(pattern)
-    if file.name not in {"up.py", "pipeline.py", "clients.py", "record_batches.py", "logs.py"}
 )
 
 
@@ -94,7 +94,7 @@ def said(file: Path) -> str:
     tokens = tokenize.generate_tokens(io.StringIO(file.read_text()).readline)
     comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
     text = "\n".join((*docstrings(file), *comments))
-    return re.sub(r"`[^`\n]*`|\"[^\"\n]*\"|^ +\w+: ", "", text, flags=re.MULTILINE)
+    return re.sub(r"``[^`\n]*``|`[^`\n]*`|\"[^\"\n]*\"|^ +\w+: ", "", text, flags=re.MULTILINE)
 
 
 TEXTS = (

@@ -1,6 +1,6 @@
-"""Kafka clients, made one way: security, compression and limits from the settings. See HAZARDS on aiokafka.
+"""Makes Kafka clients with the security, compression and limits of the settings. See HAZARDS on aiokafka.
 
-Importing this changes nothing of aiokafka: what Kaption needs otherwise is done to the objects that Kaption makes.
+Importing this does not patch aiokafka. Only the objects that Kaption makes are changed.
 """
 
 import ssl
@@ -36,7 +36,7 @@ def security(settings: Settings) -> dict[str, Any]:
 
 
 class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no types
-    """A consumer that any batch may come to (``record_batches``), and that asks its brokers patiently (``fetching``)."""
+    """A consumer that reads any batch (``record_batches``) and backs off between fetch requests (``fetching``)."""
 
     @property
     def _fetcher(self) -> Any:
@@ -44,10 +44,10 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka ships no typ
 
     @_fetcher.setter
     def _fetcher(self, made: Any) -> None:
-        # `start` makes the fetcher, which has a task of its own: that runs at the next await, behind this.
+        # `start` makes the fetcher and its task. That task first runs at the next await, after this code.
         self.__dict__["_fetcher"] = made and patient(made)
 
 
 def adopt(made: AIOKafkaConsumer) -> None:
-    """Make a consumer that a library made, and that has not started, one of Kaption's."""
+    """Change a library's consumer, before it starts, to read and fetch as Kaption's do."""
     made.__class__ = Consumer

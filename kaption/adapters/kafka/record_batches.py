@@ -1,16 +1,17 @@
-"""Record batches of strangers: what one holds, or one record that says it can't be read.
+"""Parses untrusted record batches. A batch that can't be read becomes one record that says so.
 
-aiokafka raises on a batch that it can't parse, at every poll again, so that one record of one publisher stops a partition
-for ever, and the process with it: header names that are no UTF-8, a codec that nobody knows, a wrong checksum. Where a
-length leads out of the batch its parsers read memory that is not theirs, and the process may crash. And it decompresses
-whatever comes: a kilobyte may become a megabyte (HAZARDS, aiokafka 8 and 11). So batches are read here:
+aiokafka raises on a batch that it can't parse, and raises again at every poll. So one record of one publisher stops a
+partition without end, and the process with it. Such records have header names that are not UTF-8, an unknown codec or a
+wrong checksum. If a length points outside the batch, aiokafka's parsers read foreign memory, and the process may crash.
+aiokafka also decompresses without a limit: a kilobyte may become a megabyte (HAZARDS, aiokafka 8 and 11). This parser
+has these rules:
 
-- one is decompressed into at most ``MOST_BYTES``, and has at most ``MOST_RECORDS`` records of ``MOST_HEADERS`` headers each;
-- header names hold U+FFFD in place of what is no UTF-8; ``validate`` refuses the record;
-- of a batch that can't be read, what was not read yet comes as one record at the batch's last offset. Its first header is
-  ``kaption_schemas.codec.letters.UNDECODABLE``, a name that no client can write, and its value the batch's bytes.
+- A batch is decompressed into at most ``MOST_BYTES``. It has at most ``MOST_RECORDS`` records with ``MOST_HEADERS`` headers each.
+- Header names hold U+FFFD in place of bytes that are not UTF-8; ``validate`` refuses the record.
+- If a batch can't be read, the unread rest becomes one record at the batch's last offset. Its first header is
+  ``kaption_schemas.codec.letters.UNDECODABLE``, a name that no client can write. Its value is the batch's bytes.
 
-The consumers of Kaption read with it (``clients.Consumer``); any other of the process keeps aiokafka's parser.
+Kaption's consumers use this parser (``clients.Consumer``). Other consumers in the process keep aiokafka's.
 """
 
 import struct
@@ -26,33 +27,34 @@ from aiokafka.record.util import calc_crc32c
 from kaption_schemas.codec import undecodable_headers
 from kaption_schemas.topics import MIB
 
-#: What a batch may hold decompressed: eight times the largest that a publisher's topic takes as it travels.
+#: Largest decompressed batch, in bytes: eight times the largest batch that a publisher's topic accepts.
 MOST_BYTES: Const = 8 * MIB
-#: What fills ``MOST_BYTES`` with the smallest frames. Without a bound a batch of empty records makes a million dead letters.
+#: Number of the smallest frames that fill ``MOST_BYTES``. Without a bound, a batch of empty records makes a million dead letters.
 MOST_RECORDS: Const = 20_000
-#: Of one record, which may have 64: some hundred bytes of a batch may hold millions, and those take seconds and 300 MB.
+#: Headers of one record. A valid record has at most 64. A few hundred bytes of a batch may hold millions of headers, and
+#: parsing those takes seconds and 300 MB.
 MOST_HEADERS: Const = 1000
-#: Streams of gzip one behind the other in a batch; clients write one. Each is some 20 bytes and costs 20 us.
+#: Consecutive gzip streams in a batch. Clients write one. Each takes about 20 bytes and costs 20 us.
 _MOST_MEMBERS: Const = 100
 
-#: A batch is its base offset (8 bytes), its length (4) and that many bytes more.
+#: A batch has its base offset (8 bytes), its length (4 bytes), and then that number of bytes.
 _HEAD: Const = struct.Struct(">qi")
-#: The rest of its head (https://kafka.apache.org/documentation/#recordbatch): leader's epoch, magic, checksum of what follows it;
-#: attributes, last offset's distance, first and last timestamp, producer's id, epoch and sequence, number of records.
+#: The rest of the batch header (https://kafka.apache.org/documentation/#recordbatch): leader epoch, magic, checksum of the
+#: bytes after it, attributes, last offset delta, first and last timestamp, producer id, epoch and sequence, record count.
 _REST: Const = struct.Struct(">ibIhiqqqhii")
 _FIRST_RECORD: Const = _HEAD.size + _REST.size
 _SIGNED_FROM: Const = 21
 _MAGIC: Const = 2
 _CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 _GZIP, _SNAPPY, _LZ4, _ZSTD = 1, 2, 3, 4
-#: What stands before snappy's blocks, as the Java client and most others frame them; then come two version numbers.
+#: Magic bytes before snappy's blocks in the framing of the Java client and most others. Two version numbers follow.
 _XERIAL: Const = b"\x82SNAPPY\0"
 _XERIAL_BYTES: Const = 16
 _LENGTH: Const = struct.Struct(">i")
-#: Room for what lz4 and zstd hold, at first: bytes, and times the bytes that came.
+#: First size of the output buffer for lz4 and zstd: a number of bytes, and a multiple of the compressed size.
 _LEAST_ROOM: Const = 1 << 16
 _USUAL_RATIO: Const = 8
-#: Batches whose checksum was wrong once: base offset and what was found. The oldest is forgotten.
+#: Batches with a checksum that was wrong once: base offset and the checksum found. The oldest entry is dropped.
 _suspects: Const[dict[tuple[int, int], None]] = {}
 _SUSPECTS: Const = 64
 
@@ -70,9 +72,9 @@ class Record(NamedTuple):
 
 
 class Batch:
-    """One batch as aiokafka's fetcher wants it. Iterating gives its records, whatever it holds, and never raises.
+    """One batch in the form that aiokafka's fetcher needs. Iterating gives records for any content, and never raises.
 
-    ``asks_again``: its checksum was wrong for the first time, so the fetcher is to ask for it once more.
+    ``asks_again``: the checksum was wrong for the first time, so the fetcher must fetch the batch once more.
     """
 
     def __init__(self, raw: memoryview) -> None:
@@ -90,7 +92,7 @@ class Batch:
             _, magic, checksum, attributes, last, self._first_ms, self._last_ms, producer, _, _, self._count,
         ) = _REST.unpack_from(raw, _HEAD.size)  # fmt: skip
         if magic != _MAGIC:
-            # No headers travel in the format of before 2017, so nothing in it could be used anyway.
+            # The format from before 2017 has no headers, so Kaption could not use its records.
             self._fault = f"format {magic}"
             return
         self.next_offset += max(last, 0)
@@ -102,7 +104,7 @@ class Batch:
             self._attributes, self.producer_id = attributes, producer
 
     def _suspect(self) -> None:
-        """The checksum is wrong: on the way here, and then the same bytes come right when asked for again; or in the log."""
+        """Handle a wrong checksum. If the network damaged the batch, a second fetch gets the right bytes; otherwise the log is damaged."""
         mark = (self.base_offset, zlib.crc32(self._raw))
         if mark in _suspects:
             self._fault = "the checksum is wrong"
@@ -124,7 +126,7 @@ class Batch:
         return bool(self._attributes & _TRANSACTIONAL)
 
     def validate_crc(self) -> bool:
-        """True: a wrong checksum was seen already."""
+        """True: the constructor has already checked the checksum."""
         return True
 
     def __next__(self) -> Record:
@@ -140,9 +142,9 @@ class Batch:
                     raise CorruptRecordException("an offset that is not the batch's")
                 last = record.offset
                 yield record
-        except Exception:  # noqa: BLE001  # whatever a decompressor makes of a stranger's bytes
+        except Exception:  # noqa: BLE001  # a decompressor may raise anything on untrusted bytes
             if last + 1 == self.next_offset:
-                return  # every offset has its record; what follows them is nobody's
+                return  # every offset has its record; bytes after them belong to none
             mark = undecodable_headers(last + 1)
             yield Record(self.next_offset - 1, max(self._last_ms, 0), 0, None, bytes(self._raw), mark)
 
@@ -164,7 +166,7 @@ class Batch:
         end = at + length
         if length < 0 or end > len(data):
             raise CorruptRecordException("a record ends behind its batch")
-        milliseconds, at = _varint(data, at + 1)  # behind its attributes, which mean nothing yet
+        milliseconds, at = _varint(data, at + 1)  # after the attributes, which have no meaning yet
         distance, at = _varint(data, at)
         key, at = _piece(data, at, end)
         value, at = _piece(data, at, end)
@@ -188,7 +190,7 @@ class Batch:
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of protocol buffers' zigzag form, and what stands behind it. ``at`` is not negative."""
+    """A zigzag varint of protocol buffers, and the position after it. ``at`` is not negative."""
     byte = data[at]
     at += 1
     if byte < 0x80:
@@ -205,8 +207,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _piece(data: bytes, at: int, end: int) -> tuple[bytes | None, int]:
-    """Bytes with their length before them, which lie before ``end``; -1 stands for none."""
-    if (byte := data[at]) < 0x80 and not byte & 1:  # as nearly all are: one to 63 bytes, and a batch has many
+    """Length-prefixed bytes that end before ``end``, and the position after them; the length -1 gives None."""
+    if (byte := data[at]) < 0x80 and not byte & 1:  # the common case, 1 to 63 bytes: a batch has many of them
         length, begin = byte >> 1, at + 1
     else:
         length, begin = _varint(data, at)
@@ -219,7 +221,7 @@ def _piece(data: bytes, at: int, end: int) -> tuple[bytes | None, int]:
 
 
 def decompress(codec: int, data: bytes, most: int = MOST_BYTES) -> bytes:
-    """``data`` as it was before ``codec`` (a number of Kafka's). Raises when that is no such data, or more than ``most`` bytes."""
+    """Decompress ``data`` with ``codec`` (Kafka's number). Raises if it is not such data, or gives more than ``most`` bytes."""
     if codec == _GZIP:
         return _gunzip(data, most)
     if codec == _SNAPPY:
@@ -232,7 +234,7 @@ def decompress(codec: int, data: bytes, most: int = MOST_BYTES) -> bytes:
 
 
 def _into(work: Callable[[bytes, bytearray], int], data: bytes, most: int) -> bytes:
-    """What ``work`` makes of ``data``, in as little room as it needs: clearing all of ``most`` would cost half a millisecond a batch."""
+    """Run ``work`` on ``data`` with a buffer that grows as needed: clearing all of ``most`` costs half a millisecond a batch."""
     room = min(most, max(_LEAST_ROOM, _USUAL_RATIO * len(data)))
     while True:
         out = bytearray(room)
@@ -280,7 +282,7 @@ def _block(data: bytes, most: int) -> bytes:
 
 
 class Batches:
-    """Stands for aiokafka's ``MemoryRecords``: what a fetch of one partition brought, batch by batch."""
+    """Replaces aiokafka's ``MemoryRecords``: the batches that one fetch of a partition returned."""
 
     def __init__(self, data: bytes) -> None:
         self._data = memoryview(data)
@@ -291,7 +293,7 @@ class Batches:
         return len(self._data)
 
     def has_next(self) -> bool:
-        """Whether another whole batch follows; a broker cuts the last one where the answer is full."""
+        """Whether another whole batch follows. A broker truncates the last batch when the answer is full."""
         left = len(self._data) - self._at - _HEAD.size
         return left >= 0 and 0 <= _HEAD.unpack_from(self._data, self._at)[1] <= left
 
@@ -301,6 +303,6 @@ class Batches:
             return None
         end = self._at + _HEAD.size + _HEAD.unpack_from(self._data, self._at)[1]
         batch = Batch(self._data[self._at : end])
-        # What is to be asked for again ends this answer: the fetcher goes on from there.
+        # A batch to fetch again ends this answer: the fetcher goes on from there.
         self._at = len(self._data) if batch.asks_again else end
         return batch

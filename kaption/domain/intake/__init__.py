@@ -1,1 +1,1 @@
-"""What publishers send: events, notifications and formats, judged, redacted and cut."""
+"""Validates what publishers send (events, notifications, formats), redacts it, and chunks it."""

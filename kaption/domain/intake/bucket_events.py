@@ -1,7 +1,7 @@
-"""Which objects a record of media.objects.v1 asks for: our own event, or a bucket notification of MinIO or AWS S3.
+"""Reads the objects that a record of media.objects.v1 names: our own event, or a bucket notification of MinIO or AWS S3.
 
-Pure: whether an object exists is not known here. A notification's run follows from the object alone, so that one that is
-delivered twice is the same run.
+Pure: it does not know whether an object exists. A notification's run id is derived from the object alone, so a
+notification that is delivered twice gives the same run.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ _MOST_ETAG: Const = 256
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a tenant's objects are: the bucket, and the prefix that every key of his has."""
+    """A tenant's place: the bucket, and the prefix that every key of the tenant has."""
 
     bucket: str
     prefix: str
@@ -57,7 +57,7 @@ class ObjectRun:
 
 @dataclass(frozen=True, slots=True)
 class RefusedObject:
-    """Why an object is not taken; ``run`` is the one that it would have been, where that can be told."""
+    """A refused object and the reason. ``run`` is the run that it would have been, if that is known."""
 
     reason: Reason
     run: ObjectRun | None = None
@@ -71,12 +71,12 @@ def place_of(tenant: str, bucket: str, prefix: str) -> Place:
 def read_objects(
     origin: Origin, place: Place, secret: Callable[[str], bool] = lambda _: False
 ) -> list[ObjectRun | RefusedObject]:
-    """What ``origin`` asks for, in its order; a refusal stands for each object that can't be taken.
+    """The objects that ``origin`` names, in its order, with a refusal in place of each object that can't be taken.
 
-    ``secret`` says whether a name holds what the deployment's policy redacts: a stream is not called so.
+    ``secret`` says whether a name holds what the deployment's policy redacts: a stream does not get such a name.
 
     Raises:
-        RefusedError: The record as a whole is none that this topic takes.
+        RefusedError: The record as a whole is not valid on this topic.
     """
     if claims_event(origin.headers):
         run = _event(origin)
@@ -85,9 +85,9 @@ def read_objects(
 
 
 def mark_of(origin: Origin, reason: Reason, run: ObjectRun | None = None) -> Event | None:
-    """What a refused object leaves in its run, so that whoever waits for it hears of it.
+    """The event that a refused object leaves in its run, so that readers of the run learn of the refusal.
 
-    ``run`` is the object's where that was known; else the run that ``origin`` names, None where it names none.
+    ``run`` is the object's run if it is known, else the run that ``origin`` names. Gives None if there is neither.
     """
     if run is not None:
         return run.event(Type.REFUSED, StreamRefused(reason=reason))
@@ -108,7 +108,7 @@ def _event(origin: Origin) -> ObjectRun:
 
 
 def _fits(media: MediaObject) -> bool:
-    """Whether its version and ETag are as long as a store's can be; they go into a request's line."""
+    """Whether version and ETag are no longer than a store's can be: they go into a request line."""
     return len(media.version or "") <= _MOST_VERSION and len(media.etag or "") <= _MOST_ETAG
 
 
@@ -134,7 +134,7 @@ def _notification(origin: Origin) -> list[Any]:
 
 
 def _notified(
-    entry: Any,  # JSON of others
+    entry: Any,  # untrusted JSON
     origin: Origin,
     place: Place,
     secret: Callable[[str], bool],
@@ -152,7 +152,7 @@ def _notified(
         )
         sequencer = what.get("sequencer")
         revision = media.version or media.etag or (sequencer if isinstance(sequencer, str) else "")
-        # A lone surrogate, which JSON may hold and UTF-8 not, is found by encoding it.
+        # Encoding finds a lone surrogate, which JSON may hold and UTF-8 may not.
         run = derived_run(media, revision)
         stream = _stream(origin.key, media, secret)
     except (KeyError, TypeError, AttributeError, ValidationError, UnicodeError):
@@ -160,22 +160,23 @@ def _notified(
     if not _fits(media):
         return RefusedObject(Reason.INVALID_BODY)
     trace = clean_trace_of(origin.headers)
-    if not within(media, place):  # nobody waits for a run that was derived for another's object
+    if not within(media, place):  # no reader waits for a run that was derived for another tenant's object
         return RefusedObject(Reason.OUTSIDE_PREFIX)
     return ObjectRun(origin.tenant, stream, run, media, origin.timestamp_ms, trace)
 
 
 def derived_run(media: MediaObject, revision: str) -> str:
-    """A run id that follows from the object: 128 bits of SHA-256 in a ULID's alphabet (26 characters)."""
+    """A run id derived from the object: 128 bits of SHA-256 in a ULID's alphabet (26 characters)."""
     digest = hashlib.sha256("\0".join((media.bucket, media.key, revision)).encode()).digest()
     number = int.from_bytes(digest[:16])
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
 def derived_stream(media: MediaObject, secret: Callable[[str], bool] = lambda _: False) -> str:
-    """A stream's name for an object that came without: its file name, and a hash of its key so that none share it.
+    """A stream's name for an object without one: its file name and a hash of its key, so that the name is unique.
 
-    The hash alone where the file's name is ``secret``: a stream's name is in every record, call recorders put numbers into theirs.
+    If the file name is ``secret``, the hash alone: every record has the stream's name, and call recorders put phone numbers
+    into file names.
     """
     file = media.key.rsplit("/", 1)[-1]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", file)[:_NAME_CHARACTERS].strip("-.")
@@ -184,18 +185,18 @@ def derived_stream(media: MediaObject, secret: Callable[[str], bool] = lambda _:
 
 
 def _holds(name: str, secret: Callable[[str], bool]) -> bool:
-    """Whether ``name`` is secret as it is, or with spaces for what parts words in the names of files."""
+    """Whether ``name`` is secret, unchanged or with spaces in place of the characters that separate words in file names."""
     return secret(name) or secret(re.sub(r"[-_.+ ]+", " ", name))
 
 
 def _stream(key: bytes | None, media: MediaObject, secret: Callable[[str], bool]) -> str:
-    """The record's key where it is a stream's name (MinIO's has a slash and never is), else one from the object's."""
+    """The record's key if it is a stream's name, else a name derived from the object. MinIO's key has a slash, so it never is."""
     name = (key or b"").decode("utf-8", "replace")
     return name if STREAM_PATTERN.fullmatch(name) and not _holds(name, secret) else derived_stream(media, secret)
 
 
 def within(media: MediaObject, place: Place) -> bool:
-    """Whether the object is in the tenant's place. Keys that a path-minded store or proxy could read as others are not."""
+    """Whether the object is in the tenant's place. A key that a store or proxy could normalise to another path is not."""
     if media.bucket != place.bucket or not media.key.startswith(place.prefix) or media.key == place.prefix:
         return False
     return all(_is_plain(key) for key in (media.key, unquote(media.key)))

@@ -1,4 +1,4 @@
-"""A file as records of audio.batch.v1: its start, references to 30 s each of its normalised audio, its end. Pure."""
+"""Turns a file into records of audio.batch.v1: its start, references to 30 s of its normalised audio each, its end. Pure."""
 
 from dataclasses import dataclass, replace
 from typing import Final as Const

@@ -1,4 +1,4 @@
-"""Raw samples: G.711 to linear (ITU-T G.711), and muted ranges."""
+"""Converts raw samples from G.711 to linear PCM (ITU-T G.711), and silences muted ranges."""
 
 import numpy as np
 

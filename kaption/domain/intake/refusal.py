@@ -1,4 +1,4 @@
-"""What becomes of a record that a stage refuses, and what it leaves in its run."""
+"""Describes a record that a stage refuses, and the event that it leaves in its run."""
 
 from dataclasses import dataclass
 
@@ -10,9 +10,9 @@ from kaption_schemas.topics import Type
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why an event goes no further; ``mark`` is what it leaves in its run, where that is known.
+    """The reason why an event is refused. ``mark`` is the event that it leaves in its run, if the run is known.
 
-    ``detail`` says more in words, and nothing of what was published.
+    ``detail`` explains the reason in words, and quotes nothing that was published.
     """
 
     reason: Reason
@@ -22,10 +22,11 @@ class Refusal:
 
 
 def mark_of(head: Head, reason: Reason) -> Event:
-    """What a refused event leaves in its run.
+    """The event that a refused event leaves in its run.
 
-    A frame leaves a gap, so that its session does not wait for it; a ``started`` or an object a ``kaption.stream.refused``: the
-    frames that follow would else be taken under a weaker policy than was asked for, and whoever waits for the run hears of it.
+    A frame leaves a gap, so that its session does not wait for it. A ``started`` or an object leaves a
+    ``kaption.stream.refused``: without it, the frames that follow would be taken under a weaker policy than the run asked
+    for, and readers of the run would not learn of the refusal.
     """
     if head.kind is not Type.FRAME:
         return head._replace(kind=Type.REFUSED).event(StreamRefused(reason=reason))

@@ -1,6 +1,6 @@
-"""The second and third stage: redact what came with the audio, and turn frames into chunks. Pure; see ``validate``.
+"""Runs the second and third stage: redact what came with the audio, and turn frames into chunks. Pure; see ``validate``.
 
-The three in a row are the front door (``accept``); nothing is remembered between two events.
+``accept`` runs all three stages. They keep nothing between two events.
 """
 
 from collections.abc import Callable
@@ -23,13 +23,13 @@ from kaption_schemas.topics import Type
 DecodeFrame = Callable[[bytes, FrameFormat, str], bytes]
 
 EVENT_TYPES = (Type.STARTED, Type.FRAME, Type.ENDED)
-#: Types that leave something in their run when they are refused.
+#: Types of events that leave an event in their run when they are refused.
 _MARKED = (Type.STARTED, Type.FRAME)
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the stages are given: the redactor, the tenant's default policy, and the decoder of frames."""
+    """The tools of the stages: the redactor, the tenant's default policy, and the decoder of frames."""
 
     redactor: TextRedactor
     redaction: tuple[str, ...]
@@ -38,12 +38,12 @@ class Tools:
 
 
 def is_quick(origin: Origin) -> bool:
-    """Whether the record claims to be a frame of raw samples, which takes no time worth a thread, whatever its bytes are."""
+    """Whether the record claims to be a frame of raw samples. Such a frame needs no thread, whatever its bytes are."""
     return claims_raw_sound(origin.headers)
 
 
 def redact(event: Event, tools: Tools) -> list[Event]:
-    """Remove from metadata and vocabulary what the run's policy names, decode audio and silence muted ranges."""
+    """Remove what the run's policy names from metadata and vocabulary, decode audio, and silence muted ranges."""
     match event.body:
         case Sound():
             return [_muted(event, event.body, tools)]
@@ -57,16 +57,16 @@ def redact(event: Event, tools: Tools) -> list[Event]:
 
 
 def _ended(body: StreamEnded, tools: Tools) -> StreamEnded:
-    """The end without a reason that holds anything recognised; the run's own policy is not known here."""
+    """The end of a run, without its reason if that holds anything to redact. The run's own policy is not known here."""
     found = tools.redactor.find(body.reason, tuple(sorted(tools.entities)))
     return body.model_copy(update={"reason": "ended"}) if found else body
 
 
 def redact_options(options: RunOptions, tools: Tools) -> RunOptions:
-    """Options with the policy filled in, and nothing in metadata and vocabulary that it names. Raises ``RefusedError``."""
+    """Options with the policy filled in, and without what it names in metadata and vocabulary. Raises ``RefusedError``."""
     policy = tools.redaction if options.redaction is None else options.redaction
     if not tools.entities.issuperset(policy):
-        # Redacting less than was asked for would be the worst answer.
+        # Refuse rather than redact less than the run asked for.
         raise RefusedError(Reason.UNKNOWN_ENTITY)
 
     def clear(text: str) -> str:
@@ -78,7 +78,7 @@ def redact_options(options: RunOptions, tools: Tools) -> RunOptions:
     metadata: dict[str, str] = {}
     for name, value in options.metadata.items():
         masked = clear(name)
-        # Two names that mask alike stay two: nothing that a caller sent is lost.
+        # Two names with the same masked form stay two entries: nothing that a caller sent is lost.
         same = sum(other == masked or other.startswith(f"{masked} (") for other in metadata)
         metadata[f"{masked} ({same + 1})" if same else masked] = clear(value)
     return options.model_copy(update={"redaction": policy, "vocabulary": kept, "metadata": metadata})
@@ -87,7 +87,7 @@ def redact_options(options: RunOptions, tools: Tools) -> RunOptions:
 def _muted(event: Event, sound: Sound, tools: Tools) -> Event:
     what = sound.format
     if what.encoding == "s16le" and not event.mute:
-        return event  # as nearly every frame is
+        return event  # the common case
     if what.is_raw:
         pcm = to_s16(sound.data, what.encoding)
     else:
@@ -99,18 +99,18 @@ def _muted(event: Event, sound: Sound, tools: Tools) -> Event:
 
 
 def chunk(event: Event) -> list[Event]:
-    """A frame of at most a second is one chunk on the sample clock; everything else goes through."""
+    """Turn a frame of at most a second into one chunk on the sample clock. Other events pass unchanged."""
     return [replace(event, kind=Type.CHUNK) if event.kind is Type.FRAME else event]
 
 
 def accept(origin: Origin, tools: Tools) -> list[Event] | Refusal:
-    """All three stages: the events for the audio topic, or why there are none."""
+    """Run all three stages: the events for the audio topic, or the refusal."""
     result = clear(origin, tools)
     return result if isinstance(result, Refusal) else [done for one in result for done in chunk(one)]
 
 
 def clear(origin: Origin, tools: Tools) -> list[Event] | Refusal:
-    """The first two stages."""
+    """Run the first two stages."""
     stage = "validate"
     try:
         event = validate(origin, EVENT_TYPES)
@@ -121,7 +121,7 @@ def clear(origin: Origin, tools: Tools) -> list[Event] | Refusal:
 
 
 def check(origin: Origin) -> Refusal | None:
-    """The first stage alone."""
+    """Run the first stage alone."""
     try:
         validate(origin, EVENT_TYPES)
     except RefusedError as error:
@@ -130,6 +130,6 @@ def check(origin: Origin) -> Refusal | None:
 
 
 def refusal(origin: Origin, reason: Reason, stage: str) -> Refusal:
-    """Why ``origin`` goes no further, and what it leaves in its run, as far as that can be told."""
+    """The refusal of ``origin``, with the event that it leaves in its run, as far as the run is known."""
     known = read_refused(origin, _MARKED)
     return Refusal(reason, stage, mark_of(known, reason) if known else None)

@@ -1,7 +1,8 @@
-"""Which tenant's object is next, where several wait for few slots. Pure.
+"""Chooses the next tenant's object when several wait for few slots. Pure.
 
-Who has least in work goes first, then who was given least time so far. A tenant alone has every slot. One that has nothing in
-work does not wait for the films of others: it gets a slot beyond those, as long as no more than twice the slots are in work.
+The tenant with the fewest objects in work goes first, then the one that has had the least time. A single tenant may use
+every slot. A tenant with nothing in work does not wait for the long files of others: it gets an extra slot, up to twice
+the number of slots.
 """
 
 from collections import Counter, deque
@@ -11,7 +12,7 @@ Item = TypeVar("Item")
 
 
 class Turns(Generic[Item]):
-    """What waits, by tenant, and what each tenant has in work and was given: ``slots`` items at once."""
+    """Waiting items by tenant, with the items in work and the seconds used of each. ``slots`` items are in work at once."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -24,13 +25,13 @@ class Turns(Generic[Item]):
 
     @property
     def working(self) -> int:
-        """How many are in work."""
+        """The number of items in work."""
         return self._working.total()
 
     def add(self, tenant: str, item: Item, *, first: bool = False) -> None:
-        """Let ``item`` wait, behind the tenant's others or before them."""
+        """Let ``item`` wait after the tenant's other items, or before them if ``first``."""
         if not self._waiting.get(tenant) and not self._working[tenant]:
-            # Who was away saves up no time: it would be given all slots, and the others none, until that is spent.
+            # A tenant that was idle saves no time: else it would get all slots, and the others none, until that time is used.
             others = [
                 self._spent.get(name, 0.0) for name, items in self._waiting.items() if items or self._working[name]
             ]
@@ -42,7 +43,7 @@ class Turns(Generic[Item]):
             items.append(item)
 
     def take(self) -> tuple[str, Item] | None:
-        """The next item and its tenant, in work from now on; None where nothing may begin."""
+        """Take the next item and its tenant into work. None if nothing may begin."""
         ready = [tenant for tenant, items in self._waiting.items() if items]
         if self.working >= self._slots:
             beyond = self.working < 2 * self._slots
@@ -54,6 +55,6 @@ class Turns(Generic[Item]):
         return tenant, self._waiting[tenant].popleft()
 
     def done(self, tenant: str, seconds: float) -> None:
-        """One of ``tenant``'s is no longer in work, which took ``seconds``."""
+        """Note that an item of ``tenant`` is done, after ``seconds``."""
         self._working[tenant] -= 1
         self._spent[tenant] += seconds

@@ -1,4 +1,4 @@
-"""The first stage: is this record an event that can be used? Judged from the record alone; each refusal has its code."""
+"""Runs the first stage: checks from the record alone that it is a valid event. Each refusal has its reason code."""
 
 import json
 import re
@@ -25,12 +25,12 @@ MAX_METADATA_VALUE = 1 << 10
 MAX_METADATA_BYTES = 8 << 10
 MAX_SKEW_MS = 24 * 3600 * 1000
 SHORTEST_MS, LONGEST_MS = 20, 1000
-#: A JSON string, or what begins as one: it matches wherever it is tried, so that a search takes one way through.
+#: A JSON string, or the beginning of one. It matches wherever it is tried, so a search does not backtrack.
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 
 
 def validate(origin: Origin, types: Collection[Type]) -> Event:
-    """The event that ``origin`` is, its body parsed. Raises ``RefusedError``."""
+    """Parse ``origin`` as an event with its body. Raises ``RefusedError``."""
     head = read_published(origin, types)
     body = origin.value or b""
     match head.kind:
@@ -71,7 +71,7 @@ def _started(head: Head, data: bytes) -> StreamStarted:
 
 
 def parse_body(model: type[Body], body: bytes) -> Body:
-    """Read a JSON body. Raises ``RefusedError``: too large, no JSON, too deep, a wrong field, a bad vocabulary."""
+    """Parse a JSON body. Raises ``RefusedError``: too large, not JSON, nested too deeply, a wrong field, a bad vocabulary."""
     if not body:
         raise RefusedError(Reason.EMPTY_BODY)
     if len(body) > MAX_JSON:
@@ -97,7 +97,7 @@ def parse_body(model: type[Body], body: bytes) -> Body:
 
 
 def _depth(body: bytes) -> int:
-    """An upper bound of how deep the JSON nests, without parsing it; brackets within strings are none."""
+    """An upper bound of the JSON's nesting depth, without parsing it. Brackets within strings do not count."""
     depth = deepest = 0
     for byte in _STRING.sub(b"", body):
         if byte in b"[{":
@@ -109,7 +109,7 @@ def _depth(body: bytes) -> int:
 
 
 def _metadata(entries: object) -> None:
-    """Refuse more than is worth looking through for what a policy names. What is no text is refused by the model."""
+    """Refuse metadata that is too large to redact. The model refuses values that are not text."""
     if not isinstance(entries, dict):
         return
     sizes = [(_bytes(name), _bytes(value)) for name, value in entries.items() if isinstance(value, str)]
