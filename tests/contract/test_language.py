@@ -54,6 +54,7 @@ PLAIN = sorted(
         "kaption/domain/pool/*.py",
         "kaption/domain/reading/*.py",
         "kaption/domain/redaction/*.py",
+        "kaption/domain/run/*.py",
         "kaption/testing/*.py",
         "gpu_service/kaption_gpu/engine/**/*.py",
         "schemas/**/*.py",

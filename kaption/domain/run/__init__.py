@@ -1,1 +1,1 @@
-"""One run of a stream: audio in order, segments, windows to decode, and what is published of them."""
+"""Turns one run of a stream into transcripts: orders its audio, ends segments, offers windows to decode, publishes texts."""

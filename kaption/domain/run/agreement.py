@@ -1,9 +1,9 @@
-"""Which words of a growing segment are stable: those on which the hypotheses of the last moments agree.
+"""Decides which words of a growing segment are stable: those on which its latest hypotheses agree.
 
 LocalAgreement: Liu, Spanakis and Niehues, "Low-Latency Sequence-to-Sequence Speech Recognition and Translation by Partial
-Hypothesis Selection", Interspeech 2020. There two hypotheses in a row decide. Ours may be 0.4 s apart and then make the same
-mistake, so the oldest that counts has heard ``AGREE_SECONDS`` less; a word on which they never agree is decided by most (ADR 12).
-What was agreed once never changes (promise 3).
+Hypothesis Selection", Interspeech 2020. There, two consecutive hypotheses decide. Ours may be only 0.4 s apart and make the
+same mistake, so the oldest hypothesis that counts covers ``AGREE_SECONDS`` less audio. A disputed word is decided by
+majority (ADR 12). Stable words never change (promise 3).
 """
 
 import re
@@ -15,12 +15,12 @@ from typing import Final as Const
 from kaption.domain.decoding.port import SAMPLE_RATE
 from kaption.domain.redaction.spoken import SCRIPTS
 
-#: Audio by which two hypotheses must differ for their agreement to count.
+#: Seconds of audio by which two hypotheses must differ for their agreement to count.
 AGREE_SECONDS: Const = 0.6
-#: A word that goes to and fro is stable as most say it, once every hypothesis of so much audio has a word there, and there are so many.
+#: A disputed word becomes stable by majority once ``VOTERS`` hypotheses that span ``VOTE_SECONDS`` of audio have a word there.
 VOTE_SECONDS: Const = 1.8
 VOTERS: Const = 5
-#: A word, or one letter of a script that puts no spaces between words, with the signs behind it; a space before either.
+#: A word, or one letter of a script without spaces between words, with the punctuation after it. A space may precede it.
 _UNIT = re.compile(rf" ?(?:[{SCRIPTS}][^\w\s]*|(?:(?![{SCRIPTS}])\S)+)")
 _SCRIPT = re.compile(f"[{SCRIPTS}]")
 _NOT_WORD = re.compile(r"[^\w]+")
@@ -34,13 +34,13 @@ _DIGITS |= {word: str(10 * number) for number, word in enumerate(_TENS.split(), 
 
 
 def plain(word: str) -> str:
-    """A word without case and punctuation, and an English number in digits, so that their flips do not reset agreement."""
+    """A word without case and punctuation, with an English number in digits, so that changes of these do not reset agreement."""
     bare = _NOT_WORD.sub("", word.casefold())
     return _DIGITS.get(bare, bare) or word
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """What is agreed on one by one: words, and single letters of scripts without spaces. ``joined`` puts them together again."""
+    """Split ``text`` into the units of agreement: words, and single letters of scripts without spaces. ``joined`` undoes it."""
     out: list[str] = []
     for unit in _UNIT.findall(" ".join(text.split())):
         spaced = bool(out) and _SCRIPT.search(unit + out[-1])
@@ -63,12 +63,13 @@ class Agreement:
     def __init__(self) -> None:
         self.stable: tuple[str, ...] = ()
         self.tail: tuple[str, ...] = ()
-        # Up to where each heard, and what it says behind the stable words: the youngest that may vote, and all since.
+        # For each hypothesis: the end of its audio, and its words after the stable ones. The list begins with the newest
+        # hypothesis that spans the voting time.
         self._since: list[tuple[int, tuple[str, ...]]] = []
 
     def update(self, text: str, heard: int) -> None:
-        """Take the newest hypothesis of the whole segment, which heard it up to the 16 kHz position ``heard``."""
-        # One of the same speech may have come before it, with more of the quiet behind.
+        """Take the newest hypothesis of the whole segment. Its audio ends at the 16 kHz position ``heard``."""
+        # An earlier hypothesis of the same speech may cover more of the quiet after it.
         heard = max(heard, self._since[-1][0]) if self._since else heard
         words = words_of(text)
         rest = words[self._behind_stable(words) :]
@@ -86,17 +87,17 @@ class Agreement:
         self._since = [*((end, said[len(agreed) :]) for end, said in kept), (heard, self.tail)]
 
     def _heard_before(self, heard: int, seconds: float) -> list[tuple[str, ...]]:
-        """The youngest hypothesis that heard ``seconds`` less, and all since; none where all are younger."""
+        """The newest hypothesis of at least ``seconds`` less audio, and all after it. Empty if there is none."""
         old = sum(heard - end >= seconds * SAMPLE_RATE for end, _ in self._since)
         return [said for _, said in self._since[old - 1 :]] if old else []
 
     def _behind_stable(self, words: Sequence[str]) -> int:
-        """Where ``words`` continue behind the stable ones, also where they now say some of those otherwise."""
+        """The index at which ``words`` continue after the stable words, even if some of those differ in ``words``."""
         done = [plain(word) for word in self.stable]
         now = [plain(word) for word in words]
         if now[: len(done)] == done:
             return len(done)
-        # Behind the last run of stable words that the hypothesis still has; it may be longer or shorter before that.
+        # Continue after the last block of stable words that the hypothesis still has. Its length before that may differ.
         blocks = [
             block for block in SequenceMatcher(None, done, now, autojunk=False).get_matching_blocks() if block.size
         ]
@@ -108,12 +109,12 @@ class Agreement:
 
 
 def _agreed(earlier: Sequence[tuple[str, ...]], newest: tuple[str, ...]) -> int:
-    """How many words of ``newest`` all of ``earlier`` begin with; none where there is nothing earlier."""
+    """The number of leading words of ``newest`` that all of ``earlier`` begin with. 0 if ``earlier`` is empty."""
     return min((_common(said, newest) for said in earlier), default=0)
 
 
 def _vote(hypotheses: Sequence[tuple[str, ...]]) -> str | None:
-    """The first word that more than half of ``hypotheses`` (oldest first) say, as the newest of these writes it."""
+    """The first word of more than half of ``hypotheses`` (oldest first), in the spelling of the newest of these."""
     first = [said[0] for said in hypotheses if said]
     if len(hypotheses) < VOTERS or len(first) < len(hypotheses):
         return None
@@ -122,7 +123,7 @@ def _vote(hypotheses: Sequence[tuple[str, ...]]) -> str | None:
 
 
 def _common(one: tuple[str, ...], other: tuple[str, ...]) -> int:
-    """How many words both begin with."""
+    """The number of leading words that both share."""
     count = 0
     for a, b in zip(one, other, strict=False):
         if plain(a) != plain(b):

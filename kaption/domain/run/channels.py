@@ -1,6 +1,6 @@
-"""A run's audio: a track for each channel that has a transcript of its own, and what is published of its texts.
+"""Holds a run's channels: a track and a publication for each channel that has a transcript of its own.
 
-It feeds samples in, the silence that a publisher left out among them, and knows nothing of records or their order.
+It feeds samples to the tracks, and the silence that a publisher left out. It does not know records or their order.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,18 +18,18 @@ from kaption.domain.run.track import Checkpoint, Early, Segment, Track
 from kaption.domain.run.windows import Ahead, undecoded
 from kaption_schemas.records import PartialTranscript, RunOptions
 
-#: Silence that a publisher left out is fed in pieces of this many seconds, so that it needs no gigabyte.
+#: Left-out silence is fed in pieces of this length, in seconds, so that it does not need gigabytes.
 _PIECE_SECONDS: Const = 10
-#: Of more than this only as much as half of it is fed, whatever its length: an hour would keep the worker's loop for seconds.
+#: Of a longer silence, in seconds, only half this length is fed: an hour would block the worker's loop for seconds.
 _LONG_SECONDS: Const = 60
-#: What is fed of it right before the next frame: more than a segment takes from before its speech.
+#: Seconds of it that are fed right before the next frame: more than a segment includes from before its speech.
 _LEAD_SECONDS: Const = 2
 
 
 class Channels:
-    """The channels of one run. ``rate`` in Hz and ``count`` are those of its audio; ``next_sample`` is where that stands.
+    """The channels of one run. ``rate`` in Hz and ``count`` describe its audio; ``next_sample`` is the next source sample.
 
-    ``mark`` tells where a replay begins for a cut, of a source sample and ``next_sample``: see ``Ledger.mark``.
+    ``mark`` gives the replay point of a boundary from a source sample and ``next_sample``: see ``Ledger.mark``.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Channels:
 
     @property
     def undecoded(self) -> bool:
-        """Whether a closed segment waits for its decode, or is in it."""
+        """Whether a closed segment waits for its decode, or is being decoded."""
         return any(undecoded(track) for track in self.tracks)
 
     @property
@@ -71,28 +71,28 @@ class Channels:
 
     @property
     def published(self) -> list[int]:
-        """How many segments of each channel have their final; of a run without audio one channel has none."""
+        """The number of segments with a final, by channel. A run without audio has one channel with none."""
         return [t.segments[0].index if t.segments else t.next_index for t in self.tracks] or [0]
 
     @property
     def uncovered(self) -> list[int]:
-        """The source sample behind each channel's last final."""
+        """The source sample after each channel's last final."""
         return [track.segments[0].start if track.segments else track.range_start for track in self.tracks]
 
-    # What the run is
+    # The run's format
 
     def ask(self, options: RunOptions, rate: int, count: int) -> None:
-        """Note what the run asked for, and the format that it said."""
+        """Note the run's options and the format that it declared."""
         self.options, self.rate, self.count = options, rate, count
 
     def open(self, rate: int, count: int) -> None:
-        """The first frame has come: make the tracks."""
+        """Make the tracks, at the first frame."""
         self.rate, self.count = rate, count
         for channel in range(self._transcripts):
             self._add(channel, Track(self.rate, self._ports.detector, self._rules), Said())
 
     def reach_cuts(self) -> None:
-        """Take what lies before the cuts for all the audio that there is."""
+        """Move ``next_sample`` up to the tracks' boundaries: audio before these has been taken."""
         ends = (to_source(track.checkpoint.position, self.rate) for track in self.tracks)
         self.next_sample = max([self.next_sample, *ends])
 
@@ -107,7 +107,7 @@ class Channels:
 
     @property
     def _transcripts(self) -> int:
-        """How many channels have a transcript of their own."""
+        """The number of channels that have a transcript of their own."""
         return self.count if self.options.channels == "split" else 1
 
     def _facts(self, channel: int) -> RunFacts:
@@ -129,12 +129,12 @@ class Channels:
             track.feed(pcm[:, channel], first, now_ms, self._mark)
 
     def feed_silence(self, end: int, now_ms: int) -> None:
-        """Feed the silence up to sample ``end``, which a publisher left out; of a long one the beginning and the end."""
+        """Feed the left-out silence up to sample ``end``. Of a long silence, feed only the beginning and the end."""
         if end - self.next_sample > _LONG_SECONDS * self.rate:
             self._silence(self.next_sample + _LONG_SECONDS // 2 * self.rate, now_ms)
             for track in self.tracks:
                 track.leap(end - _LEAD_SECONDS * self.rate, now_ms, self._mark)
-            reached = min(track.source_end for track in self.tracks)  # a restored one may have more than this
+            reached = min(track.source_end for track in self.tracks)  # a restored track may have more
             self.next_sample = max(self.next_sample, min(reached, end))
         self._silence(end, now_ms)
 
@@ -144,27 +144,27 @@ class Channels:
             self.feed(np.zeros((piece, self.count), np.int16), now_ms)
 
     def wake(self) -> None:
-        """Something has come: more of what is open may follow."""
+        """Note that a record has come: the open segments may continue."""
         for track in self.tracks:
             track.resting = False
 
     def rest(self) -> None:
-        """Nothing has come for a moment: take what is open to end where it stands."""
+        """Note that no record has come for a moment: the open segments are likely to end here."""
         for track in self.tracks:
             track.resting = True
 
     def cut(self, now_ms: int) -> None:
-        """Nothing has come for long: close what is open."""
+        """Close the open segments: no record has come for a long time."""
         for track in self.tracks:
             track.rest(now_ms, self._mark)
 
     def finish(self, now_ms: int) -> None:
-        """No more audio comes: the rest becomes the last segments."""
+        """Make the last segments from the rest: no more audio comes."""
         for track in self.tracks:
             track.finish(self.next_sample, now_ms, self._mark)
 
     def drop(self) -> None:
-        """Forget all audio, and what was not published of it."""
+        """Drop all audio, and the texts that were not published."""
         self.tracks.clear()
         self.publications.clear()
 
@@ -174,29 +174,29 @@ class Channels:
     # Results in
 
     def apply(self, channel: int, what: Segment | Ahead, decoded: Decoded, epoch: int) -> Sequence[PartialTranscript]:
-        """Take a decode of a segment, or of what was open when it began; the partial to show of it, if there is one."""
+        """Take the result for a segment, or for one that was open when its decode began. Returns the partial to show, if any."""
         track = self.tracks[channel]
         segment = what if isinstance(what, Segment) else track.closed_at(what.end) if what.early else None
         if segment is not None:
             segment.decoded = decoded
             return ()
         if isinstance(what, Segment) or what.open is not track.open:
-            return ()  # it was cut elsewhere, or nothing was said
+            return ()  # its boundary is elsewhere, or it had no speech
         if what.early:
             track.open.early = Early(what.end, decoded)
         if not decoded.text or what.heard < what.open.heard:
-            return ()  # two are in flight at times, and what is shown must not go back to what the older one heard
+            return ()  # two decodes may be in flight, and the older one's text must not replace the newer one's
         what.open.heard = what.heard
         partial = self.publications[channel].partial(track, what.whole(decoded), what.end, epoch)
         what.settle(decoded)
         return [partial] if partial else ()
 
     def drafted(self) -> None:
-        """What was returned so far is in a transaction that begins."""
+        """Note that a transaction begins with all outputs so far."""
         for track in self.tracks:
             track.drafted()
 
     def committed(self) -> None:
-        """The last transaction that was drafted is committed."""
+        """Note that the last drafted transaction is committed."""
         for track in self.tracks:
             track.committed()

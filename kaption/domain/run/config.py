@@ -1,4 +1,4 @@
-"""What a session is given: configuration and ports; and how it describes what it wants decoded."""
+"""Defines a session's configuration and ports, and how it describes a window that it wants decoded."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ from kaption.domain.records import Latency
 from kaption.domain.redaction.matches import TextRedactor
 from kaption.domain.run.segmenter import JOINED, SegmentRules
 
-#: A file's open segment waits this long for more, in seconds: longer than it takes to replace the agent that writes its records.
+#: Seconds that a file's open segment waits for more audio: longer than replacing the agent that writes its records takes.
 FILE_IDLE: Const = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
-    """What holds for every run of a pool. Seconds; see ``Settings`` for the timers. ``file_rules`` are those of files.
+    """The configuration of every run of a pool. In seconds; see ``Settings`` for the timers. ``file_rules`` are for files.
 
-    ``rest``: without a record for this long, what was said last is shown; more than the second that a frame may last.
+    ``rest``: the last words are shown after this time without a record. It exceeds the longest frame (1 s).
     """
 
     redaction: tuple[str, ...] = ()
@@ -34,21 +34,21 @@ class SessionConfig:
     file_rules: SegmentRules = field(default_factory=lambda: SegmentRules(join=JOINED))
 
     def close_of(self, latency: Latency, *, heard: bool) -> float:
-        """Seconds without a record after which a run is over, of which a frame was ``heard`` or not. A file's come when its agent gets to them."""
+        """Seconds without a record after which a run is over. ``heard``: it has had a frame. A file's agent may send late."""
         return self.idle_close if heard or latency is Latency.BATCH else min(self.idle_close, self.unheard_close)
 
     def idle_of(self, latency: Latency) -> float:
-        """Seconds without a record that close the open segment. Nobody waits for a file's, whose records come from one agent."""
+        """Seconds without a record that close the open segment. No viewer waits for a file, and one agent sends its records."""
         return self.idle_final if latency is Latency.LIVE else max(self.idle_final, FILE_IDLE)
 
     def rules_of(self, latency: Latency) -> SegmentRules:
-        """Where the segments of a run end."""
+        """The rules by which the segments of a run end."""
         return self.rules if latency is Latency.LIVE else self.file_rules
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What a session is given: a maker of detectors, the redactor, and what the model can do."""
+    """A session's ports: a maker of detectors, the redactor, and the model's description."""
 
     detector: Callable[[], VoiceDetector]
     redactor: TextRedactor
@@ -59,7 +59,7 @@ class Ports:
 class Wanted:
     """A window that could be decoded now: ``seconds`` of audio, ``overdue_s`` since it was due.
 
-    ``alone``: it, or another of its channel, has failed; it shall not take others down.
+    ``alone``: this window, or another of its channel, has failed. It is decoded alone, so that no other fails with it.
     """
 
     window_id: int

@@ -1,6 +1,6 @@
-"""Whether a frame may stand where it says that it does: its format, its samples, and how far these are ahead of the clock.
+"""Checks a frame against its run: its format, its position, and how far its samples are ahead of the clock.
 
-It is judged when its turn has come. What else arrived in the meantime changes nothing then, and a replay judges alike.
+A frame is checked when its turn comes. Records that arrived in the meantime have no influence, so a replay decides alike.
 """
 
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from kaption.domain.records import AudioRecord
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MOST_SAMPLES
 
-#: A jump of a live run's samples beyond the clock by more than this is a mistake, not audio sent early.
+#: A live run's samples that jump ahead of the clock by more than this are a mistake, not audio sent early. In seconds.
 _JUMP_SECONDS: Const = 1
 _LONGEST_JUMP_SECONDS: Const = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class FrameCheck:
-    """What the frame must fit whose turn it is.
+    """The limits for the next frame.
 
-    ``format``: rate and channels of the run, None before they are known. ``end``: samples that the run has. ``began_ms``: when
-    sample 0 was, None where no clock is held against the samples: a file, or a run whose first frame this is. ``ahead``: seconds
-    that a live run may lie ahead of it. ``anywhere``: retention took what was before, however long.
+    ``format``: rate and channels of the run, None before they are known. ``end``: the run's number of samples. ``began_ms``:
+    the time of sample 0, None where samples have no clock (a file, or the first frame of a run). ``ahead``: seconds that a
+    live run may be ahead of the clock. ``anywhere``: retention deleted the audio before, of unknown length.
     """
 
     format: tuple[int, int] | None
@@ -31,7 +31,7 @@ class FrameCheck:
     anywhere: bool
 
     def refusal(self, record: AudioRecord) -> Reason | None:
-        """Why the frame cannot be taken; None when it can."""
+        """The reason to refuse the frame, None to take it."""
         if self.format and (record.rate, record.channels) != self.format:
             return Reason.FORMAT_CHANGED
         jump = record.first_sample - self.end
@@ -49,5 +49,5 @@ class FrameCheck:
 
 
 def began_ms(record: AudioRecord) -> int:
-    """When sample 0 of a live run was, by its first frame: received as soon as it was spoken."""
+    """The time of sample 0 of a live run in ms, from its first frame: the broker received that as soon as it was spoken."""
     return record.received_ms - (record.first_sample + record.samples) * 1000 // record.rate

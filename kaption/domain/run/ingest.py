@@ -1,6 +1,6 @@
-"""A run's records, judged in the light of the run: what is taken, what is refused, and when the run closes.
+"""Takes or refuses a run's records by the run's state, and closes the run.
 
-Their order is ``ordering``'s, whether a frame fits is ``frame_check``'s; audio goes on to ``channels``.
+``ordering`` orders the records, ``frame_check`` checks each frame, and ``channels`` gets the audio.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from kaption_schemas.topics import Type
 
 
 class Ingest:
-    """Takes one run's records. What is refused comes back as dead letters; the run goes on."""
+    """Takes one run's records. Refused records are returned as dead letters; the run goes on."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Ingest:
         """Take a record."""
         replayed = self._life.feed(record)
         if self._life.closed or self._life.closing:
-            # An end of what is over tells nothing new, and what the others stand for has a dead letter of its own.
+            # A second end changes nothing, and a gap or a refusal stands for a record that has its own dead letter.
             silent = self._order.again(record) or replayed or record.kind in (Type.ENDED, Type.GAP, Type.REFUSED)
             return [] if silent else [Refused(record.offset, Reason.RUN_CLOSED)]
         self._life.wake()
@@ -62,7 +62,7 @@ class Ingest:
                     return self._on_audio(record, replayed=replayed)
 
     def pass_time(self, now_ms: int, since_ms: int) -> list[Output]:
-        """Do what is due when nothing has come since ``since_ms``."""
+        """Do what is due when no record has come since ``since_ms``."""
         due = self._life.due(now_ms, since_ms)
         if due is Due.ENDED_CLOSE:
             return self.close(Reason.ENDED, now_ms)
@@ -74,7 +74,7 @@ class Ingest:
         return []
 
     def close(self, reason: Reason, now_ms: int) -> list[Output]:
-        """Take nothing more, and close what is open; nothing happens where that was done."""
+        """Take no more records, and close the open segments. A second call does nothing."""
         if self._life.closing:
             return []
         ended = self._life.ended
@@ -82,14 +82,14 @@ class Ingest:
             reason = Reason.ABORTED
         out = self._steps(self._order.flush(ended.last_sequence if ended else None), now_ms)
         if self._life.closing:
-            return out  # one of these was too far ahead of the clock
+            return out  # one of these records was too far ahead of the clock
         self._ledger.close_gaps(self._channels.next_sample, self._channels.next_sample)
         self._life.close(reason)
         self._channels.finish(now_ms)
         return out
 
     def _idle_cut(self, now_ms: int) -> list[Output]:
-        """Nobody waits any longer for what is missing, nor for more of what is being said."""
+        """Stop waiting for missing records, and close the open segments."""
         if not self._life.cut():
             return []
         out = self._steps(self._order.flush(), now_ms)
@@ -122,7 +122,7 @@ class Ingest:
         return None if options.task in self._model.tasks else Reason.UNSUPPORTED_TASK
 
     def _on_refused(self, record: AudioRecord) -> list[Output]:
-        """Close the run: what it asked for is not known. One that had begun by then is no other run's for it."""
+        """Close the run: its options are unknown. A run that has already begun goes on: the refused record does not change it."""
         if self._life.known:
             return []
         out = self._steps(self._order.discard(Reason.RUN_CLOSED), record.timestamp_ms)
@@ -142,7 +142,7 @@ class Ingest:
         if ended and record.sequence > ended.last_sequence:
             return [] if gap or replayed else [Refused(record.offset, Reason.RUN_CLOSED)]
         steps = self._order.push(record)
-        # What an earlier owner of the lane refused at once it has told; it may have awaited a lower sequence then.
+        # An earlier owner has already reported what it refused at once. It may have awaited a lower sequence then.
         steps = [step for step in steps if not (replayed and isinstance(step, Refused))]
         out = self._steps(steps, record.timestamp_ms)
         if ended and self._order.next > ended.last_sequence:
@@ -156,7 +156,7 @@ class Ingest:
         for step in steps:
             if isinstance(step, Refused):
                 out.append(step)
-            elif self._life.closing:  # by a frame before it
+            elif self._life.closing:  # because of a frame before it
                 out += [Refused(step.record.offset, Reason.RUN_CLOSED)] if isinstance(step, Frame) else []
             elif isinstance(step, Missing):
                 self._ledger.missing(step)
@@ -165,7 +165,7 @@ class Ingest:
         return out
 
     def _take(self, record: AudioRecord, now_ms: int) -> list[Output]:
-        """Take a frame whose turn it is, or refuse it."""
+        """Take the next frame, or refuse it."""
         if refusal := self._frame_check().refusal(record):
             self._ledger.missing(Missing(record.sequence, record.sequence, refusal, record.offset))
             out: list[Output] = [Refused(record.offset, refusal)]

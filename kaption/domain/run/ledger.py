@@ -1,4 +1,4 @@
-"""Which records of a run are not covered by finals yet, where a replay would begin, and which gaps are still to be told."""
+"""Keeps the records of a run that no final covers yet, the replay point, and the gaps that are still to be published."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from kaption_schemas.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A frame or a gap in its order: source samples ``[start, end)`` (left-out silence before a frame is its own)."""
+    """A frame or a gap in order: source samples ``[start, end)``. A frame includes the left-out silence before it."""
 
     sequence: int
     start: int
@@ -19,38 +19,38 @@ class Item:
 
 
 class Ledger:
-    """Frames and gaps from the last settled cut on. A gap is told with the final that covers its beginning.
+    """Frames and gaps after the last settled boundary. A gap is published with the final that covers its beginning.
 
-    ``awaited`` is the sequence behind all that was noted. A burst of frames is noted one by one, so it may lie before what the
-    run awaits from its publisher.
+    ``awaited`` is the sequence after all noted records. A burst of frames is noted one by one, so ``awaited`` may be lower
+    than the sequence that the run awaits from its publisher.
     """
 
     def __init__(self, awaited: int = 0) -> None:
         self.awaited = awaited
         self._items: list[Item] = []
         self._open: list[Missing] = []
-        # Records with a lower offset than all that follow them; a pool that is behind asks for the lowest all the time.
+        # Records with a lower offset than all after them. A pool with a backlog asks for the lowest all the time.
         self._lowest: deque[tuple[int, int]] = deque()
 
     @property
     def oldest(self) -> int | None:
-        """The lowest offset of the frames, and of the records that gaps stand for, that no final covers."""
+        """The lowest offset that no final covers, of frames and of records that gaps stand for."""
         return self._lowest[0][1] if self._lowest else None
 
     @property
     def retention(self) -> bool:
-        """Whether retention took what came right before the next frame, which may then lie anywhere."""
+        """Whether retention deleted the records right before the next frame. That frame may then be at any sample."""
         return any(gap.reason is Reason.RETENTION for gap in self._open)
 
     def missing(self, gap: Missing) -> None:
-        """Note a gap whose end is not known before the next frame."""
+        """Note a gap. The next frame determines its end."""
         self._open.append(gap)
         self.awaited = gap.last + 1
         if gap.offset is not None:
             self._pin(gap.first, gap.offset)
 
     def close_gaps(self, start: int, end: int) -> None:
-        """Missing frames lie between the last one, which ended at ``start``, and what comes at ``end``."""
+        """Place the missing frames between ``start``, the last frame's end, and ``end``, the next one's beginning."""
         self._items += [Item(gap.first, start, end, gap) for gap in self._open]
         self._open.clear()
 
@@ -61,9 +61,9 @@ class Ledger:
         self._pin(sequence, offset)
 
     def mark(self, sample: int, end: int) -> tuple[int, int]:
-        """Where a replay begins for a cut at ``sample``: the sequence to expect, and the samples that precede it.
+        """A replay's beginning for a boundary at ``sample``: the sequence to expect, and the number of samples before it.
 
-        ``end`` is where the run's samples end now.
+        ``end`` is the run's number of samples now.
         """
         for item in self._items:
             if item.gap:
@@ -74,12 +74,12 @@ class Ledger:
         return (self._open[0].first if self._open else self.awaited), end
 
     def holding(self, start: int, end: int, reason: Reason) -> Missing:
-        """The frames that hold samples of ``[start, end)``, as a gap; the next frame where none is known to."""
+        """The frames that hold samples of ``[start, end)``, as a gap. If none is known, the next frame."""
         held = [item.sequence for item in self._items if not item.gap and item.start < end and item.end > start]
         return Missing(held[0], held[-1], reason) if held else Missing(self.awaited, self.awaited, reason)
 
     def settle(self, sequence: int | None) -> list[Item]:
-        """Forget what lies before ``sequence`` (everything when None), and return the gaps among it."""
+        """Drop the items before ``sequence`` (all of them if None), and return the gaps among them."""
         if sequence is None:
             over, self._items = self._items, []
             self._lowest.clear()

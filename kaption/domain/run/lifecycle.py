@@ -1,6 +1,6 @@
-"""How far a run is: what its publisher said of it, when something came last, and why it closes.
+"""Keeps the state of a run's life: its start and end, the time of its last record, and the reason why it closes.
 
-It knows nothing of frames or audio. What is due when nothing comes is decided here; who does it is ``ingest``.
+It does not know frames or audio. It decides what is due when no record comes; ``ingest`` does it.
 """
 
 from enum import Enum, auto
@@ -14,24 +14,25 @@ from kaption_schemas.records import StreamEnded
 
 
 class Due(Enum):
-    """What is due of a run from which nothing comes."""
+    """The next step for a run from which no record comes."""
 
     NOTHING = auto()
-    #: What was said last is shown.
+    #: Show the last words.
     REST = auto()
-    #: The open segment is closed.
+    #: Close the open segment.
     IDLE_CUT = auto()
-    #: The same, and the run closes.
+    #: Close the open segment and the run.
     IDLE_CLOSE = auto()
-    #: The run closes without what its end still lacks.
+    #: Close the run without the records that are still missing before its end.
     ENDED_CLOSE = auto()
 
 
 class Lifecycle:
     """One run's life. Times are milliseconds of the broker's clock.
 
-    ``started``: its start was taken. ``framed``: its first frame was. ``ended``: what its publisher said at the end. ``closing``:
-    why no more is taken. ``closed``: all of it was returned. ``first_received_ms``: when sample 0 was.
+    ``started``: its start was taken. ``framed``: its first frame was taken. ``ended``: its publisher's last event.
+    ``closing``: the reason why no more records are taken. ``closed``: all outputs were returned. ``first_received_ms``: the
+    time of sample 0.
     """
 
     def __init__(self, saved: RunState, config: SessionConfig) -> None:
@@ -57,11 +58,11 @@ class Lifecycle:
 
     @property
     def fed_ms(self) -> int:
-        """When the last record came that this session was fed; in a replay newer ones are known of (``last_ms``)."""
+        """The time of the last record fed to this session. In a replay, ``last_ms`` may be that of a newer record."""
         return self._fed_ms or self.last_ms
 
     def feed(self, record: AudioRecord) -> bool:
-        """Note a record that comes; whether it is replayed, since an earlier owner took it."""
+        """Note a record. Returns whether it is replayed: an earlier owner has taken it."""
         replayed = record.offset <= self.last_offset
         self._fed_ms = record.timestamp_ms
         self.last_offset = max(self.last_offset, record.offset)
@@ -69,40 +70,40 @@ class Lifecycle:
         return replayed
 
     def start(self, record: AudioRecord) -> None:
-        """The run's start is taken."""
+        """Note that the run's start is taken."""
         self.started = True
         self.first_received_ms = record.received_ms
 
     def frame(self, record: AudioRecord) -> None:
-        """The run's first frame is taken."""
+        """Note that the run's first frame is taken."""
         self.framed = True
         if self.first_received_ms is None:
             self.first_received_ms = began_ms(record)
 
     def end(self, record: AudioRecord, said: StreamEnded) -> None:
-        """The publisher says that the run has ended; frames may be missing still."""
+        """Note that the publisher has ended the run. Frames may still be missing."""
         self.ended, self.ended_offset, self._ended_ms = said, record.offset, record.timestamp_ms
 
     def wake(self) -> None:
-        """Something has come: what comes after it may be idle again."""
+        """Note that a record has come: the run is no longer idle."""
         self._idle_cut = False
 
     def cut(self) -> bool:
-        """Note an idle cut; whether it is the first since something came."""
+        """Note that the open segments are closed as idle. Returns whether it is the first time since a record came."""
         first, self._idle_cut = not self._idle_cut, True
         return first
 
     def close(self, reason: Reason) -> None:
-        """Take nothing more."""
+        """Take no more records, for ``reason``."""
         self.closing = reason
 
     def complete(self) -> None:
-        """All of the run was returned."""
+        """Note that all outputs of the run were returned."""
         self.closed = True
         self.ended_offset = None
 
     def due(self, now_ms: int, since_ms: int) -> Due:
-        """What is due at ``now_ms`` when nothing has come since ``since_ms``."""
+        """The step that is due at ``now_ms`` when no record has come since ``since_ms``."""
         if self.closed or self.closing or not self.last_ms:
             return Due.NOTHING
         idle, config = (now_ms - since_ms) / 1000, self._config

@@ -1,7 +1,7 @@
-"""Two channels to one, in blocks that are aligned to sample 0: what comes out follows from the samples, not from how they were sliced.
+"""Mixes two channels to one in blocks aligned to sample 0, so that the output does not depend on how samples were sliced.
 
-Each block is the half of the sum of both channels, unless that cancels what is in them, as it does where one was recorded with its
-polarity swapped: then it is the half of their difference.
+Each block is half the sum of both channels. If the sum cancels their content, as it does when one channel has swapped
+polarity, the block is half their difference.
 """
 
 import numpy as np
@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 Pcm = npt.NDArray[np.int16]
 
-#: The sum has lost what was said where it has this much less power than the difference (12 dB). Two voices, one a channel, have as
-#: much in both; a channel that is silent, too.
+#: The sum has lost the speech if its power is lower than the difference's by this factor (12 dB). Two voices, one on each
+#: channel, have equal power in both; so has a single voice with a silent channel.
 _CANCELLED = 16
 _BLOCK_MS = 40
 
@@ -24,13 +24,13 @@ class Mixer:
         self._first = 0
 
     def block_end(self, sample: int) -> int:
-        """Where the block that ``sample`` lies in, or begins, ends; ``sample`` itself where a block begins."""
+        """The end of the block that contains ``sample``. If a block begins there, ``sample`` itself."""
         return -(-sample // self._block) * self._block
 
     def feed(self, pcm: Pcm, first: int) -> tuple[Pcm, int]:
-        """Take samples of shape (n, 2) from ``first`` on; return the mono samples of whole blocks, and the first one's position.
+        """Take samples, shape (n, 2), from ``first`` on. Returns the mono samples of whole blocks, and the position of the first.
 
-        What is held is let go where they do not follow on it: a run leaps over long silence.
+        If ``first`` does not follow the held samples, these are dropped: a run leaps over long silence.
         """
         if first != self._first + len(self._held):
             self._first, self._held = first, self._held[:0]
@@ -43,7 +43,7 @@ class Mixer:
         return self._mix(ready, at), at
 
     def flush(self) -> tuple[Pcm, int]:
-        """What is held, as if the run ended here."""
+        """Return the held samples mixed, as if the run ended here."""
         ready, self._held = self._held, self._held[:0]
         return self._mix(ready, self._first), self._first
 
@@ -52,12 +52,12 @@ class Mixer:
         blocks = np.zeros((-(-(before + len(pcm)) // self._block) * self._block, 2), np.int32)
         blocks[before : before + len(pcm)] = pcm
         left, right = blocks.reshape(-1, self._block, 2).transpose(2, 0, 1)
-        # Sums of integers below 2^53: exact in any order, so that every machine decides alike.
+        # Sums of integers below 2^53 are exact in any order, so every machine decides alike.
         exact = left.astype(np.float64), right.astype(np.float64)
         both = 2 * np.einsum("ij,ij->i", *exact)
         power = sum(np.einsum("ij,ij->i", one, one) for one in exact)
         cancels = power - both > _CANCELLED * (power + both)
         sign = np.where(cancels, -1, 1).astype(np.int32)[:, None]
         double = left + sign * right
-        mono: Pcm = ((double + (double < 0)) >> 1).astype(np.int16)  # halves go towards zero
+        mono: Pcm = ((double + (double < 0)) >> 1).astype(np.int16)  # rounds halves towards zero
         return mono.reshape(-1)[before : before + len(pcm)]

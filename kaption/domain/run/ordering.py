@@ -1,7 +1,7 @@
-"""The frames of a run in their order: repeats dropped, reordering undone within bounds, losses declared.
+"""Puts the frames of a run in order: drops repeats, undoes reordering within bounds, and declares losses.
 
-The bounds are 64 frames and 2 s of audio; what is missing then is a gap, and comes too late afterwards. Of two records under one
-sequence the first in the log stands, whatever else was waiting then: so a replay decides alike.
+The bounds are 64 frames and 2 s of audio. A frame that is still missing then becomes a gap, and is too late afterwards. Of
+two records with one sequence, the first in the log counts, whatever else waits at that time: so a replay decides alike.
 """
 
 from collections.abc import Iterator
@@ -15,23 +15,23 @@ from kaption_schemas.topics import Type
 
 FRAMES_BOUND = 64
 SECONDS_BOUND = 2
-#: A sequence further ahead than this is no loss but a mistake: an hour of frames of 100 ms.
+#: A sequence further ahead than this is a mistake and not a loss: an hour of frames of 100 ms.
 FURTHEST = 36_000
-#: Frames before the one awaited whose bytes are told apart by a digest.
+#: Number of frames before the awaited one that are remembered by a digest of their bytes.
 _REMEMBERED = 128
 _MISSING = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame whose turn it is."""
+    """The next frame in order."""
 
     record: AudioRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Sequences ``first`` to ``last`` will not come; ``reason`` says why, ``offset`` which record says so, if one does."""
+    """Sequences ``first`` to ``last``, which will not come, and the reason. ``offset``: the record that says so, if any."""
 
     first: int
     last: int
@@ -39,28 +39,29 @@ class Missing:
     offset: int | None = None
 
 
-#: ``Refused``: a record that is refused when it arrives, and leaves nothing.
+#: ``Refused``: a record that is refused on arrival, and leaves no gap.
 Step = Frame | Missing | Refused
 
 
 def digest(record: AudioRecord) -> bytes:
-    """What makes two frames of one sequence the same."""
+    """A digest by which two frames of one sequence are compared."""
     return blake2b(record.first_sample.to_bytes(8, "big") + record.body, digest_size=8).digest()
 
 
 def published_again(record: AudioRecord, latency: Latency, next_sequence: int, newest_ms: int) -> bool:
-    """Whether an agent publishes again what the run took, which awaits ``next_sequence`` and took nothing received behind ``newest_ms``.
+    """Whether an agent publishes a record again that the run has taken.
 
-    An agent that was killed does so with all that it had not acknowledged, and the run may be over by then. All records of a
-    file come from one object, so the sequence tells. Those of a live run come from one partition in the order in which the
-    broker received them: one that it received before another that was taken had its turn before, too.
+    The run awaits ``next_sequence``, and has taken no record that the broker received after ``newest_ms``. The successor of
+    a killed agent publishes all unacknowledged records again, and the run may be over by then. All records of a file come
+    from one object, so the sequence decides. Records of a live run come from one partition, in the order in which the
+    broker received them: a record that it received before a taken one was taken, too.
     """
     before = record.kind is Type.STARTED or (record.kind is Type.CHUNK and record.sequence < next_sequence)
     return before and (latency is Latency.BATCH or record.received_ms <= newest_ms)
 
 
 class FrameOrder:
-    """``push`` takes records as they arrive and returns what they make possible. ``next`` is the sequence awaited.
+    """Orders records: ``push`` takes each as it arrives and returns the steps that are now possible. ``next`` is awaited.
 
     ``newest_ms``: when the broker received the newest record that was taken, in ms since 1970; -1 before the first.
     """
@@ -85,7 +86,7 @@ class FrameOrder:
 
     @property
     def waiting(self) -> Iterator[AudioRecord]:
-        """Records that wait for an earlier one."""
+        """The records that wait for an earlier one."""
         return iter(self._waiting.values())
 
     @property
@@ -99,11 +100,11 @@ class FrameOrder:
         return max(self._waiting, default=self.next - 1)
 
     def seen_before(self, sequence: int) -> dict[int, bytes]:
-        """Digests of the frames right before ``sequence``, for a snapshot; gaps have an empty one."""
+        """Digests of the frames right before ``sequence``, for a snapshot. A gap's digest is empty."""
         return {n: d for n, d in self._seen.items() if sequence - _REMEMBERED <= n < sequence}
 
     def again(self, record: AudioRecord) -> bool:
-        """Whether an agent publishes again what was taken."""
+        """Whether an agent publishes again a record that was taken."""
         return published_again(record, self._latency, self.next, self.newest_ms)
 
     def took(self, record: AudioRecord) -> None:
@@ -116,20 +117,20 @@ class FrameOrder:
 
     @contextmanager
     def uncounted(self, *, replayed: bool) -> Iterator[None]:
-        """Count no repeat meanwhile of a record that is ``replayed``: an earlier owner of the lane did."""
+        """Within this context, count no repeat if the record is ``replayed``: an earlier owner of the lane has counted it."""
         repeats = self.repeats
         yield
         if replayed:
             self.repeats = repeats
 
     def forget(self, before: int) -> None:
-        """Frames up to ``before`` are final: keep the digests of the last 128 only."""
-        # In their order, oldest first; this runs with every frame.
+        """Keep the digests of the last 128 frames only: finals cover the frames up to ``before``."""
+        # Oldest first. This runs with every frame.
         while self._seen and (oldest := next(iter(self._seen))) < before - _REMEMBERED:
             del self._seen[oldest]
 
     def note_loss(self) -> None:
-        """The log no longer holds all that came before the next frame: what is missing there, retention took."""
+        """Note that retention deleted records before the next frame: it is the reason of what is missing there."""
         self._loss = Reason.RETENTION
 
     def push(self, record: AudioRecord) -> list[Step]:
@@ -148,7 +149,7 @@ class FrameOrder:
         return steps
 
     def flush(self, last: int | None = None) -> list[Step]:
-        """Nothing missing will come any more: up to ``last``, or to the highest that arrived."""
+        """Stop waiting for missing records: up to ``last``, or to the highest sequence that arrived."""
         steps: list[Step] = []
         while self._waiting:
             steps += self._give_up(min(self._waiting) - 1)
@@ -157,15 +158,15 @@ class FrameOrder:
         return steps
 
     def discard(self, reason: Reason) -> list[Refused]:
-        """Refuse what waits: the run takes nothing any more."""
+        """Refuse the waiting records: the run takes no more."""
         waiting, self._waiting = self._waiting, {}
         return [Refused(record.offset, reason) for record in waiting.values() if record.kind is not Type.GAP]
 
     def _refusal(self, record: AudioRecord) -> list[Step] | None:
-        """What becomes of a record that is not to be queued; None for one that is."""
+        """The steps for a record that is not queued. None if it is to be queued."""
         gap, other = record.kind is Type.GAP, self._waiting.get(record.sequence)
         if other is None and record.sequence >= self.next:
-            # Where retention took the beginning, nobody knows how much it was.
+            # If retention deleted the beginning, its length is unknown.
             if record.sequence <= self.next + FURTHEST or self._loss is Reason.RETENTION:
                 return None
             return [] if gap else [Refused(record.offset, Reason.SEQUENCE_AHEAD)]
@@ -178,13 +179,13 @@ class FrameOrder:
         return [Refused(record.offset, Reason.LATE if before == _MISSING else Reason.SEQUENCE_CONFLICT)]
 
     def _before(self, sequence: int) -> bytes | None:
-        """The digest of a frame that had its turn; None of one that is too long ago: however long finals take to come."""
+        """The digest of an earlier frame. None if it is too long ago, which does not depend on the delay of finals."""
         return self._seen.get(sequence) if sequence >= self.next - _REMEMBERED else None
 
     def _overdue(self) -> bool:
-        """Whether what waits is too much. A part of it that waits by itself, in a replay, is too much no sooner."""
+        """Whether too many records wait. Only a part of them may wait in a replay; a part never reaches the bound sooner."""
         first, last = min(self._waiting), max(self._waiting)
-        # A gap does not tell how long it is, nor always where.
+        # A gap does not say how long it is, and does not always say where.
         frames = [record for record in self._waiting.values() if record.kind is not Type.GAP]
         begin = min((record.first_sample / record.rate for record in frames), default=0.0)
         end = max(((record.first_sample + record.samples) / record.rate for record in frames), default=0.0)
@@ -194,7 +195,7 @@ class FrameOrder:
         steps: list[Step] = []
         if last >= self.next:
             steps.append(Missing(self.next, last, self._loss))
-            # Only as many as are remembered anyway: a declared gap may span thousands.
+            # Only as many as are remembered: a declared gap may span thousands of sequences.
             self._seen |= dict.fromkeys(range(max(self.next, last - _REMEMBERED), last + 1), _MISSING)
             self.next = last + 1
         return steps + self._ready()
@@ -213,5 +214,5 @@ class FrameOrder:
 
 
 def _digest_of(record: AudioRecord) -> bytes:
-    """Of a frame, or of the gap that stands for one."""
+    """The digest of a frame, or of the gap that stands for one."""
     return _MISSING if record.kind is Type.GAP else digest(record)

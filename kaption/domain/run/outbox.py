@@ -1,6 +1,6 @@
-"""What a run has to say: finals in order, the gaps that they cover, and its end.
+"""Collects the outputs of a run: finals in order, the gaps that they cover, and its end.
 
-What was said stays here until it is taken, so that nothing is lost where going on fails.
+Outputs stay here until they are taken, so that nothing is lost if a later step fails.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from kaption_schemas.records import FinalTranscript, Gap, StreamCompleted
 
 
 class Outbox:
-    """Outputs of one run. ``gaps`` is how many were told."""
+    """Outputs of one run. ``gaps`` is the number of published gaps."""
 
     def __init__(
         self, key: RunKey, life: Lifecycle, order: FrameOrder, ledger: Ledger, channels: Channels, gaps: int
@@ -29,16 +29,16 @@ class Outbox:
         self._due: list[Output] = []
 
     def add(self, outputs: Iterable[Output]) -> None:
-        """Note what was decided."""
+        """Add outputs."""
         self._due += outputs
 
     def take(self) -> list[Output]:
-        """All that was noted, once."""
+        """Return all outputs since the last call."""
         due, self._due = self._due, []
         return due
 
     def advance(self) -> None:
-        """Publish what is decided: finals in order, the gaps that they cover, and the end."""
+        """Publish all that is decided: finals in order, the gaps that they cover, and the end."""
         closing = self._life.closing is not None
         out: list[Output] = []
         try:
@@ -51,7 +51,7 @@ class Outbox:
             self._due += self._complete()
 
     def give_up(self, reason: Reason) -> None:
-        """Close the run with what is published: a gap stands for the rest of each channel."""
+        """Close the run after what is already published. A gap stands for the rest of each channel."""
         if self._life.closed:
             return
         channels, ledger = self._channels, self._ledger
@@ -66,14 +66,14 @@ class Outbox:
         channels.drop()
 
     def _with_gap(self, final: FinalTranscript) -> list[Output]:
-        """A final, and before one that the model failed on a gap."""
+        """A final. If the model failed on it, a gap precedes it."""
         if final.quality and final.quality.suppressed == Reason.DECODE_FAILED:
             frames = self._ledger.holding(final.start_sample, final.end_sample, Reason.DECODE_FAILED)
             return [self._gap(frames, final.start_sample, final.end_sample, final.channel), final]
         return [final]
 
     def _settle(self) -> list[Output]:
-        """Forget what every channel's finals cover; the gaps among it."""
+        """Drop the records that every channel's finals cover. Returns the gaps among them."""
         done = self._channels.done
         if done is None:
             return []

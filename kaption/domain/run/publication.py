@@ -1,8 +1,8 @@
-"""What may be published of one channel's texts: finals in order and redacted, partials with their open end withheld.
+"""Publishes one channel's texts: finals in order and redacted, partials without their open suffix.
 
-A final whose text ends in something that could go on behind the pause (half a card number) is held until the next one is
-decoded, and both are redacted together; so the boundaries stay where the samples put them. Past the hold-back limit what is
-too much of a number to be shown is masked, and whatever goes on with it later, however long the pause (promise 6, ADR 21).
+A final is held back if its text could go on after the pause, as half a card number could. The next final is then decoded,
+and both are redacted together, so the boundaries stay where the samples put them. Past the hold-back limit, a part of a
+number that is too long to show is masked. So is whatever continues it later, however long the pause (promise 6, ADR 21).
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ from kaption.domain.run.resample import to_source
 from kaption.domain.run.track import Checkpoint, Segment, Track
 from kaption_schemas.records import FinalTranscript, Model, PartialTranscript, Quality, Redaction, Word
 
-#: How long a final's open end waits for speech to go on, and how many segments may wait together.
+#: Seconds that a final with an open suffix waits for speech to go on, and the number of segments that may wait together.
 HOLD_SECONDS = 4
 HOLD_SEGMENTS = 4
 _PROMPT_CHARACTERS = 200
@@ -37,7 +37,7 @@ _SILENT = Decoded("", None, 0.0, 1.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What every transcript of a channel says of its run."""
+    """Facts of the run that every transcript of a channel includes."""
 
     key: RunKey
     channel: int
@@ -50,7 +50,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a channel has published last: what may prompt the next window, where it ends, and the end of the published text."""
+    """A channel's last publication: the text that may prompt the next window, its end, and the end of the published text."""
 
     text: str = ""
     end: int = 0
@@ -58,10 +58,10 @@ class Said:
 
 
 class Publication:
-    """One channel's way from decoded segments to records. ``done`` is the checkpoint behind the last final.
+    """Makes records from one channel's decoded segments. ``done`` is the checkpoint after the last final.
 
-    ``last_text`` is what may prompt the next window, ``last_end`` where it ends; ``before`` the end of the published text, as the
-    next one is masked with.
+    ``last_text`` may prompt the next window, and ``last_end`` is its end. ``before`` is the end of the published text, with
+    which the next text is masked.
     """
 
     def __init__(self, facts: RunFacts, redactor: TextRedactor, done: Checkpoint, said: Said) -> None:
@@ -73,9 +73,9 @@ class Publication:
         self._redactor = redactor
 
     def advance(self, track: Track, *, closing: bool) -> Iterator[FinalTranscript]:
-        """Publish the segments at the front that are decoded and decided, and move ``done`` with each that is published.
+        """Publish the leading segments that are decoded and decided, and move ``done`` with each one.
 
-        Where the redactor raises, what was published before it stands, and the rest is as it was.
+        If the redactor raises, the finals before it stay published, and the rest is unchanged.
         """
         while group := self._decided(track, closing=closing):
             decodes = [segment.decoded or _SILENT for segment in group]
@@ -92,14 +92,14 @@ class Publication:
             self.done = track.checkpoint
 
     def partial(self, track: Track, decoded: Decoded, heard: int, epoch: int) -> PartialTranscript | None:
-        """The open segment's next revision, of a decode up to 16 kHz position ``heard``; None when it shows nothing new."""
+        """The open segment's next partial, from audio up to 16 kHz position ``heard``. None if it shows nothing new."""
         state, key = track.open, self.facts.key
         state.agreement.update(decoded.text, heard)
         agreed = joined(state.agreement.stable)
         said = joined(state.agreement.stable + state.agreement.tail)
         stable, text = self._visible(track, agreed), self._visible(track, said, len(agreed))
         if not stable.startswith(state.stable):
-            stable = state.stable  # what was stable stays as it was shown
+            stable = state.stable  # stable words stay as they were shown
         if not text.startswith(stable):
             text = stable
         if not text or (text == state.shown and stable == state.stable):
@@ -112,9 +112,9 @@ class Publication:
         )  # fmt: skip
 
     def prompt(self, track: Track, index: int) -> str:
-        """Text right before segment ``index``, without what a policy could name; empty when it is long ago.
+        """The text right before segment ``index``, without what a policy could name. Empty if it is long ago.
 
-        It is the same whether the final before is out, held or not closed yet, if those before are decoded.
+        Once the segments before are decoded, it does not depend on whether the final before is published, held back or open.
         """
         text, end = self.last_text, self.last_end
         start = track.range_start if track.speech_start is None else to_source(track.speech_start, self.facts.rate)
@@ -127,7 +127,7 @@ class Publication:
         return text[-_PROMPT_CHARACTERS:] if start - end < self.facts.prompt_seconds * self.facts.rate else ""
 
     def _decided(self, track: Track, *, closing: bool) -> list[Segment]:
-        """The segments to publish next, together; empty when one must wait. Depends on samples and texts only."""
+        """The segments to publish next, together. Empty if one must wait. Depends on samples and texts only."""
         group: list[Segment] = []
         for segment in track.segments:
             if group and (
@@ -144,15 +144,15 @@ class Publication:
         return group
 
     def _silent_since(self, track: Track, end: int) -> bool:
-        """Whether no speech began within the hold-back time behind source sample ``end``; a beginning may yet be put before it."""
+        """Whether no speech began within the hold-back time after source sample ``end``. A beginning may still move earlier."""
         limit = end * SAMPLE_RATE // self.facts.rate + HOLD_SECONDS * SAMPLE_RATE
         start = track.speech_start
         return track.position > limit + track.lead and (start is None or start > limit)
 
     def _ends_with(self, track: Track, group: list[Segment]) -> bool:
-        """Whether the run, all of which is known, is over before anybody stopped waiting behind ``group``: nothing can follow.
+        """Whether the whole run ends within the hold-back limits after ``group``, so that nothing can follow.
 
-        Not where somebody would have: then its text hangs on when it was decoded.
+        False if a limit passes before the end: then the text would depend on when it was decoded.
         """
         spoken = [segment for segment in group if len(segment.audio)]
         if group[-1] is not track.segments[-1] or not spoken or spoken[-1].last:
@@ -164,7 +164,7 @@ class Publication:
         return goes_on(text, self.facts.entities)
 
     def _visible(self, track: Track, text: str, settled: int | None = None) -> str:
-        """What may be shown of the open segment's ``text``, in front of which all that waits is taken to stand."""
+        """The part of the open segment's ``text`` that may be shown, redacted as if it followed all waiting texts."""
         entities = self.facts.entities
         if not entities:
             return text
@@ -178,7 +178,7 @@ class Publication:
         fronts = [self.before] if known else ["", *UNKNOWN]
         said = [Before(front, " ".join(waiting)) for front in fronts]
         shown = {visible(text, entities, self._redactor, settled, before).rstrip() for before in said}
-        # What is not decoded yet decides what this text's beginning is.
+        # Text that is not decoded yet decides how this text's beginning is masked.
         return shown.pop() if len(shown) == 1 else ""
 
     def _prompting(self, decoded: Decoded) -> str:

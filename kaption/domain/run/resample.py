@@ -1,7 +1,7 @@
-"""Source samples to 16 kHz in blocks that are aligned to sample 0, so that slicing never shows in the output.
+"""Resamples source audio to 16 kHz in blocks aligned to sample 0, so that the output does not depend on slicing.
 
-Each 40 ms block is resampled by itself with 20 ms of audio on either side, which is longer than the filter; the sides are
-cut off. A block therefore depends on source samples only, and resampling can start again at any block.
+Each 40 ms block is resampled alone, with 20 ms of audio on either side, which is longer than the filter. The sides are
+then removed. So a block depends on source samples only, and resampling can start again at any block.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ class Resampler:
     """One channel from ``rate`` to 16 kHz. Positions are absolute: source samples in, 16 kHz samples out."""
 
     def __init__(self, rate: int, *, start: int = 0) -> None:
-        """Begin at the block that holds 16 kHz position ``start``."""
+        """Begin at the block that contains 16 kHz position ``start``."""
         self.rate = rate
         self._block = rate * 40 // 1000
         self._side = 0 if rate == SAMPLE_RATE else rate * 20 // 1000
@@ -52,7 +52,7 @@ class Resampler:
         return self._source.slice(start, end).copy()
 
     def feed(self, pcm: Pcm, first: int) -> Audio:
-        """Take source samples from ``first`` on (what is known already is skipped) and return whole blocks at 16 kHz."""
+        """Take source samples from ``first`` on, skip known ones, and return whole blocks at 16 kHz."""
         if first < self.end:
             pcm = pcm[self.end - first :]
         self._source.append(pcm)
@@ -64,7 +64,7 @@ class Resampler:
         return np.concatenate([self._one() for _ in range(ready)])
 
     def flush(self) -> Audio:
-        """The rest, as if silence followed."""
+        """Return the rest at 16 kHz, as if silence followed."""
         rest = self.end - self._next * self._block
         if rest <= 0:
             return np.zeros(0, np.float32)
@@ -78,7 +78,7 @@ class Resampler:
         self._source.drop(min(before, self.need(self.position)))
 
     def _same(self, blocks: int) -> Audio:
-        """``blocks`` blocks of a source that is at 16 kHz already."""
+        """``blocks`` blocks of a source that is already at 16 kHz."""
         first = self._next * self._block
         self._next += blocks
         return self._source.slice(first, first + blocks * self._block).astype(np.float32) / np.float32(32768)

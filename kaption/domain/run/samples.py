@@ -1,4 +1,4 @@
-"""A run of samples that grows at its end and is dropped from its front, without copying what lies between."""
+"""Holds samples that grow at their end and are dropped from their front, without a copy of what lies between."""
 
 from typing import Generic, TypeVar
 
@@ -6,12 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 S = TypeVar("S", np.int16, np.float32)
-#: Room for this many samples more at least, or a quarter: what was dropped stays in memory until all of it is full.
+#: Least number of samples to make room for; a quarter of the content if that is more. Dropped samples stay in memory until
+#: the array is full.
 _ROOM = 1 << 15
 
 
 class Samples(Generic[S]):
-    """Samples from position ``start`` to ``end`` of a stream. Slices are views: copy what must outlive the next call."""
+    """Samples ``[start, end)`` of a stream. Slices are views: copy one that must outlive the next call."""
 
     def __init__(self, dtype: type[S], start: int = 0) -> None:
         self.start = start
@@ -36,7 +37,7 @@ class Samples(Generic[S]):
         self._size += len(more)
 
     def slice(self, start: int, end: int) -> npt.NDArray[S]:
-        """The samples ``[start, end)`` by position, as far as they are here."""
+        """The samples at positions ``[start, end)``, as far as they are held."""
         first = min(max(start - self.start, 0), self._size)
         last = min(max(end - self.start, first), self._size)
         return self._data[self._first + first : self._first + last]
@@ -53,7 +54,7 @@ class Samples(Generic[S]):
         self._size = min(max(end - self.start, 0), self._size)
 
     def _make_room(self, more: int) -> None:
-        """Move what is here to the front of an array with some room more than it needs."""
+        """Move the held samples to the front of a new array with spare room."""
         need = self._size + more
         data = np.zeros(need + max(_ROOM, need // 4), self._data.dtype)
         data[: self._size] = self._data[self._first : self._first + self._size]

@@ -1,7 +1,7 @@
-"""Where a segment ends: a pause, or at the hard limit the quietest frame of the last 3 s; and which of a file's are joined again.
-Depends on samples only.
+"""Ends segments at a pause, or at the hard limit at the quietest frame of the last 3 s, and joins short ones of a file.
 
-At every cut the detector starts anew, so a session that is restored at a cut needs none of its state.
+The result depends on samples only. The detector restarts at every boundary, so a session that is restored at a boundary
+does not need the detector's state.
 """
 
 from collections import deque
@@ -14,19 +14,20 @@ import numpy as np
 from kaption.domain.decoding.port import SAMPLE_RATE, VAD_FRAME, Audio, VoiceDetector
 
 _SECOND = SAMPLE_RATE / VAD_FRAME
-#: Length up to which the segments of a file are joined, in frames: longer ones have no fewer words wrong, see adr/0016.
+#: Length up to which the segments of a file are joined, in frames. Longer ones do not lower the WER (adr/0016).
 JOINED: Const = int(18 * _SECOND)
-#: Frames that the detector hears at once: a number that costs it least (one of ``kaption_gpu.engine.vad``'s), and what lies behind a cut was heard in vain.
+#: Frames that the detector gets at once, one of the counts of ``kaption_gpu.engine.vad``. 32 is cheapest: frames after a
+#: boundary are wasted work.
 _BLOCK = 32
 
 
 @dataclass(frozen=True, slots=True)
 class SegmentRules:
-    """Thresholds are probabilities of speech, the rest frames of 32 ms.
+    """Rules for the ends of segments. Thresholds are probabilities of speech, all other values are frames of 32 ms.
 
-    ``pause`` of quiet ends a segment, of which ``trail`` are decoded: so a decode can begin before the pause is over. From
-    length ``easy`` on ever less quiet does, at ``hard`` ``short_pause``: what is long costs most to decode again.
-    ``join``: what is so long together becomes one segment again, over pauses of at most ``join_pause`` (``Joiner``).
+    ``pause``: quiet that ends a segment. ``trail`` of it are decoded, so a decode can begin before the pause is over. From
+    length ``easy`` on, less quiet is enough, down to ``short_pause`` at ``hard``: a long segment costs most to decode again.
+    ``join``: the longest segment that is joined from shorter ones, over pauses of at most ``join_pause`` (``Joiner``).
     """
 
     onset: float = 0.5
@@ -47,9 +48,9 @@ class SegmentRules:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Audio before ``end`` is dealt with. ``start`` is where its speech begins, None when it holds none.
+    """A boundary at ``end``. ``start`` is the beginning of the speech before it, None if there is none.
 
-    What is decoded ends at ``speech_end``. Positions are 16 kHz samples, multiples of ``VAD_FRAME``.
+    The audio to decode ends at ``speech_end``. Positions are 16 kHz samples, multiples of ``VAD_FRAME``.
     """
 
     start: int | None
@@ -58,10 +59,10 @@ class Cut:
 
 
 class Joiner:
-    """Joins cuts in a row, for runs that nobody waits for: long windows have less padding, and the model more to go by.
+    """Joins consecutive segments of files: long windows have less padding and give the model more context.
 
-    ``start`` is where the speech of what is kept back begins. A session that is restored behind a segment joins alike, since
-    nothing from before it matters.
+    ``start`` is the beginning of the kept segment's speech. A session that is restored after a segment joins alike, since
+    the result does not depend on earlier segments.
     """
 
     def __init__(self, rules: SegmentRules) -> None:
@@ -71,11 +72,11 @@ class Joiner:
 
     @property
     def start(self) -> int | None:
-        """None when nothing is kept back."""
+        """The beginning of the kept segment's speech. None if no segment is kept."""
         return self._kept.start if self._kept else None
 
     def take(self, cut: Cut) -> list[Cut]:
-        """The cuts that are decided by ``cut``, in order."""
+        """Take a boundary. Returns the boundaries that it decides, in order."""
         kept, self._kept = self._kept, None
         joined = self._joined(kept, cut) if kept else None
         if joined is not None:
@@ -88,12 +89,12 @@ class Joiner:
         return before
 
     def flush(self) -> list[Cut]:
-        """What is kept back: nothing follows, or nobody waits any longer."""
+        """Return the kept boundary: nothing follows, or the run stops waiting."""
         kept, self._kept = self._kept, None
         return [kept] if kept else []
 
     def _joined(self, kept: Cut, cut: Cut) -> Cut | None:
-        """Both as one, if they go together; a piece without speech only moves the end."""
+        """Both as one, if they may be joined. A piece without speech only moves the end."""
         if cut.start is None:
             return Cut(kept.start, cut.end, kept.speech_end) if cut.end - kept.speech_end <= self._pause else None
         near = cut.start - kept.speech_end <= self._pause
@@ -102,7 +103,7 @@ class Joiner:
 
 
 class Segmenter:
-    """Cuts one channel's audio. ``feed`` takes frames in order; ``origin`` is where audio begins (a cut)."""
+    """Finds the boundaries of one channel's audio. ``feed`` takes frames in order; ``origin`` is the last boundary."""
 
     def __init__(self, make_detector: Callable[[], VoiceDetector], rules: SegmentRules, origin: int = 0) -> None:
         self._detector = make_detector()
@@ -118,7 +119,7 @@ class Segmenter:
 
     @property
     def speech_start(self) -> int | None:
-        """Where the open segment's speech begins, with some audio before it; None in silence."""
+        """The beginning of the open segment's speech, with some audio before it. None in silence."""
         return self._speech
 
     @property
@@ -128,13 +129,13 @@ class Segmenter:
 
     @property
     def speech_end(self) -> int | None:
-        """Where the open segment's audio ends if nothing more is said; None while that may still move."""
+        """The end of the open segment's audio if no more speech follows. None while it may still move."""
         end = self._trail_end
         return end if self._speech is not None and self._worth and end <= self.position else None
 
     @property
     def cut_end(self) -> int | None:
-        """Where the open segment's audio ends if it is cut here; None where there is none."""
+        """The end of the open segment's audio if the boundary is here. None if no segment is open."""
         return min(self.position, self._trail_end) if self._speech is not None and self._worth else None
 
     @property
@@ -151,9 +152,9 @@ class Segmenter:
         return self._voiced >= self._rules.shortest
 
     def feed(self, frames: Audio) -> Cut | None:
-        """Take frames, shape (n * 512,), up to the first cut; ``position`` tells how many were taken.
+        """Take frames, shape (n * 512,), up to the first boundary. ``position`` shows how many were taken.
 
-        What lies behind a cut must be fed again: a cut at the hard limit lies before the frames that led to it.
+        Frames after a boundary must be fed again: at the hard limit, the boundary lies before the frames that led to it.
         """
         at, probabilities = 0, list[float]()
         while at < len(frames):
@@ -166,9 +167,9 @@ class Segmenter:
         return None
 
     def _listen(self, frames: Audio) -> list[float]:
-        """Probabilities of the first of ``frames``, one at least.
+        """Probabilities of speech in the first of ``frames``, at least one.
 
-        Digital silence, such as what a publisher left out, needs no detector: an hour of it would take 18 s.
+        Digital silence, such as a publisher leaves out, skips the detector: an hour of it would take 18 s.
         """
         if self._speech is not None:
             return self._detector(frames)
@@ -202,17 +203,17 @@ class Segmenter:
         return None
 
     def _enough(self) -> int:
-        """Frames of quiet that end the open segment."""
+        """The number of quiet frames that end the open segment."""
         rules, length = self._rules, self._frames_since(self._speech or 0)
         over = min(max(0, length - rules.easy), rules.hard - rules.easy) / (rules.hard - rules.easy)
         return rules.pause - round(over * (rules.pause - rules.short_pause))
 
     def force(self) -> Cut:
-        """Cut here, since nothing follows or nobody waits any longer."""
+        """Make a boundary here: nothing follows, or the run stops waiting."""
         return self._cut(self._speech if self._worth else None, self.position, min(self.position, self._trail_end))
 
     def leap(self, to: int) -> Cut:
-        """Go on at ``to``: what lies before is silent."""
+        """Continue at ``to``: the audio before it is silent."""
         return self._cut(None, to, to)
 
     def _frames_since(self, position: int) -> int:
@@ -221,7 +222,7 @@ class Segmenter:
     def _quietest(self) -> int:
         levels = list(self._levels)
         index = min(range(len(levels)), key=levels.__getitem__)
-        # The cut is behind the quietest frame, so that at least one frame is always taken.
+        # The boundary is after the quietest frame, so at least one frame is always taken.
         return self.position - (len(levels) - 1 - index) * VAD_FRAME
 
     def _cut(self, start: int | None, end: int, speech_end: int) -> Cut:

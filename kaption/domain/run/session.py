@@ -1,9 +1,9 @@
-"""One run as a state machine without I/O, clock or model: records in, windows to decode out, transcripts out.
+"""Runs one run as a state machine without I/O, clock or model: records in, windows to decode out, transcripts out.
 
-``feed(record)``, ``wants(now)``, ``begin(window)``, ``apply(result)``: whatever the slicing, repetition or redelivery of
-its records, a run gives the same finals. Records are judged in ``ingest``; how far the run is, and when it is idle, is in
-``lifecycle``; its audio and texts are in ``channels``; what is decoded when in ``windows``; what it says, in which order,
-in ``outbox``; what a restart needs in ``snapshots``.
+Its calls are ``feed(record)``, ``wants(now)``, ``begin(window)`` and ``apply(result)``. A run gives the same finals
+however its records are sliced, repeated or redelivered. ``ingest`` takes and refuses records, ``lifecycle`` keeps the
+state of the run and its idle times, ``channels`` hold audio and texts, ``windows`` chooses the windows, ``outbox`` orders
+the outputs, and ``snapshots`` keeps what a restart needs.
 """
 
 from kaption.domain.decoding.port import Decoded, Window
@@ -25,7 +25,7 @@ from kaption_schemas.records import RunOptions
 class Session:
     """One run, all its channels. Times are milliseconds of the broker's clock.
 
-    Where one of its calls raises, the session may be asked for nothing but ``give_up``.
+    After one of its calls has raised, only ``give_up`` may be called.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Session:
 
     @property
     def options(self) -> RunOptions:
-        """What the run asked for, as far as it is known."""
+        """The run's options, as far as they are known."""
         return self._channels.options
 
     @property
@@ -58,7 +58,7 @@ class Session:
 
     @property
     def next_sample(self) -> int:
-        """How many source samples the run has, those of gaps and of silence that was left out among them."""
+        """The run's number of source samples, including gaps and left-out silence."""
         return self._channels.next_sample
 
     @property
@@ -68,7 +68,7 @@ class Session:
 
     @property
     def ended(self) -> bool:
-        """Whether no more audio comes: what is left are the last finals."""
+        """Whether no more audio comes. Only the last finals are left."""
         return self._life.closing is not None
 
     @property
@@ -78,54 +78,54 @@ class Session:
 
     @property
     def newest_ms(self) -> int:
-        """When the broker received the newest record that was taken, in ms since 1970; -1 before the first."""
+        """The time at which the broker received the newest taken record, in ms since 1970. -1 before the first."""
         return self._order.newest_ms
 
     @property
     def repeats(self) -> int:
-        """Records that came again and were taken before."""
+        """The number of records that came again after they were taken."""
         return self._order.repeats
 
     @property
     def last_offset(self) -> int:
-        """Offset of the last record that was fed, to an earlier owner too; -1 before the first."""
+        """The offset of the last record that was fed, also to an earlier owner. -1 before the first."""
         return self._life.last_offset
 
     @property
     def undecided(self) -> set[int]:
-        """Offsets of the records that wait for one before them: they may still be refused."""
+        """The offsets of records that wait for an earlier one: they may still be refused."""
         return {record.offset for record in self._order.waiting}
 
     # -- records in ------------------------------------------------------------------------------------------------
 
     def feed(self, record: AudioRecord) -> list[Output]:
-        """Take a record of the run. Its own faults come back as dead letters; the run goes on."""
-        # A replay makes the idle cuts again that lie in it, though newer records are known of.
+        """Take a record of the run. A faulty record is returned as a dead letter; the run goes on."""
+        # A replay closes idle segments again at the same places, although newer records are known.
         self._pass_time(record.timestamp_ms, self._life.fed_ms)
         self._outbox.advance()
         self._outbox.add(self._ingest.feed(record))
         return self._advance()
 
     def tick(self, now_ms: int) -> list[Output]:
-        """Let time pass: finalise and close idle runs, and stop waiting for what an ended run still lacks.
+        """Let time pass: finalise and close an idle run, and stop waiting for missing records of an ended run.
 
-        ``now_ms`` is by the clock of the records' ``timestamp_ms``: that of the last one, or later where no more of them are in the log.
+        ``now_ms`` is on the clock of the records' ``timestamp_ms``: that of the last record, or later if the log has no more.
         """
         self._pass_time(now_ms, self._life.last_ms)
         return self._advance()
 
     def close(self, reason: Reason, now_ms: int) -> None:
         """End the run now; its last finals and ``completed`` come through ``apply`` or ``tick``."""
-        self._pass_time(now_ms, self._life.fed_ms)  # as ticks may have done before, or not
+        self._pass_time(now_ms, self._life.fed_ms)  # earlier ticks may or may not have done this
         self._outbox.add(self._ingest.close(reason, now_ms))
 
     def give_up(self, reason: Reason) -> list[Output]:
-        """Close the run at once, since going on with it fails: what is published stands, and a gap says what is not."""
+        """Close the run at once, because it fails. Published finals stay, and a gap covers the rest."""
         self._outbox.give_up(reason)
         return self._outbox.take()
 
     def note_loss(self) -> None:
-        """The log lost records since the snapshot that this session was restored from."""
+        """Note that the log lost records since the snapshot from which this session was restored."""
         self._order.note_loss()
 
     def _pass_time(self, now_ms: int, since_ms: int) -> None:
@@ -138,33 +138,33 @@ class Session:
     # -- windows out, results in -----------------------------------------------------------------------------------
 
     def wants(self, now_ms: int) -> list[Wanted]:
-        """What could be decoded now and is not in flight: finals in order, and the newest partial of each channel."""
+        """The windows that could be decoded now and are not in flight: finals in order, and each channel's newest partial."""
         return self._windows.wants(self._channels.tracks, now_ms)
 
     def begin(self, window_id: int) -> Window:
-        """Copy a wanted window's audio out and count it as in flight. Raises ``ValueError`` for one that is not wanted."""
+        """Copy a wanted window's audio and mark it in flight. Raises ``ValueError`` if it is not wanted."""
         return self._windows.begin(window_id, self._channels.tracks, self._channels.publications, self.options)
 
     def abandon(self, window_id: int) -> None:
-        """A window's batch was not decoded: it is wanted again."""
+        """Requeue a window: its batch was not decoded."""
         self._windows.abandon(window_id)
 
     def fail(self, window_id: int, *, hung: bool) -> list[Output] | None:
-        """The model failed on a window's batch, or hung: it is wanted again, alone (None), or is given up, and what follows."""
+        """Note that the model failed or hung on a window's batch. None if it is requeued, alone; else the outputs of abandoning it."""
         return None if self._windows.fail(window_id, hung=hung) else self._advance()
 
     def apply(self, window_id: int, decoded: Decoded, now_ms: int) -> list[Output]:  # noqa: ARG002  # the pool's port
-        """Take a result; one that came too late for its segment changes nothing."""
+        """Take a result. One that is too late for its segment changes nothing."""
         found = self._windows.end(window_id)
         if found is None or self.closed:
             return []
         self._outbox.add(self._channels.apply(*found, decoded, self.epoch))
         return self._advance()
 
-    # -- what a commit needs ---------------------------------------------------------------------------------------
+    # -- commits ---------------------------------------------------------------------------------------------------
 
     def settled_offset(self) -> int | None:
-        """The offset of the oldest record that no final, gap or dead letter covers; None when there is none."""
+        """The offset of the oldest record that no final, gap or dead letter covers. None if there is none."""
         if self.closed:
             return None
         waiting = (record.offset for record in self._order.waiting)
@@ -172,11 +172,11 @@ class Session:
         return min((offset for offset in offsets if offset is not None), default=None)
 
     def drafted(self) -> None:
-        """What was returned so far is in a transaction that begins."""
+        """Note that a transaction begins with all outputs so far."""
         self._channels.drafted()
 
     def committed(self) -> None:
-        """The last transaction that was drafted is committed."""
+        """Note that the last drafted transaction is committed."""
         self._channels.committed()
 
     def backlog_seconds(self) -> float:
@@ -184,13 +184,13 @@ class Session:
         return self._channels.backlog_seconds
 
     def undecoded(self) -> bool:
-        """Whether a closed segment waits for its decode, or is in it."""
+        """Whether a closed segment waits for its decode, or is being decoded."""
         return self._channels.undecoded
 
     # -- snapshots -------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> bytes:
-        """What ``restore`` needs, consistent with ``settled_offset`` and with every durable output so far."""
+        """The state that ``restore`` needs, consistent with ``settled_offset`` and with every durable output so far."""
         life, order, channels = self._life, self._order, self._channels
         done = channels.done
         seen = order.seen_before(done.sequence) if done and not self.closed else {}
@@ -208,7 +208,7 @@ class Session:
 
     @classmethod
     def restore(cls, snapshot: bytes, config: SessionConfig, ports: Ports) -> "Session":
-        """A session as it was at its last commit; over, where other weights are loaded now. Raises ``SnapshotError``."""
+        """Restore a session as of its last commit. It is over if other weights are loaded now. Raises ``SnapshotError``."""
         saved = RunState.read(snapshot)
         self = cls(saved.key, saved.latency, config, ports, saved)
         if not self.closed and saved.model not in ("", ports.model.digest):
@@ -216,6 +216,6 @@ class Session:
         return self
 
     def _end_of_model(self, now_ms: int) -> None:
-        """Close the run: not even its language is sure now; its finals so far say which weights they are of (adr/0029)."""
+        """Close the run: even its language may change with other weights. Its finals so far name their weights (adr/0029)."""
         self._channels.reach_cuts()
         self._outbox.add(self._ingest.close(Reason.MODEL_CHANGED, now_ms))

@@ -1,7 +1,7 @@
-"""What a partial need not decode again: words that are stable and behind a gap in the speech are settled.
+"""Settles stable words before a gap in the speech, so that later partials do not decode them again.
 
-A partial's decode costs by the audio that it takes and by the words that it says. So the next one begins behind the
-settled words; they stay as they are, and only the segment's final hears all of it.
+The cost of a partial's decode grows with its audio and its words. So the next partial begins after the settled words.
+Those stay as they are, and only the segment's final decodes all of its audio.
 """
 
 from collections.abc import Sequence
@@ -9,17 +9,18 @@ from typing import Final as Const
 
 from kaption.domain.decoding.port import DecodedWord
 
-#: A partial of more audio than this asks for word times, so that the next can be shorter.
+#: A partial of more seconds of audio than this asks for word times, so that the next one can be shorter.
 SETTLE_SECONDS: Const = 4.0
-#: Audio that the next partial keeps at least, and that settling takes away at least: too little of either is not worth it.
+#: Least seconds of audio that the next partial keeps, and that settling removes: less of either is not worth it.
 _KEEP_SECONDS: Const = 1.2
 _TAKE_SECONDS: Const = 1.5
 
 
 def settle(words: Sequence[DecodedWord], stable: int, length: float) -> tuple[int, float] | None:
-    """How many of ``words``, of which ``stable`` are so, to settle, and the second to cut at; None to settle nothing.
+    """The number of ``words`` to settle, and the second at which later partials begin. None to settle nothing.
 
-    ``length`` is the audio's in seconds. Of all places where there is enough before and behind it the widest gap is taken.
+    The first ``stable`` words are stable. ``length`` is the audio's in seconds. Of all gaps with enough audio before and
+    after them, the widest is used.
     """
     best: tuple[float, int, float] | None = None
     for count in range(1, min(stable, len(words) - 1) + 1):

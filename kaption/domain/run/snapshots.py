@@ -1,4 +1,4 @@
-"""What of a session is kept in the state topic, and how it is written. Readable by the next version (``version``)."""
+"""Writes and reads a session's snapshot on the state topic. The next version can read it (``version``)."""
 
 import base64
 from typing import Annotated
@@ -18,13 +18,13 @@ VERSION = 1
 
 
 class SnapshotError(Exception):
-    """The state topic holds a snapshot that this version cannot read; its lane stops."""
+    """The state topic holds a snapshot that this version cannot read. Its lane stops."""
 
 
 class TrackState(BaseModel):
-    """One channel at a cut: 16 kHz ``position``; ``tail`` are the source samples that resampling needs from before.
+    """One channel at a boundary: 16 kHz ``position``; ``tail`` has the source samples before it that resampling needs.
 
-    ``before`` is the end of the published text, as the next one is masked with; ``carried`` is what earlier versions kept of it.
+    ``before`` is the end of the published text, with which the next text is masked. Earlier versions kept ``carried`` of it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -43,16 +43,16 @@ class TrackState(BaseModel):
 
 
 def _known_options(value: object) -> object:
-    """What a newer version adds within ``VERSION`` is nothing that a run may not go on without."""
+    """Drop options of a newer version: within ``VERSION``, a run can go on without them."""
     return (
         {name: value[name] for name in RunOptions.model_fields if name in value} if isinstance(value, dict) else value
     )
 
 
 class RunState(BaseModel):
-    """One run at its last commit. ``closed`` is why it ended; such a snapshot outlives the run's audio.
+    """One run at its last commit. ``closed`` is the reason of its end; such a snapshot outlives the run's audio.
 
-    ``model`` is the digest of the weights that it began with; a former version did not note it.
+    ``model`` is the digest of the weights with which it began; a former version did not write it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -73,7 +73,7 @@ class RunState(BaseModel):
     last_offset: int
     gaps: int
     repeats: int
-    #: -1 is also what an earlier version did not write: then nothing is taken for published again.
+    #: -1 also if an earlier version did not write it: then no record counts as published again.
     newest_ms: int = -1
     next_sequence: int
     next_sample: int
@@ -88,7 +88,7 @@ class RunState(BaseModel):
 
     @classmethod
     def new(cls, key: RunKey, latency: Latency, options: RunOptions) -> "RunState":
-        """A run of which nothing has come."""
+        """The state of a run before its first record."""
         return cls(
             tenant=key.tenant, stream=key.stream, run=key.run, latency=latency, options=options, rate=SAMPLE_RATE,
             channels=1, started=False, framed=False, closed=None, last_ms=0, first_received_ms=None, last_offset=-1,
@@ -97,7 +97,7 @@ class RunState(BaseModel):
 
     @classmethod
     def read(cls, snapshot: bytes) -> "RunState":
-        """Parse a snapshot. Raises ``SnapshotError`` naming only what is wrong, never a value."""
+        """Parse a snapshot. Raises ``SnapshotError``, which names the fault and never a value."""
         try:
             state = cls.model_validate_json(snapshot)
         except ValidationError as error:
@@ -109,7 +109,7 @@ class RunState(BaseModel):
 
 
 def save_track(track: Track, publication: Publication) -> TrackState:
-    """A channel as it is behind its last published final."""
+    """The state of a channel after its last published final."""
     done = publication.done
     waiting = track.segments[0] if track.segments else None
     return TrackState(
@@ -123,11 +123,11 @@ def save_track(track: Track, publication: Publication) -> TrackState:
 
 
 def load_cut(state: TrackState) -> Checkpoint:
-    """The cut that a channel goes on at."""
+    """The checkpoint at which a channel continues."""
     tail: Pcm = np.frombuffer(base64.b64decode(state.tail), "<i2").astype(np.int16)
     return Checkpoint(state.position, tail, state.tail_start, state.sample, state.sequence)
 
 
 def load_said(state: TrackState) -> Said:
-    """What the channel published last; of an earlier version's snapshot, a number where one was open."""
+    """The channel's last publication. An earlier version's snapshot gives a placeholder number if one was open."""
     return Said(state.prompt, state.prompt_end, state.before or (UNKNOWN[0] if state.carried else ""))

@@ -1,6 +1,6 @@
-"""One channel of a run: samples in, segments out. It owns audio, cuts and the open segment's hypotheses.
+"""Turns one channel's samples into segments. It owns audio, boundaries and the open segment's hypotheses.
 
-It knows nothing of sequences, records or texts that were published (``session``).
+It does not know sequences, records or published texts (``session``).
 """
 
 from collections.abc import Callable
@@ -16,16 +16,16 @@ from kaption.domain.run.resample import BLOCK, Pcm, Resampler, to_source
 from kaption.domain.run.samples import Samples
 from kaption.domain.run.segmenter import Cut, Joiner, Segmenter, SegmentRules
 
-#: Positions at which both a block of the resampler and a frame of the detector begin.
+#: Multiples of this are positions at which both a block of the resampler and a frame of the detector begin.
 _ALIGNED = lcm(BLOCK, VAD_FRAME)
 MakeDetector = Callable[[], VoiceDetector]
-#: For a source sample: the sequence of the frame that holds it, and the samples that precede that frame.
+#: Gives, for a source sample, the sequence of the frame that holds it, and the number of samples before that frame.
 Mark = Callable[[int], tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
-    """A cut from which the track can begin again: 16 kHz position, and the source samples before ``sample`` that it needs."""
+    """A boundary from which the track can begin again: 16 kHz position, and the source samples before ``sample`` that it needs."""
 
     position: int
     tail: Pcm
@@ -38,8 +38,8 @@ class Checkpoint:
 class Segment:
     """A closed range ``[start, end)`` of source samples that waits for its final.
 
-    ``audio`` is what is decoded of it, up to 16 kHz position ``audio_end``. ``offered_ms``: since when it could have been decoded.
-    ``last``: nobody waits for what may follow.
+    ``audio`` is the part to decode, up to 16 kHz position ``audio_end``. ``offered_ms``: the time from which it could have been
+    decoded. ``last``: the run does not wait for what may follow.
     """
 
     index: int
@@ -57,7 +57,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Early:
-    """A decode that began before the pause was over: the final's, if the segment's audio does end at ``end``."""
+    """An early final's result. It is the segment's final if the segment's audio ends at ``end``."""
 
     end: int
     decoded: Decoded
@@ -67,9 +67,9 @@ class Early:
 class OpenSegment:
     """The hypotheses of the segment that is being spoken.
 
-    ``heard``: the last speech of the newest hypothesis that was taken (16 kHz). ``early_end``: up to where an early decode was
-    begun. ``settled``: stable words that partials do not decode again, and ``settled_to``: where what they still decode begins
-    (16 kHz). ``given_up``: the model fails on it; it shows no partials.
+    Positions are 16 kHz samples. ``heard``: the last speech in the newest hypothesis that was taken. ``early_end``: the end
+    of the audio of the last early final. ``settled``: stable words that partials do not decode again. ``settled_to``: the
+    beginning of the audio that they still decode. ``given_up``: the model fails on the segment; it shows no partials.
     """
 
     agreement: Agreement = field(default_factory=Agreement)
@@ -95,14 +95,14 @@ class Track:
         self.segments: list[Segment] = []
         self.open = OpenSegment()
         self.next_index = segment
-        #: No audio has come for a moment: the open segment's end is taken to be its end.
+        #: Whether no audio has come for a moment: the open segment is then taken to end here.
         self.resting = False
         self.range_start = to_source(start, rate)
         self._mixer: Mixer | None = None
         self._resampler = Resampler(rate, start=start)
         self._segmenter = Segmenter(make_detector, rules, start)
         self._joiner = Joiner(rules)
-        #: 16 kHz samples by which a segment may begin before its speech.
+        #: The number of 16 kHz samples by which a segment may begin before its speech.
         self.lead = rules.pad * VAD_FRAME
         self._audio = Samples(np.float32, start)
         self._skip = start - self._resampler.position
@@ -111,86 +111,86 @@ class Track:
 
     @property
     def source_end(self) -> int:
-        """The source position after the last sample that went in."""
+        """The source position after the last sample taken."""
         return self._resampler.end
 
     @property
     def position(self) -> int:
-        """The 16 kHz position up to which speech has been looked for."""
+        """The 16 kHz position up to which the detector has run."""
         return self._segmenter.position
 
     @property
     def heard(self) -> int:
-        """The 16 kHz position behind the open segment's last speech."""
+        """The 16 kHz position after the open segment's last speech."""
         return self._segmenter.heard
 
     @property
     def speech_start(self) -> int | None:
-        """Where the open segment's speech begins, or that of what is kept back to be joined, 16 kHz; None in silence."""
+        """The 16 kHz position at which the speech of the open segment, or of one kept for joining, begins. None in silence."""
         return self._segmenter.speech_start if self._joiner.start is None else self._joiner.start
 
     @property
     def unsettled(self) -> int | None:
-        """Where the audio begins that a partial decodes, 16 kHz; None in silence."""
+        """The 16 kHz position at which a partial's audio begins. None in silence."""
         start = self.speech_start
         return None if start is None else max(start, self.open.settled_to)
 
     @property
     def speech_end(self) -> int | None:
-        """Where the open segment's audio ends if nothing more is said, 16 kHz; None while that may still move."""
+        """The 16 kHz position at which the open segment's audio ends if no speech follows. None while it may still move."""
         return self._segmenter.cut_end if self.resting else self._segmenter.speech_end
 
     @property
     def pause_left(self) -> int:
-        """16 kHz samples of further quiet that would end the open segment."""
+        """The number of further quiet 16 kHz samples that would end the open segment."""
         return 0 if self.resting else self._segmenter.pause_left
 
     def closed_at(self, audio_end: int) -> Segment | None:
-        """The segment that waits for its final and whose audio ends there."""
+        """The segment that waits for its final and has its audio's end at ``audio_end``."""
         return next((s for s in self.segments if s.audio_end == audio_end and s.decoded is None), None)
 
     @property
     def waits_from(self) -> int:
-        """The source sample from which on audio is kept for finals: what was quiet before it is not."""
+        """The source sample from which audio is kept for finals. Quiet audio before it is not kept."""
         return self.segments[0].speech if self.segments else to_source(self.checkpoint.position, self.rate)
 
     @property
     def at_risk(self) -> float:
-        """Seconds of audio whose finals are out and not committed: a crash now decodes it again."""
+        """Seconds of audio with finals that are published and not committed: after a crash it is decoded again."""
         return self._published - self._committed
 
     def publish(self, count: int) -> None:
-        """The finals of the first ``count`` segments are out."""
+        """Note that the finals of the first ``count`` segments are published."""
         self._published += sum(seconds(len(segment.audio)) for segment in self.segments[:count])
         del self.segments[:count]
 
     def drafted(self) -> None:
-        """What was published so far is in a transaction that begins."""
+        """Note that a transaction begins with all finals so far."""
         self._drafted = self._published
 
     def committed(self) -> None:
-        """That transaction is committed."""
+        """Note that this transaction is committed."""
         self._committed = self._drafted
 
     def resume(self, cut: Checkpoint, range_start: int) -> None:
-        """Begin a new track behind a saved cut; the next segment begins at source sample ``range_start``."""
+        """Begin a new track after a saved checkpoint. The next segment begins at source sample ``range_start``."""
         self._keep(self._resampler.feed(cut.tail, cut.tail_start))
         self.checkpoint, self.range_start = cut, range_start
 
     def feed(self, pcm: Pcm, first: int, now_ms: int, mark: Mark) -> None:
         """Take source samples from position ``first`` on.
 
-        ``mark`` gives, for a source sample, the sequence and first sample of the frame that holds it (for a checkpoint).
+        For a checkpoint, ``mark`` gives the sequence and first sample of the frame that holds a source sample.
         """
         self._take(self._resampler.feed(pcm, first), now_ms, mark)
 
     def feed_both(self, pcm: Pcm, first: int, now_ms: int, mark: Mark) -> None:
-        """The same with samples of both channels, shape (n, 2), which are mixed."""
+        """Take samples of both channels, shape (n, 2), and mix them. Otherwise like ``feed``."""
         self._mixer = self._mixer or Mixer(self.rate)
         self.feed(*self._mixer.feed(pcm, first), now_ms, mark)
 
     def finish(self, end: int, now_ms: int, mark: Mark) -> None:
-        """The run ends at source sample ``end``: the rest becomes the last segment, silent if nothing was said."""
+        """End the run at source sample ``end``. The rest becomes the last segment, which is silent without speech."""
         if self._mixer is not None:
             self.feed(*self._mixer.flush(), now_ms, mark)
         self._take(self._resampler.flush(), now_ms, mark)
@@ -199,35 +199,35 @@ class Track:
             padding = np.zeros(-left % VAD_FRAME, np.float32)
             self._take(padding, now_ms, mark)
         self.cut_here(now_ms, mark)
-        for segment in self.segments:  # padding is no part of the run
+        for segment in self.segments:  # padding does not belong to the run
             segment.end = min(segment.end, end)
         self.range_start = min(self.range_start, end)
         if self.range_start < end:
             self._append(self.range_start, end, (np.zeros(0, np.float32), self.position), now_ms, self.checkpoint)
 
     def rest(self, now_ms: int, mark: Mark) -> None:
-        """Nothing has come for long: close the open segment, and let no final wait for what may follow it."""
+        """Close the open segment, after a long time without a record. No final waits for what may follow."""
         self.cut_here(now_ms, mark)
         if self.segments:
             self.segments[-1].last = True
 
     def cut_here(self, now_ms: int, mark: Mark) -> None:
-        """Close the open segment where it stands."""
+        """Close the open segment here."""
         if self._segmenter.speech_start is not None:
             self._cut(self._segmenter.force(), now_ms, mark)
         for cut in self._joiner.flush():
             self._apply(cut, now_ms, mark)
 
     def leap(self, to: int, now_ms: int, mark: Mark) -> None:
-        """Take for granted that source samples up to about ``to`` are silent; ``source_end`` tells where to go on.
+        """Assume silence in source samples up to about ``to``. ``source_end`` is then the sample to continue with.
 
-        What was said before is closed. A track that begins behind that, as it was restored, stays where it is.
+        The open segment is closed. A restored track that begins after ``to`` stays where it is.
         """
         target = to * SAMPLE_RATE // self.rate // _ALIGNED * _ALIGNED
         if target <= self.position:
             return
         self.cut_here(now_ms, mark)
-        self._mixer = None  # what it held was silent, too
+        self._mixer = None  # the samples that it held were silent, too
         self._resampler = Resampler(self.rate, start=target)
         self._audio = Samples(np.float32, target)
         self._skip = 0
@@ -263,7 +263,7 @@ class Track:
         self._audio.drop(cut.end)
         self.open = OpenSegment(decoded_to=cut.end)
         self.checkpoint = checkpoint
-        # A cut at the hard limit lies before what was fed; nothing earlier than it is needed again.
+        # A boundary at the hard limit lies before the last fed frame. Nothing before the boundary is needed again.
         self._resampler.forget(self._resampler.need(cut.end))
 
     def _append(self, speech: int, end: int, audio: tuple[Audio, int], now_ms: int, checkpoint: Checkpoint) -> None:
@@ -278,7 +278,7 @@ class Track:
     def _checkpoint(self, position: int, mark: Mark) -> Checkpoint:
         sequence, sample = mark(to_source(position, self.rate))
         need = self._resampler.need(position)
-        # A replay mixes from ``sample`` on: how the block that it lies in was mixed, only what is kept can tell.
+        # A replay mixes from ``sample`` on. Only the kept samples show how the block that contains it was mixed.
         kept = sample if self._mixer is None else self._mixer.block_end(sample)
         return Checkpoint(position, self._resampler.held(need, kept), need, sample, sequence)
 

@@ -1,6 +1,6 @@
-"""What a run's tracks want decoded: which windows, with which options, and which of them are in flight.
+"""Chooses the windows that a run wants decoded, with their options, and keeps those in flight.
 
-Finals in order, and the newest partial of each channel. How a window is cut out of the audio is decided here alone.
+A run wants its finals in order, and the newest partial of each channel. Only this module takes windows from the audio.
 """
 
 from collections.abc import Sequence
@@ -29,23 +29,25 @@ from kaption_schemas.audio import MAX_CHANNELS
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import RunOptions
 
-#: A window is given up when it failed this often: the first time may have been another's fault, then it is alone.
-#: A hang costs an executor for good, so it counts as two.
+#: A window is abandoned after this number of failures. The first may be the fault of another window in the batch; then it
+#: is decoded alone. A hang costs an executor permanently, so it counts as two.
 MOST_FAILURES = 4
 _HANG: Const = 2
 _UNDECODED = Decoded("", None, 0.0, 0.0, 0.0, suppressed=Reason.DECODE_FAILED.value)
-#: A file's audio that may be decoded, or in decode, and not be committed, in seconds, all channels together: a crash decodes
-#: it again. Where finals are held for an open end one window more is given out, once all others are committed.
+#: Seconds of a file's audio, all channels together, that may be decoded or in flight and not committed: after a crash it is
+#: decoded again. If finals are held back for an open suffix, one more window is offered once all others are committed.
 FILE_AHEAD_SECONDS: Const = 60
-#: Finals that a channel of a live run offers at once, the oldest: as many as a batch has if nobody says otherwise. A pool that is minutes behind has thousands,
-#: and would spend its time on looking through them.
+#: Finals that a channel of a live run offers at once, oldest first: the default size of a batch. A pool with a backlog of
+#: minutes has thousands, and would spend its time on scanning them.
 LIVE_AHEAD: Const = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """A window of a segment that was still open: its hypotheses, the id of its final, its audio's range, the end of the last speech
-    in it, and whether it is an early final.
+    """A window of a segment that was still open.
+
+    It has the segment's hypotheses, the id of its final, its audio's range, the end of the last speech in it, and whether
+    it is an early final.
     """
 
     open: OpenSegment
@@ -56,13 +58,13 @@ class Ahead:
     early: bool
 
     def whole(self, decoded: Decoded) -> Decoded:
-        """``decoded`` with what was settled before it."""
+        """``decoded`` with the settled words before it."""
         if self.early or not self.open.settled:
             return decoded
         return replace(decoded, text=joined((*self.open.settled, *words_of(decoded.text))))
 
     def settle(self, decoded: Decoded) -> None:
-        """Settle what agreement made stable, after ``decoded`` was taken."""
+        """Settle words that agreement made stable, after ``decoded`` was taken."""
         if self.early:
             return
         open_ = self.open
@@ -86,7 +88,7 @@ class Windows:
         self._failures: dict[int, int] = {}
 
     def wants(self, tracks: Sequence[Track], now_ms: int) -> list[Wanted]:
-        """What could be decoded now and is not in flight."""
+        """The windows that could be decoded now and are not in flight."""
         out: list[Wanted] = []
         for channel, track in enumerate(tracks):
             if self._failures:
@@ -103,7 +105,7 @@ class Windows:
     def begin(
         self, window_id: int, tracks: Sequence[Track], publications: Sequence[Publication], options: RunOptions
     ) -> Window:
-        """Copy a wanted window's audio out and count it as in flight. Raises ``ValueError`` for one that is not wanted."""
+        """Copy a wanted window's audio and mark it in flight. Raises ``ValueError`` if it is not wanted."""
         channel, index = _split_id(window_id)
         if window_id in self._in_flight or channel >= len(tracks):
             raise ValueError(f"window {window_id} is in flight, or of no channel")
@@ -128,15 +130,15 @@ class Windows:
         return Window(window_id, kind, audio, window_length(len(audio), kind), chosen)
 
     def abandon(self, window_id: int) -> None:
-        """A window's batch was not decoded: it is wanted again."""
+        """Requeue a window: its batch was not decoded."""
         self._in_flight.pop(window_id, None)
 
     def fail(self, window_id: int, *, hung: bool) -> bool:
-        """The model failed on a window's batch, or hung: it is wanted again, alone. False when it is given up instead.
+        """Note that the model failed or hung on a window's batch: requeue the window, alone. False if it is abandoned instead.
 
-        A partial is not wanted again as it was, but once more has been said. A final that is given up has no text; of an open
-        segment no more is shown, and its final begins to count anew. Executors that hang are few, so an open segment is given
-        up at the first, and its final at the next: it is of the same audio.
+        A failed partial is not retried; the next one waits for new audio. An abandoned final has no text. An abandoned open
+        segment shows no more partials, and its final starts with a new count of failures. A hang costs an executor, so one
+        hang ends an open segment's partials, and the next abandons its final, which has the same audio.
         """
         what = self._in_flight.pop(window_id, None)
         if what is None:
@@ -158,7 +160,7 @@ class Windows:
         return False
 
     def end(self, window_id: int) -> tuple[int, Segment | Ahead] | None:
-        """A window has come back: its channel, and its segment or what was open then."""
+        """Take a window out of flight. Returns its channel, and its segment or the segment that was open then."""
         what = self._in_flight.pop(window_id, None)
         if what is None:
             return None
@@ -169,20 +171,20 @@ class Windows:
 
     @property
     def _prompted(self) -> bool:
-        """A file's windows are decoded side by side, so none can wait for another's text."""
+        """Whether a window waits for the text before it as its prompt. A file's windows are decoded in parallel, so they do not."""
         return self._live and self._config.prompt_seconds > 0
 
     def _late(self, segment: Segment, now_ms: int) -> float:
-        """Seconds that a segment has been waiting: a live one from its cut on, a file's only since its turn has come in its file.
+        """Seconds that a segment has waited: in a live run since its boundary, in a file only since its turn came.
 
-        Were a file's audio counted from its arrival, a short file would wait for the end of a long one.
+        If a file's audio counted from its arrival, a short file would wait for the end of a long one.
         """
         if segment.offered_ms is None:
             segment.offered_ms = segment.since_ms if self._live else now_ms
         return (now_ms - segment.offered_ms) / 1000
 
     def _forget(self, channel: int, track: Track) -> None:
-        """Failures of segments that have their final: a hang is noticed long after the next ones were decoded."""
+        """Drop the failures of segments that have their final. A hang is noticed long after later segments were decoded."""
         first = track.segments[0].index if track.segments else track.next_index
         for failed in list(self._failures):
             of, index = _split_id(failed)
@@ -193,7 +195,7 @@ class Windows:
         return any(_split_id(failed)[0] == channel for failed in self._failures)
 
     def _decodable(self, track: Track, channels: int) -> list[Segment]:
-        """Segments that wait for a decode: one by one where each is prompted by the one before, a file's not too far ahead."""
+        """The segments to decode: one at a time if the one before is the prompt, and in a file not too far ahead."""
         waiting = undecoded(track)
         if self._prompted:
             return waiting[:1]
@@ -206,13 +208,13 @@ class Windows:
         return [s for s in waiting if s.index in near or (s is waiting[0] and not track.at_risk)]
 
     def _early(self, channel: int, track: Track) -> Wanted | None:
-        """A final before the pause is over: it is likely the segment's, else it shows what was said so far."""
+        """An early final. It is likely to become the segment's final; else it shows the words so far."""
         start, end, window_id = track.speech_start, track.speech_end, _id(channel, track.next_index)
         if start is None or end is None or window_id in self._in_flight or end == track.open.early_end:
             return None
         if self._prompted and undecoded(track):
-            return None  # the text before it is not known yet
-        # It is due when the pause is over; until then partials go first.
+            return None  # the text before it is still unknown
+        # It is due when the pause is over. Until then, partials go first.
         return Wanted(window_id, Kind.FINAL, seconds(end - start), -seconds(track.pause_left), self._alone(channel))
 
     def _partial(self, channel: int, track: Track) -> Wanted | None:
@@ -221,7 +223,7 @@ class Windows:
             return None
         before = max(track.open.decoded_to, start)
         fresh = seconds(track.position - before)
-        # Nothing was said since the last one: it would tell nothing new, and if the pause lasts the final is near.
+        # No speech since the last partial: another would show nothing new, and if the pause lasts the final is near.
         if fresh < self._config.partial_step or track.heard <= before:
             return None
         length = seconds(track.position - (track.unsettled or start))
@@ -233,18 +235,18 @@ class Windows:
             language=None if options.language == "auto" else options.language, task=options.task, prompt=prompt,
             vocabulary=options.vocabulary, beam_size=self._config.beam_size if final else 1,
             word_times=final or seconds(len(audio)) > SETTLE_SECONDS,
-            # A final's limit follows from its window's length, so that finals of one length are decoded together.
+            # A final's limit depends on its window's length only, so that finals of one length are decoded together.
             max_tokens=LONGEST_TEXT if final else token_budget(seconds(len(audio))),
         )  # fmt: skip
 
 
 def undecoded(track: Track) -> list[Segment]:
-    """The closed segments that wait for a decode, or are in it."""
+    """The closed segments that wait for their decode, or are being decoded."""
     return [s for s in track.segments if s.decoded is None and len(s.audio)]
 
 
 def _ahead(track: Track, final: int, *, early: bool) -> Ahead:
-    """What an early final or a partial takes of an open segment."""
+    """The window of an open segment for an early final or a partial."""
     start, end = (track.speech_start, track.speech_end) if early else (track.unsettled, track.position)
     if start is None or end is None:
         raise ValueError("nothing is open")
@@ -252,11 +254,11 @@ def _ahead(track: Track, final: int, *, early: bool) -> Ahead:
 
 
 def _id(channel: int, index: int | None) -> int:
-    """A window's id: two channels at most, and 0 in place of an index is the open segment's partial."""
+    """A window's id. There are at most two channels, and 0 in place of an index means the open segment's partial."""
     return channel + MAX_CHANNELS * (0 if index is None else index + 1)
 
 
 def _split_id(window_id: int) -> tuple[int, int | None]:
-    """A window's channel, and its segment's index; None for a partial."""
+    """A window's channel and its segment's index. The index is None for a partial."""
     rest, channel = divmod(window_id, MAX_CHANNELS)
     return channel, rest - 1 if rest else None
