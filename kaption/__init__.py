@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kaption.client.publisher import Publisher
     from kaption.client.transcripts import Transcripts
-    from kaption.domain.reading.reader import RunFailedError
 
 __all__ = ["Publisher", "RunFailedError", "Transcripts"]
 

@@ -9,11 +9,9 @@ from kaption.adapters.presidio import PresidioRedactor
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.s3 import ObjectStore
 from kaption.domain.decoding.port import Backend
-from kaption.domain.pool.ports import SnapshotUnreadableError
 from kaption.domain.records import Latency, RunKey
 from kaption.domain.run.config import Ports, SessionConfig
 from kaption.domain.run.session import Session
-from kaption.domain.run.snapshots import SnapshotError
 from kaption.service.run import Process
 from kaption_gpu.engine.backends import make_backend
 from kaption_gpu.engine.executor import load
@@ -39,11 +37,8 @@ class RealSessions:
         return Session(key, latency, self._config, self._ports)
 
     def restore(self, snapshot: bytes) -> Session:
-        """Continue from a snapshot. Raises ``SnapshotUnreadableError``."""
-        try:
-            return Session.restore(snapshot, self._config, self._ports)
-        except SnapshotError as error:
-            raise SnapshotUnreadableError from error
+        """Continue from a snapshot. Raises ``IncompatibleError``."""
+        return Session.restore(snapshot, self._config, self._ports)
 
 
 def session_config(settings: Settings) -> SessionConfig:

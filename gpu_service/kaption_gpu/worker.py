@@ -28,7 +28,7 @@ from kaption.domain.pool.overload import Step
 from kaption.domain.pool.plan import DEFAULT_COSTS, Candidate, overdue_seconds
 from kaption.domain.pool.ports import Objects, Sessions
 from kaption.domain.records import Latency
-from kaption.service.watchdog import StuckError, Watchdog
+from kaption.service.watchdog import Watchdog
 from kaption_gpu import batches
 from kaption_gpu.batches import BatchStats, Recovered
 from kaption_gpu.decoding import Decoding
@@ -41,6 +41,7 @@ from kaption_gpu.lanes.polling import Reader
 from kaption_gpu.lanes.reach import Reach
 from kaption_gpu.lanes.transactions import NO_TRACING, PartialsStats, PartialsWriter, Tracing
 from kaption_gpu.load import Load
+from kaption_schemas.errors import StuckError
 from kaption_schemas.topics import BATCH, LIVE, MIB
 
 log = logging.getLogger(__name__)

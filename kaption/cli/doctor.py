@@ -24,6 +24,7 @@ from kaption.adapters.settings import Settings
 from kaption.adapters.store import embedded as embedded_s3
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import away, quiet, refused
+from kaption_schemas.errors import StoreError, StoreRefusedError
 
 _CODECS: tuple[tuple[str, int, Callable[[bytes], Any]], ...] = (
     ("gzip", 1, gzip_encode),
@@ -100,10 +101,10 @@ async def check_store(settings: Settings) -> Finding:
     """Check that the object store answers, accepts the keys and has both buckets."""
     try:
         missing = await embedded_s3.missing_buckets(settings)
-    except embedded_s3.StoreRefusedError as error:
+    except StoreRefusedError as error:
         remedy = "Check KAPTION_S3_ACCESS_KEY and KAPTION_S3_SECRET_KEY."
         return Finding("store", ok=False, what=str(error), remedy=remedy)
-    except embedded_s3.StoreError as error:
+    except StoreError as error:
         remedy = "Start it (`kaption up` starts one), or set KAPTION_S3."
         return Finding("store", ok=False, what=str(error), remedy=remedy)
     if missing:

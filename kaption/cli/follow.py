@@ -16,8 +16,8 @@ from kaption.cli.signals import run_until_signal
 from kaption.client.transcripts import Transcripts
 from kaption.domain.reading import captions
 from kaption.domain.reading.captions import Cue
-from kaption.domain.reading.reader import RunFailedError
 from kaption.domain.reading.voices import TimeOrder
+from kaption_schemas.errors import RunFailedError
 from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress, Transcript
 from kaption_schemas.topics import DEFAULT_TENANT, RUN_PATTERN, STREAM_PATTERN, TENANT_PATTERN
 

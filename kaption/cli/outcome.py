@@ -9,7 +9,8 @@ from aiokafka.errors import KafkaError
 
 from kaption.adapters.settings import Settings
 from kaption.client.transcripts import Transcripts
-from kaption.domain.reading.reader import RunFailedError, failed
+from kaption.domain.reading.reader import failed
+from kaption_schemas.errors import RunFailedError
 from kaption_schemas.records import StreamCompleted
 
 

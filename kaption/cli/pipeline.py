@@ -34,7 +34,7 @@ class Instance:
 
 
 def broker_command(kind: BrokerKind, settings: Settings, port: int) -> BrokerCommand:
-    """The broker to start. Raises ``BrokerError`` where it can't be."""
+    """The broker to start. Raises ``ProcessError`` where it can't be."""
     data = settings.data / "kafka"
     if kind == "embedded":
         return embedded(data / "embedded", port)

@@ -10,19 +10,18 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
-from kaption.adapters.media.local import AudioFileError, Format, is_media
+from kaption.adapters.media.local import Format, is_media
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.upload import UploadError
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.outcome import Outcomes
 from kaption.cli.playing import Job, Publication, Report
 from kaption.cli.reach import broker
 from kaption.cli.signals import run_until_signal
 from kaption.cli.stdin import Stdin
-from kaption.client.publisher import Publisher, PublishError
-from kaption.domain.reading.reader import RunFailedError
+from kaption.client.publisher import Publisher
 from kaption.domain.redaction.open_suffix import RECOGNISED
 from kaption_schemas.audio import RATES
+from kaption_schemas.errors import AudioFileError, PublishError, RunFailedError, StoreError
 from kaption_schemas.languages import language as code_of_language
 from kaption_schemas.records import RunOptions
 from kaption_schemas.topics import DEFAULT_TENANT, STREAM_PATTERN, TENANT_PATTERN
@@ -208,8 +207,8 @@ async def _publish(order: Order, report: Report) -> None:
                 for run in runs if order.wait else ():
                     with problems:
                         report.completed(await listener.of(run))
-    except UploadError as error:
-        raise Failed(Exit.REFUSED if error.refused else Exit.UNAVAILABLE, str(error)) from None
+    except StoreError as error:
+        raise Failed(Exit.UNAVAILABLE if error.retry else Exit.REFUSED, str(error)) from None
     except PublishError as error:
         raise Failed(Exit.UNAVAILABLE, f"{error}: see `kaption doctor`") from None
     except LookupError as error:

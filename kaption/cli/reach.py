@@ -12,9 +12,9 @@ from aiokafka.errors import (
 )
 
 from kaption.adapters.kafka.embedded import answers
-from kaption.adapters.kafka.topics import TopicsError
 from kaption.adapters.settings import Settings
 from kaption.cli.exits import Exit, Failed
+from kaption_schemas.errors import TopicsError
 
 _FORBIDDEN = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)
 

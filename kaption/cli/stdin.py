@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final as Const
 
-from kaption.adapters.media.local import AudioFileError, Format, Piece
+from kaption.adapters.media.local import Format, Piece
 from kaption.client.publisher import FRAME_MS
 from kaption_schemas.audio import MAX_CHANNELS, RATES
+from kaption_schemas.errors import AudioFileError
 
 _HEAD_BYTES: Const = 12
 #: Most bytes of chunks before a WAV's samples; no recorder writes more there.

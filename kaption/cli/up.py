@@ -16,9 +16,9 @@ import click
 
 from kaption.adapters import logs
 from kaption.adapters.kafka import topics
-from kaption.adapters.kafka.embedded import TRYING_OUT, BrokerError
+from kaption.adapters.kafka.embedded import TRYING_OUT
 from kaption.adapters.processes.confinement import hide
-from kaption.adapters.processes.supervisor import ChildFailedError, ChildSpec, Supervisor
+from kaption.adapters.processes.supervisor import ChildSpec, Supervisor
 from kaption.adapters.processes.tcp_ports import LOOPBACK, free_port
 from kaption.adapters.settings import Settings
 from kaption.adapters.store import embedded as embedded_s3
@@ -28,6 +28,7 @@ from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import broker
 from kaption.service.aggregate import Aggregate, Status
 from kaption.service.services import BROKER, STORE
+from kaption_schemas.errors import ProcessError, StoreError, StoreRefusedError
 
 _KAFKA_PORT = 9092
 _S3_PORT = 8333
@@ -139,7 +140,7 @@ def _plan(settings: Settings, kafka: str, kafka_port: int | None, s3: str, http_
         port = _port("--kafka-port", kafka_port, _KAFKA_PORT)
         try:
             command = pipeline.broker_command("apache" if kafka == "apache" else "embedded", settings, port)
-        except BrokerError as error:
+        except ProcessError as error:
             raise Failed(Exit.CONFIG, str(error)) from None
         # The broker that we start has no users; credentials in the environment are for another broker.
         local = {"kafka_security": "PLAINTEXT", "kafka_username": None, "kafka_password": None, "replication": 1}
@@ -150,7 +151,7 @@ def _plan(settings: Settings, kafka: str, kafka_port: int | None, s3: str, http_
     if s3 == "embedded":
         try:
             settings, store = pipeline.store_spec(settings, _port("", None, _S3_PORT))
-        except embedded_s3.StoreError as error:
+        except StoreError as error:
             raise Failed(Exit.CONFIG, str(error)) from None
     else:
         settings = settings.model_copy(update={"s3": s3})
@@ -204,7 +205,7 @@ async def _run(plan: Plan) -> None:
         await asyncio.wait((work, stop), return_when=asyncio.FIRST_COMPLETED)
         if work.done():
             await work
-    except ChildFailedError as error:
+    except ProcessError as error:
         raise Failed(Exit.GAVE_UP, str(error)) from None
     finally:
         for task in (work, *watches):
@@ -260,9 +261,9 @@ async def _buckets(plan: Plan) -> None:
         elif missing := await embedded_s3.missing_buckets(plan.settings):
             what = f"the object store at {plan.settings.s3} has no bucket {' and no bucket '.join(missing)}"
             raise Failed(Exit.CONFIG, f"{what}: create it, or set KAPTION_MEDIA_BUCKET and KAPTION_WORK_BUCKET")
-    except embedded_s3.StoreRefusedError as error:
+    except StoreRefusedError as error:
         raise Failed(Exit.REFUSED, f"{error}: check KAPTION_S3_ACCESS_KEY and KAPTION_S3_SECRET_KEY") from None
-    except embedded_s3.StoreError as error:
+    except StoreError as error:
         raise Failed(Exit.UNAVAILABLE, f"{error}: start it, or use --s3 embedded") from None
 
 

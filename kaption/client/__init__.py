@@ -1,8 +1,8 @@
 """What a user imports: ``Publisher`` and ``Transcripts``, with the records that they send and yield."""
 
-from kaption.client.publisher import FRAME_MS, Publisher, PublishError, StreamWriter
+from kaption.client.publisher import FRAME_MS, Publisher, StreamWriter
 from kaption.client.transcripts import Position, Transcripts, parse
-from kaption.domain.reading.reader import Reader, RunFailedError
+from kaption.domain.reading.reader import Reader
 from kaption_schemas.records import (
     FinalTranscript,
     Gap,

@@ -19,6 +19,7 @@ from kaption.adapters.settings import Settings
 from kaption.adapters.telemetry import Telemetry, inject
 from kaption_schemas.codec import Body, Event, Sound, encode_published
 from kaption_schemas.content_type import FrameFormat
+from kaption_schemas.errors import PublishError
 from kaption_schemas.records import AudioFormat, MediaObject, RunOptions, StreamEnded, StreamStarted
 from kaption_schemas.topics import (
     DEFAULT_TENANT,
@@ -35,10 +36,6 @@ _SHORTEST_MS: Const = 20
 _IN_FLIGHT: Const = 64
 #: The sample that is silence.
 _SILENCE: Const[dict[str, bytes]] = {"s16le": b"\0\0", "mulaw": b"\xff", "alaw": b"\xd5"}
-
-
-class PublishError(Exception):
-    """A record was not taken by the brokers. The publisher can't go on (HAZARDS, aiokafka 2): make a new one, a new run."""
 
 
 class RunFields(TypedDict, total=False):

@@ -16,15 +16,15 @@ from typing import NoReturn
 from aiohttp import web
 from aiokafka.errors import KafkaError
 
-from kaption.adapters.kafka.topics import TopicsError, ensure
+from kaption.adapters.kafka.topics import ensure
 from kaption.adapters.logs import configure
 from kaption.adapters.processes.confinement import hide
 from kaption.adapters.settings import CONFIG_STATUS, Settings, service_settings
-from kaption.adapters.store.errors import StoreError
 from kaption.adapters.telemetry import Telemetry
 from kaption.service.ending import end, end_soon
 from kaption.service.health import Health
 from kaption.service.services import Service
+from kaption_schemas.errors import StoreError, TopicsError
 
 log = logging.getLogger(__name__)
 

@@ -2,9 +2,7 @@
 
 from collections.abc import Hashable, Mapping
 
-
-class StuckError(Exception):
-    """There was something to do and nothing was done for ``Settings.hang_seconds``; the message names what stands still."""
+from kaption_schemas.errors import StuckError
 
 
 class Watchdog:

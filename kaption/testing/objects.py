@@ -1,8 +1,9 @@
 """Fakes an object store in memory, behind the pool's port."""
 
 from kaption.adapters.store.s3 import normalised_key
-from kaption.domain.pool.ports import ObjectUnavailableError, StoreAwayError
 from kaption.domain.records import RunKey
+from kaption_schemas.errors import RefusedError, StoreError
+from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef
 
 #: The default work bucket.
@@ -21,10 +22,10 @@ class MemoryObjects:
     def read(self, ref: DataRef) -> bytes:
         if self.away:
             self.away -= 1
-            raise StoreAwayError
+            raise StoreError
         body = self.objects.get((ref.bucket, ref.key))
         if body is None:
-            raise ObjectUnavailableError
+            raise RefusedError(Reason.AUDIO_UNAVAILABLE)
         return body[ref.offset : ref.offset + ref.length]
 
     def remove(self, run: RunKey) -> None:

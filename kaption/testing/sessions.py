@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kaption.domain.decoding.port import Decoded, DecodeOptions, Kind, Window, window_length
-from kaption.domain.pool.ports import SnapshotUnreadableError
 from kaption.domain.records import AudioRecord, Latency, Output, Refused, RunKey
 from kaption.domain.run.windows import MOST_FAILURES
+from kaption_schemas.errors import IncompatibleError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, Gap, Model, PartialTranscript, RunOptions, StreamCompleted
 from kaption_schemas.topics import Type
@@ -198,7 +198,7 @@ class CountingSessions:
         try:
             tenant, stream, run, latency, segment, revision, next_sequence = json.loads(snapshot)
         except ValueError as error:
-            raise SnapshotUnreadableError from error
+            raise IncompatibleError from error
         session = CountingSession(RunKey(tenant, stream, run), Latency(latency))
         session.segment, session.revision, session.next_sequence = segment, revision, next_sequence
         return session

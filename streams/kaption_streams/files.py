@@ -17,14 +17,13 @@ from typing import Any
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from kaption.adapters.media.files import ChildError, MediaDecoder
-from kaption.adapters.store.errors import LocalError, StoreError
+from kaption.adapters.media.files import MediaDecoder
 from kaption.adapters.store.s3 import ObjectStore
 from kaption.adapters.telemetry import FILE_WORK_SECONDS
 from kaption.domain.intake.bucket_events import ObjectRun, RefusedObject
 from kaption.domain.intake.turns import Turns
 from kaption.domain.redaction.matches import TextRedactor
-from kaption_schemas.errors import RefusedError
+from kaption_schemas.errors import LocalError, ProcessError, RefusedError, StoppedError, StoreError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import OBJECTS, topic_name
 from kaption_streams.agent import Agent, AgentParts
@@ -32,7 +31,7 @@ from kaption_streams.app import input_topic, origin_of
 from kaption_streams.file_stage import FileStage, tenant_class
 from kaption_streams.fitness import Fitness, pause
 from kaption_streams.intake import AHEAD, Intake, Record
-from kaption_streams.normalise import Normaliser, NoRoomError, StoppedError
+from kaption_streams.normalise import Normaliser
 from kaption_streams.standing import Offsets, Standing
 
 log = logging.getLogger(__name__)
@@ -216,14 +215,14 @@ class FileAgent(Agent):
             await self._stage.transcribe(job.record.origin, run)
         except (StoppedError, KafkaError):
             raise
-        except (NoRoomError, LocalError) as error:
+        except LocalError as error:
             self._no_room.add(job)
             log.warning("scratch_full", extra={"run": run.run, "error": str(error)})
             self._again(job, _NO_ROOM_SECONDS)
             return
         except RefusedError as error:
             refusal = error
-        except (StoreError, ChildError, OSError) as error:
+        except (StoreError, ProcessError, OSError) as error:
             if self._stopping.is_set():
                 raise StoppedError from None
             if not await self._fitness.blames(error):

@@ -11,9 +11,9 @@ import wave
 from collections.abc import Callable
 from typing import Final as Const
 
-from kaption.adapters.media.files import ChildError, MediaDecoder
+from kaption.adapters.media.files import MediaDecoder
 from kaption.adapters.store.s3 import ObjectStore
-from kaption_schemas.errors import RefusedError
+from kaption_schemas.errors import ProcessError, RefusedError
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class Fitness:
         return None
 
     def _decode(self) -> None:
-        """Decode a tenth of a second of silence. Raises ``ChildError`` or ``OSError``."""
+        """Decode a tenth of a second of silence. Raises ``ProcessError`` or ``OSError``."""
         with os.fdopen(os.memfd_create("probe"), "w+b") as file:
             with wave.open(file, "wb") as sound:
                 sound.setnchannels(1)
@@ -91,4 +91,4 @@ class Fitness:
                         pass
                     decoding.finish()
             except RefusedError as error:
-                raise ChildError(f"a decoding child refuses plain sound: {error.reason}") from error
+                raise ProcessError(f"a decoding child refuses plain sound: {error.reason}") from error

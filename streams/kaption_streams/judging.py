@@ -10,6 +10,7 @@ from typing import Final as Const
 from kaption.domain.intake.refusal import Refusal
 from kaption.domain.intake.stages import is_quick, refusal
 from kaption_schemas.codec import Event, Origin, is_undecodable
+from kaption_schemas.errors import StuckError
 from kaption_schemas.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -25,10 +26,6 @@ MOST_HUNG: Const = 3
 _threads: Const = ThreadPoolExecutor(MOST_HUNG + 1, "stage")
 
 
-class HungError(Exception):
-    """Too many stages did not end."""
-
-
 async def judge(
     origin: Origin,
     stage: str,
@@ -41,7 +38,7 @@ async def judge(
     same, as its order demands; the process's heartbeats and deliveries do not.
 
     Raises ``OSError`` and ``MemoryError``: the machine's fault and not the record's, so a fresh process tries again. And
-    ``HungError`` once ``MOST_HUNG`` stages have not ended yet, since nothing but the process's end can end them.
+    ``StuckError`` once ``MOST_HUNG`` stages have not ended yet, since nothing but the process's end can end them.
     """
     if is_undecodable(origin.headers):
         return Refusal(Reason.UNDECODABLE_BATCH, stage)
@@ -52,7 +49,7 @@ async def judge(
             return await _in_thread(work, origin, seconds)
         except TimeoutError:
             return refusal(origin, Reason.TOO_COSTLY, stage)
-        except (OSError, MemoryError, HungError):
+        except (OSError, MemoryError, StuckError):
             raise
         except Exception:  # whatever a stranger's record makes of a stage
             extra = {"stage": stage, "topic": origin.topic, "offset": origin.offset, "attempt": attempt}
@@ -71,5 +68,5 @@ async def _in_thread(
             _hung.add(running)
             running.add_done_callback(_hung.discard)
         if len(_hung) >= MOST_HUNG:
-            raise HungError from None
+            raise StuckError from None
         raise

@@ -19,25 +19,16 @@ from typing import Final as Const
 
 from kaption.adapters.media.files import Decoding, MediaDecoder
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.errors import LocalError
 from kaption.adapters.store.s3 import ObjectStore, Stat, normalised_key
 from kaption.domain.intake.bucket_events import ObjectRun
 from kaption.domain.intake.file_chunks import Normalised, muted_samples
 from kaption.domain.intake.pcm import silence
 from kaption.domain.records import RunKey
-from kaption_schemas.errors import RefusedError
+from kaption_schemas.errors import LocalError, RefusedError, StoppedError
 from kaption_schemas.reasons import Reason
 
 _BLOCK_SAMPLES = 1 << 16
 _FULL: Const = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-class StoppedError(Exception):
-    """The process is to end; the object is left for the next one."""
-
-
-class NoRoomError(Exception):
-    """The scratch disk is full for now: an object would fit once others are gone. The message has figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +46,8 @@ class Normaliser:
         Raises:
             RefusedError: It can't be transcribed, and never will be.
             StoreError: The store is away, or fails for this object.
-            NoRoomError: The scratch disk is full.
-            LocalError: The scratch disk fails.
-            ChildError: No child can be started to decode it in, or the one that did was lost.
+            LocalError: The scratch disk is full for now, or fails.
+            ProcessError: No child can be started to decode it in, or the one that did was lost.
             StoppedError: ``stopping`` was set.
         """
         bucket, key = self.settings.work_bucket, normalised_key(RunKey(run.tenant, run.stream, run.run))
@@ -95,7 +85,7 @@ class Normaliser:
             if size > disk.total:
                 raise RefusedError(Reason.OBJECT_EXCEEDS_SCRATCH)
             if size > disk.free:
-                raise NoRoomError(_no_room(scratch, size))
+                raise LocalError(_no_room(scratch, size))
             # Without a name: a killed process leaves nothing. Without a buffer: a full disk is told where it is written to.
             opened = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115  # closed below
         except OSError as error:
@@ -107,7 +97,7 @@ class Normaliser:
                 if error.number == errno.EFBIG:
                     raise RefusedError(Reason.OBJECT_EXCEEDS_SCRATCH) from None
                 if error.number in _FULL:
-                    raise NoRoomError(_no_room(scratch, size)) from None
+                    raise LocalError(_no_room(scratch, size)) from None
                 raise
 
     def _check(self) -> None:

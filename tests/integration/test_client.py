@@ -10,9 +10,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPa
 
 from kaption import Publisher, Transcripts
 from kaption.adapters.settings import Settings
-from kaption.client.publisher import PublishError
 from kaption.testing.brokers import ApacheNode, EmbeddedBroker
 from kaption.testing.topics import create_topics
+from kaption_schemas.errors import PublishError
 from kaption_schemas.headers import text_headers
 from kaption_schemas.records import FinalTranscript, MediaObject, RunOptions, StreamEnded, StreamStarted, Transcript
 from kaption_schemas.topics import EVENTS, OBJECTS, topic_name

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from kaption.adapters.media.files import ChildError, MediaDecoder
+from kaption.adapters.media.files import MediaDecoder
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.errors import StoreError
 from kaption.adapters.store.s3 import ObjectStore
+from kaption_schemas.errors import ProcessError, StoreError
 from kaption_streams.fitness import Fitness, pause
 from tests.support.fake_store import FakeStore
 
@@ -48,7 +48,7 @@ async def made(fake: FakeStore, tmp_path: Path) -> AsyncIterator[Made]:
 async def test_an_object_is_to_blame_where_all_else_is_well(made: Made) -> None:
     assert not made.fitness.fit
     await made.fit()
-    for error in (StoreError("answered 451"), ChildError("lost"), OSError()):
+    for error in (StoreError("answered 451"), ProcessError("lost"), OSError()):
         assert await made.fitness.blames(error)
     assert made.fitness.fit
 
@@ -66,7 +66,7 @@ async def test_a_store_that_takes_nothing_is_to_blame_until_it_does(made: Made, 
 async def test_a_machine_that_can_start_no_child_is_to_blame(made: Made) -> None:
     await made.fit()
     made.decoder.close()
-    assert not await made.fitness.blames(ChildError("none can be started"))
+    assert not await made.fitness.blames(ProcessError("none can be started"))
     assert not made.fitness.fit
 
 

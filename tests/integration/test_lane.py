@@ -24,8 +24,9 @@ from kaption.testing.sessions import REFUSED, CountingSessions
 from kaption.testing.topics import create_topics
 from kaption_gpu.lanes.data import Source
 from kaption_gpu.lanes.records import TOPIC_OF
-from kaption_gpu.lanes.transactions import LaneWriter, TransactionFailedError
+from kaption_gpu.lanes.transactions import LaneWriter
 from kaption_gpu.worker import Sinks, Worker, WorkerParts
+from kaption_schemas.errors import LaneError
 from kaption_schemas.headers import event_headers, pcm_type, sequence, text_headers
 from kaption_schemas.records import DataRef, StreamProgress, StreamStarted
 from kaption_schemas.topics import BATCH, DLQ, FINAL, LIVE, PARTIAL, STATE, Type, topic_name
@@ -125,7 +126,7 @@ async def test_a_fenced_writer_cannot_commit(settings: Settings) -> None:
     first = await old.claim()
     await new.start()
     assert await new.claim() > first
-    with pytest.raises(TransactionFailedError):
+    with pytest.raises(LaneError):
         await old.claim()
     await old.stop()
     await new.stop()

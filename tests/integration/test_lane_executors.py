@@ -15,7 +15,6 @@ from kaption.adapters.store.s3 import normalised_key
 from kaption.domain.decoding.port import Decoded, Kind, Window
 from kaption.domain.pool.overload import LATE_SECONDS, PARTIAL_SECONDS, Step
 from kaption.domain.records import Latency, RunKey
-from kaption.service.watchdog import StuckError
 from kaption.testing.backends import POISON, CountingBackend
 from kaption.testing.brokers import Broker
 from kaption.testing.objects import MemoryObjects
@@ -25,6 +24,7 @@ from kaption_gpu.batches import Recovered
 from kaption_gpu.engine.executor import Cause
 from kaption_gpu.lanes.memory import GONE_SECONDS
 from kaption_gpu.worker import Sinks, Worker, WorkerParts
+from kaption_schemas.errors import StuckError
 from kaption_schemas.headers import pcm_type, sequence, text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef

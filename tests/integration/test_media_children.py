@@ -17,9 +17,9 @@ from typing import BinaryIO, cast
 import pytest
 
 from kaption.adapters.media.containers import find
-from kaption.adapters.media.files import ChildError, Decoding, MediaDecoder, MediaFormat
+from kaption.adapters.media.files import Decoding, MediaDecoder, MediaFormat
 from kaption.adapters.settings import Settings
-from kaption_schemas.errors import RefusedError
+from kaption_schemas.errors import ProcessError, RefusedError
 from kaption_schemas.reasons import Reason
 from tests.support.media import encode, film, tone
 
@@ -159,7 +159,7 @@ def test_after_a_crash_nothing_is_forked_from_the_same_process(
 def test_a_child_that_is_lost_says_nothing_of_its_file(decoder: MediaDecoder, minutes: BinaryIO) -> None:
     with decoder.decode(minutes, mix=True) as decoding:
         os.kill(forks(decoder), signal.SIGKILL)
-        with pytest.raises(ChildError):
+        with pytest.raises(ProcessError):
             rest(decoding)
 
 
@@ -167,7 +167,7 @@ def test_a_child_that_gets_no_limits_says_nothing_of_its_file(minutes: BinaryIO)
     bounded = Settings(decode_memory_mb=1 << 44)  # more bytes than 64 bits can say
     with (
         closing(MediaDecoder(bounded)) as decoder,
-        pytest.raises(ChildError),
+        pytest.raises(ProcessError),
         decoder.decode(minutes, mix=True),
     ):
         pass
@@ -175,7 +175,7 @@ def test_a_child_that_gets_no_limits_says_nothing_of_its_file(minutes: BinaryIO)
 
 def test_one_that_is_closed_starts_nothing(decoder: MediaDecoder, minutes: BinaryIO) -> None:
     decoder.close()
-    with pytest.raises(ChildError), decoder.decode(minutes, mix=True):
+    with pytest.raises(ProcessError), decoder.decode(minutes, mix=True):
         pass
     assert decoder.pid is None
 

@@ -11,13 +11,12 @@ import pytest
 
 from kaption.adapters.media.files import MediaDecoder
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.errors import LocalError
 from kaption.adapters.store.s3 import ObjectStore
 from kaption.domain.intake.bucket_events import ObjectRun
-from kaption_schemas.errors import RefusedError
+from kaption_schemas.errors import LocalError, RefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MediaObject, RunOptions
-from kaption_streams.normalise import Normaliser, NoRoomError
+from kaption_streams.normalise import Normaliser
 from tests.support.fake_store import FakeStore
 from tests.support.media import encode, tone
 
@@ -76,12 +75,12 @@ def test_an_object_that_the_scratch_disk_can_never_hold_is_refused(fake: FakeSto
 
 def test_a_scratch_disk_that_is_full_for_now_is_waited_for(normalise: Normaliser) -> None:
     disk = shutil.disk_usage(normalise.settings.data)
-    with pytest.raises(NoRoomError, match="does not fit"), normalise._scratch((disk.free + disk.total) // 2):
+    with pytest.raises(LocalError, match="does not fit"), normalise._scratch((disk.free + disk.total) // 2):
         pass
     with pytest.raises(RefusedError), normalise._scratch(disk.total + 1):
         pass
     for number in (errno.ENOSPC, errno.EDQUOT):
-        with pytest.raises(NoRoomError), normalise._scratch(1):
+        with pytest.raises(LocalError), normalise._scratch(1):
             raise LocalError(OSError(number, "no"))
     with pytest.raises(LocalError), normalise._scratch(1):
         raise LocalError(OSError(errno.EIO, "no"))

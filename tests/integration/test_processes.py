@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from kaption.adapters.processes.supervisor import Backoff, ChildFailedError, ChildSpec, Supervisor, rotate
+from kaption.adapters.processes.supervisor import Backoff, ChildSpec, Supervisor, rotate
 from kaption.adapters.processes.tcp_ports import free_port
 from kaption.service.aggregate import answers_ready, merge
+from kaption_schemas.errors import ProcessError
 
 CHILD = Path(__file__).parents[1] / "support" / "child.py"
 QUICK = Backoff(first=0.05, most=0.2, steady=60)
@@ -86,7 +87,8 @@ async def test_what_never_works_is_given_up_with_its_last_words(tmp_path: Path, 
     supervisor.start(spec(tmp_path, "good", "well"))
     supervisor.start(spec(tmp_path, "bad", "die"))
     with pytest.raises(
-        ChildFailedError, match=r"bad ended with status 3 3 times .*start_failed \(WeightsError: no model called huge\)"
+        ProcessError,
+        match=r"bad ended with status 3 3 times .*start_failed \(IncompatibleError: no model called huge\)",
     ):
         await supervisor.wait_ready()
     pids = [child.pid for child in supervisor.children]
@@ -162,7 +164,7 @@ async def test_a_program_that_is_not_there_says_so(tmp_path: Path, said: list[st
     ready: Callable[[], Awaitable[bool]] = never
     supervisor = Supervisor(said.append, backoff=QUICK)
     supervisor.start(ChildSpec("none", (str(tmp_path / "no"),), {}, tmp_path / "none.log", ready))
-    with pytest.raises(ChildFailedError, match=r"no can't be run: No such file"):
+    with pytest.raises(ProcessError, match=r"no can't be run: No such file"):
         await supervisor.wait_ready()
     await supervisor.stop()
 

@@ -17,11 +17,10 @@ from minio.versioningconfig import VersioningConfig
 
 from kaption.adapters.settings import Settings
 from kaption.adapters.store.embedded import answers, create_buckets, missing_buckets
-from kaption.adapters.store.errors import StoreError, StoreRefusedError
 from kaption.adapters.store.s3 import ObjectStore, normalised_key
 from kaption.domain.records import RunKey
 from kaption.testing.store import EmbeddedStore
-from kaption_schemas.errors import RefusedError
+from kaption_schemas.errors import RefusedError, StoreError, StoreRefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, MediaObject
 from tests.support.uploads import client, upload

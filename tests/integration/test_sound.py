@@ -12,8 +12,9 @@ import numpy.typing as npt
 import pytest
 
 from kaption.adapters.media.container_parts import parts
-from kaption.adapters.media.containers import MediaError, find
+from kaption.adapters.media.containers import find
 from kaption.adapters.media.sound import Sound
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 from tests.support.media import chunk, encode, film, riff, tag, tone
 
@@ -36,8 +37,8 @@ def seconds(body: bytes) -> float:
     return len(pcm) / rate
 
 
-def refusal(body: bytes, track: int | None = None) -> MediaError:
-    with pytest.raises(MediaError) as caught:
+def refusal(body: bytes, track: int | None = None) -> RefusedError:
+    with pytest.raises(RefusedError) as caught:
         hear(body, track)
     return caught.value
 
@@ -316,7 +317,7 @@ def test_a_structure_is_walked_in_bounded_time() -> None:
         file, started = io.BytesIO(body), time.process_time()
         found = find(file, len(body))
         assert found is not None
-        with pytest.raises(MediaError) as caught:
+        with pytest.raises(RefusedError) as caught:
             parts(file, found, len(body))
         assert caught.value.reason is Reason.DECODE_LIMIT
         assert said in caught.value.detail

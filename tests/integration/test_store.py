@@ -9,10 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 from kaption.adapters.store.embedded import missing_buckets
-from kaption.adapters.store.errors import StoreError
 from kaption.adapters.store.s3 import ObjectStore
 from kaption.testing.store import EmbeddedStore
 from kaption_gpu.lanes.objects import StoreObjects
+from kaption_schemas.errors import StoreError
 from tests.conftest import MakeSettings
 
 

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.errors import LocalError, StoreError
 from kaption.adapters.store.s3 import ObjectStore
-from kaption.adapters.store.upload import UploadError, upload
-from kaption_schemas.errors import RefusedError
+from kaption.adapters.store.upload import upload
+from kaption_schemas.errors import LocalError, RefusedError, StoreError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, MediaObject
 from tests.support.fake_store import FakeStore
@@ -129,18 +128,18 @@ def test_an_upload_says_what_to_do(fake: FakeStore, tmp_path: Path, status: int 
     fake.mood = lambda _method, _path: status
     if status is None:
         fake.stop()
-    with pytest.raises(UploadError, match=remedy) as caught:
+    with pytest.raises(StoreError, match=remedy) as caught:
         upload(Settings(**fake.fields), "acme", tmp_path / "a.wav", "a.wav", lambda _: None)
-    assert caught.value.refused == (status is not None)
+    assert caught.value.retry == (status is None)
 
 
 def test_an_upload_that_can_not_be_read_back_says_so(fake: FakeStore, tmp_path: Path) -> None:
     """Credentials may write and not read: the store says 403 of the object, and not of its bucket."""
     (tmp_path / "a.wav").write_bytes(b"sound")
     fake.mood = lambda method, path: 403 if method in ("HEAD", "GET") and path.endswith("a.wav") else None
-    with pytest.raises(UploadError, match="can't be read back") as caught:
+    with pytest.raises(StoreError, match="can't be read back") as caught:
         upload(Settings(**fake.fields), "acme", tmp_path / "a.wav", "a.wav", lambda _: None)
-    assert caught.value.refused
+    assert not caught.value.retry
 
 
 def test_an_upload_goes_where_the_agent_looks(fake: FakeStore, tmp_path: Path) -> None:

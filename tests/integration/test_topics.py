@@ -7,6 +7,7 @@ from kaption.adapters.kafka import topics
 from kaption.adapters.kafka.embedded import answers
 from kaption.adapters.settings import Settings
 from kaption.testing.brokers import ApacheCluster, Broker, EmbeddedBroker
+from kaption_schemas.errors import TopicsError
 from kaption_schemas.topics import BATCH, DLQ, EVENTS, LIVE, MIB, STATE, TOPICS
 from tests.conftest import MakeSettings
 
@@ -34,7 +35,7 @@ async def test_each_difference_names_its_remedy(kafka: Broker, make_settings: Ma
     await make(settings, DLQ.name, 3, {"max.message.bytes": str(MIB)})
     await make(settings, STATE.name, 2, STATE.config())
     await make(settings, "transcripts.final.v1", 2, {})
-    with pytest.raises(topics.TopicsError) as caught:
+    with pytest.raises(TopicsError) as caught:
         await topics.create(settings)
     said = {problem.topic: problem for problem in caught.value.problems}
     assert set(said) == {EVENTS.name, DLQ.name, STATE.name, "transcripts.final.v1"}
@@ -62,7 +63,7 @@ async def test_copies_that_acknowledge_nothing_are_told(
 ) -> None:
     settings = make_settings(apache_cluster)
     await make(settings, EVENTS.name, 3, EVENTS.config() | {"min.insync.replicas": "1"})
-    with pytest.raises(topics.TopicsError) as caught:
+    with pytest.raises(TopicsError) as caught:
         await topics.create(settings)
     (problem,) = caught.value.problems
     assert problem.topic == EVENTS.name

@@ -18,8 +18,9 @@ from kaption.testing.brokers import ApacheNode
 from kaption.testing.topics import create_topics
 from kaption_gpu.lanes.data import Draft, DraftStats, Source
 from kaption_gpu.lanes.reach import GRACE_SECONDS, Reach
-from kaption_gpu.lanes.transactions import LaneWriter, TransactionFailedError
+from kaption_gpu.lanes.transactions import LaneWriter
 from kaption_schemas.codec import Message
+from kaption_schemas.errors import LaneError
 from kaption_schemas.topics import FINAL, topic_name
 from tests.support.proxy import END_TXN, PRODUCE, HoldingProxy
 
@@ -41,7 +42,7 @@ async def test_a_send_that_fails_fails_the_transaction(
     writer = LaneWriter(settings, Source(Latency.LIVE, 0))
     await writer.start()
     small, large = (Message(FINAL.name, b"call", b"x" * size, []) for size in (10, 5000))
-    with pytest.raises(TransactionFailedError):
+    with pytest.raises(LaneError):
         await writer.commit(Draft((small, large, small), 0, (), DraftStats()))
     await writer.stop()
     successor = LaneWriter(settings, Source(Latency.LIVE, 0))
@@ -103,7 +104,7 @@ async def test_a_late_end_commits_nothing_of_the_next_transaction(
             await first.start()
             await first.claim()
             proxy.hold = END_TXN
-            with pytest.raises(TransactionFailedError):
+            with pytest.raises(LaneError):
                 await first.commit(Draft((final("A"),), 1, (), DraftStats()))
             assert proxy.holding
             await first.stop()
@@ -152,7 +153,7 @@ async def test_a_tenant_whose_topics_are_gone_holds_nobody_up_for_long(
     draft = Draft((Message(theirs, b"a", b"lost", []), Message(FINAL.name, b"b", b"kept", [])), 1, (), DraftStats())
     writer = LaneWriter(settings, source, reach=reach)
     await writer.start()
-    with pytest.raises(TransactionFailedError):
+    with pytest.raises(LaneError):
         await writer.commit(draft)
     await writer.stop()
     assert reach.shed(theirs)

@@ -254,7 +254,7 @@ def test_a_model_that_is_not_there_ends_the_start_with_its_reason(tmp_path: Path
     done = run("up", "--data", str(tmp_path), "--kafka-port", "0", "--http-port", "0", "--model", "huge", seconds=120)
     assert done.returncode == 70
     assert "pool-1 ended with status 1 3 times at its start" in done.stderr
-    assert "WeightsError" in done.stderr
+    assert "IncompatibleError" in done.stderr
     assert done.stdout == ""
 
 

@@ -40,7 +40,7 @@ if __name__ == "__main__":
     if sys.argv[2] == "die" or (sys.argv[2] == "once" and not Path(sys.argv[3]).exists()):
         if sys.argv[2] == "once":
             Path(sys.argv[3]).touch()
-        line = {"level": "ERROR", "event": "start_failed", "error": "WeightsError: no model called huge"}
+        line = {"level": "ERROR", "event": "start_failed", "error": "IncompatibleError: no model called huge"}
         sys.stderr.write(json.dumps(line) + "\n")
         sys.exit(3)
     asyncio.run(main(int(sys.argv[1]), sys.argv[2]))

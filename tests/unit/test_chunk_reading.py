@@ -5,9 +5,10 @@ import logging
 
 import pytest
 
-from kaption.domain.pool.ports import ObjectUnavailableError, StoreAwayError
 from kaption.testing.objects import MemoryObjects
 from kaption_gpu.lanes.chunk_reading import MOST_TRIES, ChunkReader, Read
+from kaption_schemas.errors import RefusedError, StoreError
+from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef
 
 QUICK = (0.0001, 0.001)
@@ -24,9 +25,9 @@ class Store(MemoryObjects):
     def read(self, ref: DataRef) -> bytes:
         self.tries += 1
         if ref.key == "gone":
-            raise ObjectUnavailableError
+            raise RefusedError(Reason.AUDIO_UNAVAILABLE)
         if ref.key == "bad" or not self.well:
-            raise StoreAwayError("the object store at http://store answered InternalError")
+            raise StoreError("the object store at http://store answered InternalError")
         return bytes(ref.length)
 
     def works(self) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from kaption.adapters.media.local import AudioFile, AudioFileError, is_media
+from kaption.adapters.media.local import AudioFile, is_media
 from kaption.cli.demo import scoring as demo
 from kaption.cli.follow import _Lines, _Txt, shows
 from kaption.cli.follow import command as follow
@@ -18,6 +18,7 @@ from kaption.cli.playing import object_name
 from kaption.cli.publish import command as publish
 from kaption.cli.screen import Screen, line
 from kaption.domain.intake.bucket_events import Place, within
+from kaption_schemas.errors import AudioFileError
 from kaption_schemas.languages import language
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MediaObject, RunOptions, Word

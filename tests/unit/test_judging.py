@@ -11,11 +11,12 @@ import pytest
 from kaption.domain.intake.refusal import Refusal
 from kaption_schemas.codec import Event, Origin
 from kaption_schemas.codec.letters import UNDECODABLE
+from kaption_schemas.errors import StuckError
 from kaption_schemas.headers import event_headers, pcm_type, sequence
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import Gap
 from kaption_schemas.topics import Type
-from kaption_streams.judging import MOST_HUNG, HungError, judge
+from kaption_streams.judging import MOST_HUNG, judge
 
 RUN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
 PLACE = {"sequence": sequence(3), "firstsample": "4800"}
@@ -116,7 +117,7 @@ async def test_a_process_ends_when_too_many_stages_hang() -> None:
     try:
         for _ in range(MOST_HUNG - 1):
             assert isinstance(await judge(STARTED, "fused", work, seconds=0.1), Refusal)
-        with pytest.raises(HungError):
+        with pytest.raises(StuckError):
             await judge(STARTED, "fused", work, seconds=0.1)
         assert await judge(STARTED, "fused", failing(KeyError(), 0)[0], seconds=5) == []
     finally:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from kaption.domain.reading.reader import Newest, OneRun, Reader, RunFailedError
+from kaption.domain.reading.reader import Newest, OneRun, Reader
+from kaption_schemas.errors import RunFailedError
 from kaption_schemas.reasons import NORMAL_ENDS, Reason
 from tests.support.transcripts import RUN, completed, final, gap, partial, progress
 

@@ -3,7 +3,8 @@
 import pytest
 from faust.types import TP
 
-from kaption.service.watchdog import StuckError, Watchdog
+from kaption.service.watchdog import Watchdog
+from kaption_schemas.errors import StuckError
 from kaption_streams.standing import Standing
 
 PARTITION = TP("media.events.v1", 0)

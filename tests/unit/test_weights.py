@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kaption.adapters.models.weights import WeightsError, find_weights
+from kaption.adapters.models.weights import find_weights
 from kaption.adapters.settings import Settings
-from kaption_gpu.engine.backends.ct2_file import WeightFileError, read_arrays, whisper_state
+from kaption_gpu.engine.backends.ct2_file import read_arrays, whisper_state
+from kaption_schemas.errors import IncompatibleError
 
 
 def test_tiny_en_comes_from_its_package(tmp_path: Path) -> None:
@@ -40,7 +41,7 @@ def test_other_weights_under_a_known_name_are_refused(tmp_path: Path, name: str)
     with (tmp_path / "weights/base" / name).open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\xa5")
-    with pytest.raises(WeightsError, match="another digest"):
+    with pytest.raises(IncompatibleError, match="another digest"):
         find_weights(settings)
 
 
@@ -55,7 +56,7 @@ def test_a_folder_of_models_goes_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("models", [None, "empty"])
 def test_an_unknown_alias_says_what_to_do(tmp_path: Path, models: str | None) -> None:
     settings = Settings(model="huge", models=tmp_path / models if models else None, data=tmp_path)
-    with pytest.raises(WeightsError, match="no weights for 'huge'"):
+    with pytest.raises(IncompatibleError, match="no weights for 'huge'"):
         find_weights(settings)
 
 
@@ -73,7 +74,7 @@ def test_the_weight_file_is_read_as_arrays_and_under_whispers_names(tmp_path: Pa
 def test_another_file_is_refused(tmp_path: Path) -> None:
     for content in (b"", b"\x05\0\0\0", b"\x06\0\0\0\x02\0W\0\x03\0\0\0\x09\0\0\0"):
         (tmp_path / "model.bin").write_bytes(content)
-        with pytest.raises(WeightFileError):
+        with pytest.raises(IncompatibleError):
             read_arrays(tmp_path / "model.bin")
-    with pytest.raises(WeightFileError, match="lack"):
+    with pytest.raises(IncompatibleError, match="lack"):
         whisper_state({})

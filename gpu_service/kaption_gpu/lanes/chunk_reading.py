@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final as Const
 
-from kaption.domain.pool.ports import Objects, ObjectUnavailableError, StoreAwayError
+from kaption.domain.pool.ports import Objects
+from kaption_schemas.errors import RefusedError, StoreError
 from kaption_schemas.records import DataRef
 
 log = logging.getLogger(__name__)
@@ -43,10 +44,10 @@ class ChunkReader:
             tries += 1
             try:
                 body = await asyncio.to_thread(self._objects.read, ref)
-            except ObjectUnavailableError:
+            except RefusedError:
                 done()
                 return Read(None, tries)
-            except StoreAwayError as error:
+            except StoreError as error:
                 log.warning(
                     "file_audio_retried",
                     extra={"lane": lane, "cause": str(error) or type(error).__name__, "tries": tries},

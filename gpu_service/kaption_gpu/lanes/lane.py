@@ -19,16 +19,17 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka.fetching import LogEnd
 from kaption.adapters.settings import Settings
-from kaption.domain.pool.ports import Admission, Objects, Sessions, SnapshotUnreadableError, StoreAwayError, takes_all
+from kaption.domain.pool.ports import Admission, Objects, Sessions, takes_all
 from kaption.domain.records import RunKey
 from kaption_gpu.lanes.chunk_reading import ChunkReader
 from kaption_gpu.lanes.clock import BrokerClock
 from kaption_gpu.lanes.data import Draft, Source
 from kaption_gpu.lanes.intake import Intake
 from kaption_gpu.lanes.memory import LaneMemory
-from kaption_gpu.lanes.opening import LaneLostError, open_lane
+from kaption_gpu.lanes.opening import open_lane
 from kaption_gpu.lanes.reach import Reach
-from kaption_gpu.lanes.transactions import NO_TRACING, LaneWriter, Tracing, TransactionFailedError
+from kaption_gpu.lanes.transactions import NO_TRACING, LaneWriter, Tracing
+from kaption_schemas.errors import IncompatibleError, LaneError, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -113,12 +114,12 @@ class Lane:
             began = time.monotonic()
             try:
                 await self._serve()
-            except (KafkaError, TransactionFailedError, LaneLostError, TimeoutError) as error:
+            except (KafkaError, LaneError, TimeoutError) as error:
                 log.warning(
                     "lane_restarted",
                     extra={"lane": str(self.source), "cause": type(error.__cause__ or error).__name__},
                 )
-            except SnapshotUnreadableError:
+            except IncompatibleError:
                 log.exception("snapshot_unreadable", extra={"lane": str(self.source)})
                 self.state = State.STOPPED
             finally:
@@ -164,7 +165,7 @@ class Lane:
             self._pending.clear()
             if await self._commit():
                 await asyncio.sleep(COMMIT_INTERVAL)
-        raise TransactionFailedError("restart")
+        raise LaneError("restart")
 
     async def _commit(self) -> bool:
         """Write what is due; whether anything was."""
@@ -175,7 +176,7 @@ class Lane:
                 return False
             try:
                 left_out = await writer.commit(draft)
-            except TransactionFailedError:
+            except LaneError:
                 self._parts.failed(self.source)
                 raise
             memory.committed()
@@ -195,12 +196,12 @@ class Lane:
         """Delete a finished run's normalised object; one that stays expires."""
         try:
             await asyncio.to_thread(self._parts.objects.remove, run)
-        except StoreAwayError:
+        except StoreError:
             log.warning("object_not_deleted", extra={"lane": str(self.source)})
 
     async def drain(self) -> None:
         """Commit what is pending, for a stop in good order. A failure costs nothing but a replay."""
-        with contextlib.suppress(TransactionFailedError):
+        with contextlib.suppress(LaneError):
             await self._commit()
         if self._removals:
             await asyncio.wait(self._removals, timeout=2)

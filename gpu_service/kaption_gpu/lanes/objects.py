@@ -4,11 +4,9 @@ import io
 from typing import Final as Const
 from uuid import uuid4
 
-from kaption.adapters.store.errors import StoreError
 from kaption.adapters.store.s3 import NORMALISED, ObjectStore
-from kaption.domain.pool.ports import ObjectUnavailableError, StoreAwayError
 from kaption.domain.records import RunKey
-from kaption_schemas.errors import RefusedError
+from kaption_schemas.errors import RefusedError, StoreError
 from kaption_schemas.records import DataRef
 
 _PROBE: Const = b"kaption"
@@ -22,20 +20,12 @@ class StoreObjects:
         self._bucket = work_bucket
 
     def read(self, ref: DataRef) -> bytes:
-        """The bytes that ``ref`` names. Raises ``ObjectUnavailableError`` and ``StoreAwayError``."""
-        try:
-            return self._store.read(ref)
-        except RefusedError as error:
-            raise ObjectUnavailableError(error.reason.value) from error
-        except StoreError as error:
-            raise StoreAwayError(str(error)) from error
+        """The bytes that ``ref`` names. Raises ``RefusedError`` and ``StoreError``."""
+        return self._store.read(ref)
 
     def remove(self, run: RunKey) -> None:
-        """Delete a run's normalised object; one that is gone is fine. Raises ``StoreAwayError``."""
-        try:
-            self._store.delete_normalised(run)
-        except StoreError as error:
-            raise StoreAwayError from error
+        """Delete a run's normalised object; one that is gone is fine. Raises ``StoreError``."""
+        self._store.delete_normalised(run)
 
     def works(self) -> bool:
         """Whether the store takes and gives a small object in the work bucket."""

@@ -17,7 +17,7 @@ from aiokafka.structs import ConsumerRecord
 
 from kaption.adapters.kafka.clients import Consumer, security
 from kaption.adapters.settings import Settings
-from kaption.domain.pool.ports import Admission, Sessions, SnapshotUnreadableError, takes_all
+from kaption.domain.pool.ports import Admission, Sessions, takes_all
 from kaption.domain.records import Latency, RunKey
 from kaption_gpu.lanes.clock import BrokerClock
 from kaption_gpu.lanes.closed_runs import keep_ms
@@ -26,6 +26,7 @@ from kaption_gpu.lanes.letters import NOTHING_TOLD, Told
 from kaption_gpu.lanes.memory import LaneMemory
 from kaption_gpu.lanes.transactions import LaneWriter
 from kaption_schemas.codec import is_undecodable, read_state
+from kaption_schemas.errors import IncompatibleError, LaneError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import MIB, STATE
 
@@ -38,10 +39,6 @@ _FENCE_SECONDS: Const = 60.0
 _PIECE: Const = 2000
 #: ``ConsumerRecord.timestamp_type`` of a stamp that is the broker's.
 _APPEND_TIME: Const = 1
-
-
-class LaneLostError(Exception):
-    """The partition was assigned to somebody else while the lane was being opened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +66,13 @@ async def open_lane(
     ``out_of_range`` says that a fetch at the committed offset was refused, ``refusal`` why a live run is not taken.
     ``clock`` is told the broker's time of the claim; ``writer`` is started, and is the caller's to stop.
 
-    Raises ``LaneLostError``, ``SnapshotUnreadableError``, ``TransactionFailedError``, ``KafkaError`` and ``TimeoutError``.
+    Raises ``LaneError``, ``IncompatibleError``, ``LaneError``, ``KafkaError`` and ``TimeoutError``.
     """
     async with asyncio.timeout(_FENCE_SECONDS):
         await writer.start()
         tp = TopicPartition(source.topic, source.partition)
         if tp not in consumer.assignment():
-            raise LaneLostError(str(source))
+            raise LaneError(str(source))
         start = await _start(consumer, tp, out_of_range=out_of_range)
         epoch = await writer.claim(afresh=start.cut_off)
     saved = await _read_saved(settings, source, epoch, clock, cut_off=start.cut_off)
@@ -124,12 +121,12 @@ class _Index:
     _saved: dict[bytes, Saved] = field(default_factory=dict)
 
     def add(self, records: Sequence[ConsumerRecord]) -> None:
-        """Take the next records. Raises ``SnapshotUnreadableError``."""
+        """Take the next records. Raises ``IncompatibleError``."""
         try:
             for record in records:
                 self._add(record)
         except (KeyError, ValueError, TypeError) as error:
-            raise SnapshotUnreadableError(type(error).__name__) from error
+            raise IncompatibleError(type(error).__name__) from error
 
     def _add(self, record: ConsumerRecord) -> None:
         if record.offset == self.claim:
@@ -189,7 +186,7 @@ async def _read_saved(
                     limit.reschedule(asyncio.get_running_loop().time() + patience)
                 for records in found:
                     if any(is_undecodable(record.headers) for record in records):
-                        raise SnapshotUnreadableError("a batch of the state topic")
+                        raise IncompatibleError("a batch of the state topic")
                     await asyncio.to_thread(index.add, records)
     finally:
         async with asyncio.timeout(_STOP_SECONDS):

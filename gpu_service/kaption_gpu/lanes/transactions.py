@@ -25,6 +25,7 @@ from kaption_gpu.lanes.data import Draft, Source
 from kaption_gpu.lanes.letters import NOTHING_TOLD
 from kaption_gpu.lanes.reach import Reach
 from kaption_schemas.codec import Headers, Message, encode_claim, encode_lane
+from kaption_schemas.errors import LaneError
 from kaption_schemas.topics import MIB, STATE, Type
 
 log = logging.getLogger(__name__)
@@ -38,10 +39,6 @@ _STOP_SECONDS: Const = 5.0
 _PARTIALS_WINDOW: Const = 64
 #: For how long a topic that the broker does not name is asked for, seconds.
 _METADATA_SECONDS: Const = 5.0
-
-
-class TransactionFailedError(Exception):
-    """A transaction failed or its end is unclear: the lane's memory and producer must be discarded."""
 
 
 class Tracing(Protocol):
@@ -129,7 +126,7 @@ class LaneWriter:
         await stop_producer(self._producer)
 
     async def claim(self, *, afresh: bool = False) -> int:
-        """Write the owner's claim; its offset is the owner's epoch. Raises ``TransactionFailedError``.
+        """Write the owner's claim; its offset is the owner's epoch. Raises ``LaneError``.
 
         ``afresh`` forgets what was dead-lettered: those offsets are other records' now.
         """
@@ -138,7 +135,7 @@ class LaneWriter:
         return (await self._commit((encode_claim(lane), *forget), None))[0]
 
     async def commit(self, draft: Draft) -> int:
-        """Write ``draft`` and its input offset as one transaction. Raises ``TransactionFailedError``.
+        """Write ``draft`` and its input offset as one transaction. Raises ``LaneError``.
 
         Returns how many records were left out since their topics cannot be written to (``Reach``).
         """
@@ -150,7 +147,7 @@ class LaneWriter:
         try:
             with self._tracing.commit(self._source, len(messages)):
                 await self._commit(messages, draft.offset)
-        except TransactionFailedError as error:
+        except LaneError as error:
             await self._note_failure(error.__cause__, topics - left_out)
             raise
         self._reach.works(topics - left_out)
@@ -181,7 +178,7 @@ class LaneWriter:
                 await self._producer.commit_transaction()
         # AssertionError and AttributeError: aiokafka's own state after a fatal error (HAZARDS, aiokafka 4).
         except (KafkaError, TimeoutError, AssertionError, AttributeError) as error:
-            raise TransactionFailedError(type(error).__name__) from error
+            raise LaneError(type(error).__name__) from error
         return delivered
 
     async def _send(self, message: Message) -> "asyncio.Future[RecordMetadata]":

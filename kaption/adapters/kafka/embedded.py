@@ -19,15 +19,12 @@ from aiokafka.protocol.metadata import MetadataRequest
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.processes.tcp_ports import LOOPBACK, free_port
 from kaption.adapters.settings import Settings
+from kaption_schemas.errors import ProcessError
 
 TRYING_OUT: Const = (
     "The embedded broker is for trying out: it keeps its log in memory and writes it to disk every few seconds, so records "
     "that it acknowledged are lost when it is killed. Use --kafka HOST:PORT, or --kafka apache, for anything you keep."
 )
-
-
-class BrokerError(Exception):
-    """A broker can't be started; the message says what is missing and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +43,16 @@ class BrokerCommand:
 
 
 def embedded(data: Path, port: int) -> BrokerCommand:
-    """Make the command for noida-db on loopback with files in ``data``. Raises ``BrokerError`` if it is not installed."""
+    """Make the command for noida-db on loopback with files in ``data``. Raises ``ProcessError`` if it is not installed."""
     spec = importlib.util.find_spec("noida_db")
     if spec is None or spec.origin is None:
-        raise BrokerError(
+        raise ProcessError(
             "the embedded broker is not installed: pip install 'kaption[embedded]', or use --kafka HOST:PORT"
         )
     # The binary itself: the package's command would start it as a child that outlives its parent.
     binary = Path(spec.origin).with_name("noida-db")
     if not binary.is_file():
-        raise BrokerError(f"the embedded broker has no program for this platform ({binary}); use --kafka HOST:PORT")
+        raise ProcessError(f"the embedded broker has no program for this platform ({binary}); use --kafka HOST:PORT")
     if not os.access(binary, os.X_OK):
         binary.chmod(0o755)
     data.mkdir(parents=True, exist_ok=True)
@@ -67,12 +64,12 @@ def apache(home: Path | None, data: Path, port: int) -> BrokerCommand:
     """Make the command for one private node of Apache Kafka 4 in KRaft mode on loopback.
 
     ``home`` is an unpacked release (bin/kafka-server-start.sh), or a folder with an executable ``node`` that takes
-    ``--data --port --controller-port``. Raises ``BrokerError`` if it or Java is missing.
+    ``--data --port --controller-port``. Raises ``ProcessError`` if it or Java is missing.
     """
     if home is None:
-        raise BrokerError("--kafka apache needs KAFKA_HOME: the folder of an unpacked Apache Kafka 4 release")
+        raise ProcessError("--kafka apache needs KAFKA_HOME: the folder of an unpacked Apache Kafka 4 release")
     if shutil.which("java") is None:
-        raise BrokerError("--kafka apache needs Java 17 or later on the PATH")
+        raise ProcessError("--kafka apache needs Java 17 or later on the PATH")
     data.mkdir(parents=True, exist_ok=True)
     controller = free_port()
     bootstrap = f"{LOOPBACK}:{port}"
@@ -82,7 +79,7 @@ def apache(home: Path | None, data: Path, port: int) -> BrokerCommand:
         return BrokerCommand("kafka", argv, bootstrap)
     start, storage = home / "bin/kafka-server-start.sh", home / "bin/kafka-storage.sh"
     if not (start.is_file() and storage.is_file()):
-        raise BrokerError(
+        raise ProcessError(
             f"KAFKA_HOME={home} holds no bin/kafka-server-start.sh: unpack an Apache Kafka 4 release there"
         )
     properties = data / "server.properties"

@@ -25,6 +25,7 @@ from aiokafka.errors import (
 
 from kaption.adapters.kafka.clients import security
 from kaption.adapters.settings import Settings
+from kaption_schemas.errors import TopicsError
 from kaption_schemas.topics import BATCH, FINAL, LIVE, PARTIAL, STATE, Topic, topics_for
 
 log = logging.getLogger(__name__)
@@ -48,14 +49,6 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.topic}: {self.what}. {self.remedy}"
-
-
-class TopicsError(Exception):
-    """The broker's topics differ from the map, or could not be created; ``problems`` has each difference with its remedy."""
-
-    def __init__(self, problems: tuple[Problem, ...]) -> None:
-        super().__init__("; ".join(str(problem) for problem in problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,10 @@ from dataclasses import dataclass, field
 from typing import Final as Const
 
 from kaption.adapters.media.job import MESSAGE_BYTES, Job
+from kaption_schemas.errors import ProcessError
 
 #: Wall seconds that the forking process may take to start a child, its own start included, or to report a child's end.
 _FORK_SECONDS: Const = 60.0
-
-
-class ChildError(Exception):
-    """A decoding child could not be started, or was lost: a fault of this machine, not of the file."""
 
 
 @dataclass(slots=True)
@@ -42,22 +39,22 @@ class Child:
     def end(self) -> int:
         """End it and return its exit status, negative for a signal; the status may be from an earlier end.
 
-        Raises ``ChildError`` if the forking process ended first and took the child with it.
+        Raises ``ProcessError`` if the forking process ended first and took the child with it.
         """
         if self._code is None:
             self.kill()
             try:
                 told = self.ends.recv(MESSAGE_BYTES)
             except OSError as error:
-                raise ChildError("the process that forks decoding children does not answer") from error
+                raise ProcessError("the process that forks decoding children does not answer") from error
             if not told:
-                raise ChildError("the process that forks decoding children has ended")
+                raise ProcessError("the process that forks decoding children has ended")
             self._code = int(told)
         return self._code
 
     def close(self) -> None:
         """End it and release its descriptors."""
-        with contextlib.suppress(ChildError):
+        with contextlib.suppress(ProcessError):
             self.end()
         self.ends.close()
         os.close(self.pidfd)
@@ -87,16 +84,16 @@ class Children:
     def start(self, job: Job, given: Sequence[int]) -> Child:
         """Start a confined child for ``job`` with its own copies of ``given``: the first to read, others to write.
 
-        Raises ``ChildError`` or ``OSError`` if none can be started.
+        Raises ``ProcessError`` or ``OSError`` if none can be started.
         """
         with self._lock:
             if self._closed:
-                raise ChildError("nothing is decoded any more")
+                raise ProcessError("nothing is decoded any more")
             for _ in range(2):  # the forking process may have ended since the last child
                 child = self._fork(job, given)
                 if child is not None:
                     return child
-        raise ChildError(
+        raise ProcessError(
             "the process that forks decoding children ends at once, or does not answer; are PyAV and soundfile installed?"
         )
 
@@ -130,7 +127,7 @@ class Children:
                 self._leave()
                 return None
             if not pidfds:  # none was made, or this process has no descriptor left
-                raise ChildError(f"no decoding child can be started: {os.strerror(int(told) or errno.EMFILE)}")
+                raise ProcessError(f"no decoding child can be started: {os.strerror(int(told) or errno.EMFILE)}")
             undo.pop_all()
             return Child(int(told), pidfds[0], ends)
 

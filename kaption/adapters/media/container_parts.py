@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 from typing import Final as Const
 
-from kaption.adapters.media.containers import MAX_RATE, MIN_RATE, Found, MediaError, read_at
+from kaption.adapters.media.containers import MAX_RATE, MIN_RATE, Found, read_at
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 
 _MOST_CHUNKS: Const = 10_000
@@ -45,13 +46,13 @@ class Part:
 def parts(file: BinaryIO, found: Found, size: int) -> list[Part]:
     """Return the recordings in ``file`` of ``size`` bytes, in order.
 
-    Raises ``MediaError`` if the file is truncated, or its structure has no end.
+    Raises ``RefusedError`` if the file is truncated, or its structure has no end.
     """
     made = _WALKS.get(found.kind, _whole)(file, found.start, size)
     out: list[Part] = []
     for part in made:
         if len(out) == _MOST_PARTS:
-            raise MediaError(Reason.DECODE_LIMIT, f"{found.kind}: over {_MOST_PARTS} recordings in one file")
+            raise RefusedError(Reason.DECODE_LIMIT, f"{found.kind}: over {_MOST_PARTS} recordings in one file")
         out.append(part)
     return out
 
@@ -60,8 +61,8 @@ def _whole(_: BinaryIO, start: int, size: int) -> Iterator[Part]:
     yield Part(start, size)
 
 
-def _cut(kind: str, claimed: int, there: int) -> MediaError:
-    return MediaError(Reason.TRUNCATED, f"{kind}: {there} bytes of {claimed}")
+def _cut(kind: str, claimed: int, there: int) -> RefusedError:
+    return RefusedError(Reason.TRUNCATED, f"{kind}: {there} bytes of {claimed}")
 
 
 def _is_unknown(length: int) -> bool:
@@ -119,7 +120,7 @@ def _sound(file: BinaryIO, begin: int, size: int, budget: Iterator[int]) -> tupl
     for _ in budget:
         head = read_at(file, at, 24)
         if at + 8 > size:
-            raise MediaError(Reason.TRUNCATED, f"wav: no samples in {size} bytes")
+            raise RefusedError(Reason.TRUNCATED, f"wav: no samples in {size} bytes")
         kind, length = head[:4], int.from_bytes(head[4:8], "little")
         if kind == b"data":
             return at + 8, wide if length == 0xFFFFFFFF and 0 < wide < _UNKNOWN_64_BITS else length
@@ -128,9 +129,9 @@ def _sound(file: BinaryIO, begin: int, size: int, budget: Iterator[int]) -> tupl
         if kind == b"fmt " and at + 8 + length <= size:
             rate = int.from_bytes(head[12:16], "little")
             if not MIN_RATE <= rate <= MAX_RATE:
-                raise MediaError(Reason.UNSUPPORTED_FORMAT, f"wav: a rate of {rate} Hz")
+                raise RefusedError(Reason.UNSUPPORTED_FORMAT, f"wav: a rate of {rate} Hz")
         at += 8 + length + (length & 1)
-    raise MediaError(Reason.DECODE_LIMIT, f"wav: over {_MOST_CHUNKS} chunks before the sound")
+    raise RefusedError(Reason.DECODE_LIMIT, f"wav: over {_MOST_CHUNKS} chunks before the sound")
 
 
 def _behind(file: BinaryIO, end: int, size: int, budget: Iterator[int]) -> tuple[bool, int | None]:
@@ -154,7 +155,7 @@ def _chunks(file: BinaryIO, at: int, size: int, budget: Iterator[int]) -> tuple[
         if len(head) < 8 or not all(0x20 <= byte < 0x7F for byte in head[:4]) or at + 8 + length > size:
             return count, None
         at += 8 + length + (length & 1)
-    raise MediaError(Reason.DECODE_LIMIT, f"wav: over {_MOST_CHUNKS} chunks behind the sound")
+    raise RefusedError(Reason.DECODE_LIMIT, f"wav: over {_MOST_CHUNKS} chunks behind the sound")
 
 
 def _next_wav(file: BinaryIO, start: int, size: int) -> int | None:
@@ -195,7 +196,7 @@ def _caf(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
     at = start + 8
     for _ in range(_MOST_CHUNKS):
         if at + 12 > size:
-            raise MediaError(Reason.TRUNCATED, f"caf: no samples in {size} bytes")
+            raise RefusedError(Reason.TRUNCATED, f"caf: no samples in {size} bytes")
         head = read_at(file, at, 12)
         length = int.from_bytes(head[4:], signed=True)
         if length < 0:
@@ -206,7 +207,7 @@ def _caf(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
                 raise _cut("caf", length, length - (at - size))
             break
     else:
-        raise MediaError(Reason.DECODE_LIMIT, f"caf: over {_MOST_CHUNKS} chunks before the sound")
+        raise RefusedError(Reason.DECODE_LIMIT, f"caf: over {_MOST_CHUNKS} chunks before the sound")
     yield Part(start, size)
 
 
@@ -221,11 +222,11 @@ def _mov(file: BinaryIO, start: int, size: int) -> Iterator[Part]:
             described = True
             edits += boxes.edits(body, min(end, size))
             if edits > _MOST_EDITS:
-                raise MediaError(Reason.DECODE_LIMIT, f"mov: an edit list of {edits} entries")
+                raise RefusedError(Reason.DECODE_LIMIT, f"mov: an edit list of {edits} entries")
         if end > size:
             raise _cut("mov", end - at, size - at)
     if not described:
-        raise MediaError(Reason.TRUNCATED, f"mov: no index in {size - begin} bytes")
+        raise RefusedError(Reason.TRUNCATED, f"mov: no index in {size - begin} bytes")
     yield Part(begin, size)
 
 
@@ -240,7 +241,7 @@ class _Boxes:
         while at + 8 <= limit:
             self._count += 1
             if self._count > _MOST_BOXES:
-                raise MediaError(Reason.DECODE_LIMIT, f"mov: over {_MOST_BOXES} boxes")
+                raise RefusedError(Reason.DECODE_LIMIT, f"mov: over {_MOST_BOXES} boxes")
             head = read_at(self._file, at, 16)
             length, body = int.from_bytes(head[:4]), at + 8
             if length == 1:
@@ -257,7 +258,7 @@ class _Boxes:
         count = 0
         for _, kind, body, last in self.within(start, end):
             if kind == b"cmov":
-                raise MediaError(Reason.NOT_MEDIA, "mov: a compressed index")
+                raise RefusedError(Reason.NOT_MEDIA, "mov: a compressed index")
             if inside and kind == inside[0]:
                 count += self.edits(body, min(last, end), inside[1:])
             elif not inside and kind == b"elst":
@@ -302,7 +303,7 @@ def _has_rates(
         elif last - body in _FLOATS:
             (rate,) = struct.unpack(_FLOATS[last - body], read_at(file, body, last - body))
             if not 0 <= rate <= _MOST_HERTZ:
-                raise MediaError(Reason.UNSUPPORTED_FORMAT, f"matroska: a rate of {rate:g} Hz at byte {body}")
+                raise RefusedError(Reason.UNSUPPORTED_FORMAT, f"matroska: a rate of {rate:g} Hz at byte {body}")
 
 
 def _elements(file: BinaryIO, at: int, limit: int, budget: Iterator[int]) -> Iterator[tuple[bytes, int, int]]:
@@ -317,7 +318,7 @@ def _elements(file: BinaryIO, at: int, limit: int, budget: Iterator[int]) -> Ite
             return
         yield kind, body, end
         at = end
-    raise MediaError(Reason.DECODE_LIMIT, f"matroska: over {_MOST_BOXES} elements before the sound")
+    raise RefusedError(Reason.DECODE_LIMIT, f"matroska: over {_MOST_BOXES} elements before the sound")
 
 
 def _vint(data: bytes) -> tuple[int, int]:

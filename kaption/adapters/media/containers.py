@@ -8,7 +8,6 @@ from typing import BinaryIO
 from typing import Final as Const
 
 from kaption.adapters.media.mpeg_audio import first_frame
-from kaption_schemas.reasons import Reason
 
 #: Sample rates that audio may have; speech is not recorded below.
 MIN_RATE: Const = 1000
@@ -36,14 +35,6 @@ _MAGIC: Const = (
     (b"\0\0\x01\xba", "mpeg"),
 )
 _CHUNKED: Const = {b"WAVE": "wav", b"AVI ": "avi", b"AIFF": "aiff", b"AIFC": "aiff"}
-
-
-class MediaError(Exception):
-    """A file can't be transcribed. ``detail`` names codecs, containers and positions, and never contents of the file."""
-
-    def __init__(self, reason: Reason, detail: str = "") -> None:
-        super().__init__(f"{reason.meaning} ({detail})" if detail else reason.meaning)
-        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True, slots=True)

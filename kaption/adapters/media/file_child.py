@@ -10,27 +10,27 @@ import os
 from typing import BinaryIO, NoReturn
 from typing import Final as Const
 
-from kaption.adapters.media.containers import MediaError
 from kaption.adapters.media.job import Job
 from kaption.adapters.media.sound import Sound
 from kaption_schemas.audio import MAX_CHANNELS
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 
 _SILENCE_SAMPLES: Const = 1 << 16
 
 
 def _decode(file: BinaryIO, out: BinaryIO, status: BinaryIO, job: Job) -> int:
-    """Write the PCM of ``file`` to ``out`` and its format to ``status``; return the samples. Raises ``MediaError``."""
+    """Write the PCM of ``file`` to ``out`` and its format to ``status``; return the samples. Raises ``RefusedError``."""
     sound = Sound(file, job.track)
     if not job.mix and sound.source_channels > MAX_CHANNELS:
-        raise MediaError(Reason.UNSUPPORTED_FORMAT, f"{sound.kind}: {sound.source_channels} channels to split")
+        raise RefusedError(Reason.UNSUPPORTED_FORMAT, f"{sound.kind}: {sound.source_channels} channels to split")
     if sound.kind == "flac" and (sound.seconds or 0) > job.audio_seconds:
-        raise MediaError(Reason.TOO_LONG, f"flac: {sound.seconds:.0f} s")
+        raise RefusedError(Reason.TOO_LONG, f"flac: {sound.seconds:.0f} s")
     _say(status, {"rate": sound.rate, "channels": sound.channels})
     for piece in sound.pieces():
         # Check before writing: silence that fills a hole may be hours long.
         if sound.samples > job.audio_seconds * sound.rate:
-            raise MediaError(Reason.TOO_LONG, f"{sound.kind}: over {job.audio_seconds} s")
+            raise RefusedError(Reason.TOO_LONG, f"{sound.kind}: over {job.audio_seconds} s")
         left = piece.hole
         while left > 0:
             some = min(left, _SILENCE_SAMPLES)
@@ -52,7 +52,7 @@ def decode(file: BinaryIO, out: BinaryIO, status: BinaryIO, job: Job) -> NoRetur
         # Flush before the last line: PCM still buffered when a limit kills the child must not look complete.
         out.flush()
         last: dict[str, object] = {"samples": samples}
-    except MediaError as error:
+    except RefusedError as error:
         last = {"reason": error.reason.value, "detail": error.detail}
     except MemoryError:
         last = {"reason": Reason.DECODE_LIMIT.value, "detail": "no memory"}

@@ -17,7 +17,7 @@ from typing import Final as Const
 
 import numpy as np
 
-from kaption.adapters.media.children import Child, ChildError, Children
+from kaption.adapters.media.children import Child, Children
 from kaption.adapters.media.job import FAULTS, Job
 from kaption.adapters.settings import Settings
 from kaption.domain.run.mixing import Mixer
@@ -27,7 +27,7 @@ from kaption_schemas.reasons import Reason
 
 #: Wall seconds to wait for a child beyond twice its CPU seconds: it shares the processor and the disk.
 _WALL_SLACK: Const = 60
-__all__ = ["ChildError", "Decoding", "MediaDecoder", "MediaFormat"]
+__all__ = ["Decoding", "MediaDecoder", "MediaFormat"]
 
 _BUFFER_BYTES: Const = 1 << 18
 _STATUS_BYTES: Const = 4096
@@ -88,7 +88,7 @@ class MediaDecoder:
         """Prepare a decode of ``file``, to one channel with ``mix``; of its default sound track, or of number ``track``.
 
         ``file`` is a real file that only this decode uses: it shares the position with the child. Entering raises
-        ``ChildError`` or ``OSError`` if no child can be started. ``wall_seconds``: the longest wait for the child in all.
+        ``ProcessError`` or ``OSError`` if no child can be started. ``wall_seconds``: the longest wait for the child in all.
         """
         settings = self._settings
         job = Job(
@@ -135,7 +135,7 @@ class Decoding:
     def __enter__(self) -> Self:
         """Start the child.
 
-        Raises ``RefusedError`` if the child refuses the file before the first sample, ``ChildError`` or ``OSError`` if no child
+        Raises ``RefusedError`` if the child refuses the file before the first sample, ``ProcessError`` or ``OSError`` if no child
         can be started.
         """
         self._sources = self._start()

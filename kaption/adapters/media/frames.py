@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Final as Const
 
-from kaption.adapters.media.children import ChildError, Children
+from kaption.adapters.media.children import Children
 from kaption.adapters.media.job import FRAME_ANSWERED, FRAME_ASKED, FRAME_SAMPLES, Job
 from kaption_schemas.content_type import FrameFormat
-from kaption_schemas.errors import RefusedError
+from kaption_schemas.errors import ProcessError, RefusedError
 from kaption_schemas.reasons import Reason
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class FrameDecoder:
     def __call__(self, body: bytes, what: FrameFormat, tenant: str) -> bytes:
         """Decode ``body`` to PCM s16le. Raises ``RefusedError`` (``undecodable``), also for another format than declared.
 
-        Raises ``ChildError`` or ``OSError`` if no child can be started.
+        Raises ``ProcessError`` or ``OSError`` if no child can be started.
         """
         with self._lock:
             if not body.startswith(_BEGINS[what.encoding]) or self._is_refused(tenant):
@@ -100,7 +100,7 @@ class FrameDecoder:
                     # Otherwise the forking process ended and took the child with it: not the frame's fault.
                     if not decoder.is_lost():
                         raise
-        raise ChildError("the process that forks decoding children ends again and again")
+        raise ProcessError("the process that forks decoding children ends again and again")
 
     def _decoder(self, tenant: str) -> "_Decoder":
         decoder = self._decoders.pop(tenant, None)
@@ -171,7 +171,7 @@ class _Decoder:
         """End it; return whether the forking process had ended before."""
         try:
             self._child.end()
-        except ChildError:
+        except ProcessError:
             return True
         return False
 

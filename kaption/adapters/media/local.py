@@ -9,15 +9,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from kaption.adapters.media.containers import MediaError, find
+from kaption.adapters.media.containers import find
 from kaption.adapters.media.pieces import Piece
+from kaption_schemas.errors import AudioFileError, RefusedError
 from kaption_schemas.reasons import Reason
 
 __all__ = ["AudioFile", "AudioFileError", "Format", "Piece", "is_media"]
-
-
-class AudioFileError(Exception):
-    """The file can't be read as audio; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ class AudioFile:
         self._file = self._path.open("rb")
         try:
             self._sound = Sound(self._file, self._track)
-        except MediaError as error:
+        except RefusedError as error:
             self._file.close()
             why = (
                 "is no audio or video of a container that is read here"
@@ -95,7 +92,7 @@ class AudioFile:
         while True:
             try:
                 piece = next(pieces, None)
-            except MediaError as error:
+            except RefusedError as error:
                 piece, fault = None, error
             if (piece is None or piece.hole) and held:
                 yield Piece(0, bytes(held))

@@ -15,10 +15,11 @@ from typing import Final as Const
 import av
 
 from kaption.adapters.media.container_parts import Part, parts
-from kaption.adapters.media.containers import MAX_RATE, MIN_RATE, MediaError, find
+from kaption.adapters.media.containers import MAX_RATE, MIN_RATE, find
 from kaption.adapters.media.mpeg_audio import counted
 from kaption.adapters.media.pieces import Piece
 from kaption_schemas.audio import MAX_CHANNELS, RATES
+from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 
 MAX_SOURCE_CHANNELS: Const = 16
@@ -102,7 +103,7 @@ class _Source:
 class Sound:
     """One file's sound. ``pieces`` has ``rate`` and ``channels`` (one or two); ``seconds`` is None if the header has none.
 
-    The constructor and ``pieces`` raise ``MediaError``.
+    The constructor and ``pieces`` raise ``RefusedError``.
     """
 
     def __init__(self, file: BinaryIO, track: int | None = None) -> None:
@@ -110,7 +111,7 @@ class Sound:
         self._size = file.seek(0, os.SEEK_END)
         found = find(file, self._size)
         if found is None:
-            raise MediaError(Reason.NOT_MEDIA, "its first bytes are those of no container that is read here")
+            raise RefusedError(Reason.NOT_MEDIA, "its first bytes are those of no container that is read here")
         self.kind = found.kind
         self.samples = 0
         self._source = _Source(file, Part(0, self._size))
@@ -132,17 +133,17 @@ class Sound:
             self._container = None
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the sound, in order, once. Raises ``MediaError``, also at the end if it was not the whole."""
+        """Yield the sound, in order, once. Raises ``RefusedError``, also at the end if it was not the whole."""
         made = self._all()
         while (piece := self._guarded(lambda: next(made, None))) is not None:
             yield piece
         if self.samples == 0:
             if self._bad or self.seconds or self._size > _HEADER_BYTES:
-                raise MediaError(Reason.NOT_MEDIA, f"{self.kind}: none of its sound can be decoded")
-            raise MediaError(Reason.NO_AUDIO, f"{self.kind}: no sample")
+                raise RefusedError(Reason.NOT_MEDIA, f"{self.kind}: none of its sound can be decoded")
+            raise RefusedError(Reason.NO_AUDIO, f"{self.kind}: no sample")
         if self._bad > self._good:
             packets = self._bad + self._good
-            raise MediaError(Reason.NOT_MEDIA, f"{self.kind}: {self._bad} of {packets} packets can't be decoded")
+            raise RefusedError(Reason.NOT_MEDIA, f"{self.kind}: {self._bad} of {packets} packets can't be decoded")
 
     # -- which track, from when on ---------------------------------------------------------------------------------
 
@@ -152,7 +153,7 @@ class Sound:
         stream = self._container.streams[place.stream]
         codec = stream.codec_context
         if not codec.rate or not codec.channels:
-            raise MediaError(Reason.NOT_MEDIA, f"{self.kind}: the format of its sound ({codec.name}) can't be read")
+            raise RefusedError(Reason.NOT_MEDIA, f"{self.kind}: the format of its sound ({codec.name}) can't be read")
         self._fits(codec.rate, codec.channels)
         self.rate, self.source_channels = nearest_rate(codec.rate), codec.channels
         self.channels = min(self.source_channels, MAX_CHANNELS)
@@ -177,15 +178,17 @@ class Sound:
         """Return the candidate tracks, the likeliest first: the requested one, else those marked as default, else all."""
         tracks = [(stream.index, stream.codec_context, stream.disposition) for stream in container.streams.audio]
         if not tracks:
-            raise MediaError(Reason.NO_AUDIO, f"{self.kind}: no sound track among {len(container.streams)}")
+            raise RefusedError(Reason.NO_AUDIO, f"{self.kind}: no sound track among {len(container.streams)}")
         if self._track is not None:
             if self._track >= len(tracks):
-                raise MediaError(Reason.NO_AUDIO, f"{self.kind}: track {self._track} of {len(tracks)}, counted from 0")
+                raise RefusedError(
+                    Reason.NO_AUDIO, f"{self.kind}: track {self._track} of {len(tracks)}, counted from 0"
+                )
             tracks = [tracks[self._track]]
         known = [track for track in tracks if track[1] is not None and track[1].name in _CODECS][:_MOST_TRACKS]
         if not known:
             names = ", ".join(sorted({"unknown" if codec is None else codec.name for _, codec, _ in tracks}))
-            raise MediaError(Reason.UNSUPPORTED_FORMAT, f"{self.kind}: codec {names}")
+            raise RefusedError(Reason.UNSUPPORTED_FORMAT, f"{self.kind}: codec {names}")
         default = av.stream.Disposition.default
         return [index for index, _, _ in sorted(known, key=lambda track: not track[2] & default)]
 
@@ -265,7 +268,7 @@ class Sound:
         self._holes -= seconds
         if self._holes < 0:
             at = round(self.samples / self.rate)
-            raise MediaError(Reason.TOO_SPARSE, f"{self.kind}: {round(seconds)} s without sound after {at} s")
+            raise RefusedError(Reason.TOO_SPARSE, f"{self.kind}: {round(seconds)} s without sound after {at} s")
         missing = round(seconds * self.rate)
         self.samples += missing
         yield Piece(missing, b"")
@@ -281,7 +284,7 @@ class Sound:
             # Its last sample may last long, and an edit may go past the end; half of the sound is not missing of itself.
             declared = _declared(stream) / 2
         if self.samples and seconds < declared - slack:
-            raise MediaError(Reason.TRUNCATED, f"{self.kind}: {seconds:.1f} s of {_declared(stream) or declared:.1f}")
+            raise RefusedError(Reason.TRUNCATED, f"{self.kind}: {seconds:.1f} s of {_declared(stream) or declared:.1f}")
 
     def _take(self, frame: av.AudioFrame) -> Iterator[Piece]:
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -310,7 +313,7 @@ class Sound:
 
     def _fits(self, rate: int, channels: int) -> None:
         if not MIN_RATE <= rate <= MAX_RATE or not 0 < channels <= MAX_SOURCE_CHANNELS:
-            raise MediaError(Reason.UNSUPPORTED_FORMAT, f"{self.kind}: {channels} channels of {rate} Hz")
+            raise RefusedError(Reason.UNSUPPORTED_FORMAT, f"{self.kind}: {channels} channels of {rate} Hz")
 
     def _open(self, part: Part) -> None:
         self.close()
@@ -322,18 +325,18 @@ class Sound:
         )
 
     def _guarded(self, work: Any) -> Any:
-        """Do ``work``, and turn a library's errors into ``MediaError``."""
+        """Do ``work``, and turn a library's errors into ``RefusedError``."""
         try:
             done = work()
-        except MediaError:
+        except RefusedError:
             raise
         except (MemoryError, av.error.MemoryError):
-            raise MediaError(Reason.DECODE_LIMIT, self._where("no memory")) from None
+            raise RefusedError(Reason.DECODE_LIMIT, self._where("no memory")) from None
         except Exception as error:  # noqa: BLE001  # whatever a library makes of a hostile file
             reason = Reason.DECODE_LIMIT if self._lacked_memory else Reason.NOT_MEDIA
-            raise MediaError(reason, self._where(type(error).__name__)) from None
+            raise RefusedError(reason, self._where(type(error).__name__)) from None
         if self._lacked_memory:
-            raise MediaError(Reason.DECODE_LIMIT, self._where("no memory"))
+            raise RefusedError(Reason.DECODE_LIMIT, self._where("no memory"))
         return done
 
     @property

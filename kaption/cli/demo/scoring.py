@@ -7,7 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final as Const
 
-from kaption.adapters.media.local import AudioFile, AudioFileError
+from kaption.adapters.media.local import AudioFile
+from kaption_schemas.errors import AudioFileError
 from kaption_schemas.records import FinalTranscript, PartialTranscript, StreamCompleted, Transcript
 
 RATE: Const = 16_000

@@ -141,26 +141,14 @@ def takes_all(tenant: str, here: int, *, new: bool) -> Reason | None:  # noqa: A
     return None
 
 
-class SnapshotUnreadableError(Exception):
-    """This version cannot read a snapshot; its lane stops until an operator acts."""
-
-
-class ObjectUnavailableError(Exception):
-    """An object, or the requested range, is missing or unreadable; another try would not help."""
-
-
-class StoreAwayError(Exception):
-    """The store is away, slow, or refuses the credentials: another try may succeed. The message quotes it, without secrets."""
-
-
 class Objects(Protocol):
     """Reads and removes the objects of batch chunks. Methods block; call them in threads."""
 
     def read(self, ref: DataRef) -> bytes:
-        """Read the bytes that ``ref`` names. Raises ``ObjectUnavailableError`` and ``StoreAwayError``."""
+        """Read the bytes that ``ref`` names. Raises ``RefusedError`` and ``StoreError``."""
 
     def remove(self, run: RunKey) -> None:
-        """Delete a run's normalised object, if it is there. Raises ``StoreAwayError``."""
+        """Delete a run's normalised object, if it is there. Raises ``StoreError``."""
 
     def works(self) -> bool:
         """Whether this process can write an object to the store and read it back."""
@@ -173,4 +161,4 @@ class Sessions(Protocol):
         """Make the session of a run at its first record."""
 
     def restore(self, snapshot: bytes) -> LaneSession:
-        """Continue from a snapshot. Raises ``SnapshotUnreadableError``."""
+        """Continue from a snapshot. Raises ``IncompatibleError``."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final as Const
 from typing import NamedTuple
 
+from kaption_schemas.errors import RunFailedError
 from kaption_schemas.reasons import NORMAL_ENDS
 from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress, Transcript
 
@@ -101,14 +102,6 @@ def _final(track: _Track, record: FinalTranscript) -> bool:
     track.last_final = record.segment
     track.revisions = {segment: rev for segment, rev in track.revisions.items() if segment > record.segment}
     return True
-
-
-class RunFailedError(Exception):
-    """Runs that were read to their end had been refused or abandoned. ``runs`` are their completions."""
-
-    def __init__(self, runs: Iterable[StreamCompleted]) -> None:
-        self.runs = tuple(runs)
-        super().__init__("\n".join(f"{run.stream}: {run.reason}: {run.reason.meaning}" for run in self.runs))
 
 
 def failed(run: StreamCompleted) -> bool:

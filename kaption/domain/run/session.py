@@ -208,7 +208,7 @@ class Session:
 
     @classmethod
     def restore(cls, snapshot: bytes, config: SessionConfig, ports: Ports) -> "Session":
-        """Restore a session as of its last commit. It is over if other weights are loaded now. Raises ``SnapshotError``."""
+        """Restore a session as of its last commit. It is over if other weights are loaded now. Raises ``IncompatibleError``."""
         saved = RunState.read(snapshot)
         self = cls(saved.key, saved.latency, config, ports, saved)
         if not self.closed and saved.model not in ("", ports.model.digest):

@@ -12,13 +12,10 @@ from kaption.domain.redaction.masking import UNKNOWN
 from kaption.domain.run.publication import Publication, Said
 from kaption.domain.run.resample import Pcm
 from kaption.domain.run.track import Checkpoint, Track
+from kaption_schemas.errors import IncompatibleError
 from kaption_schemas.records import RunOptions, WrittenReason
 
 VERSION = 1
-
-
-class SnapshotError(Exception):
-    """The state topic holds a snapshot that this version cannot read. Its lane stops."""
 
 
 class TrackState(BaseModel):
@@ -97,14 +94,14 @@ class RunState(BaseModel):
 
     @classmethod
     def read(cls, snapshot: bytes) -> "RunState":
-        """Parse a snapshot. Raises ``SnapshotError``, which names the fault and never a value."""
+        """Parse a snapshot. Raises ``IncompatibleError``, which names the fault and never a value."""
         try:
             state = cls.model_validate_json(snapshot)
         except ValidationError as error:
             places = ", ".join(".".join(map(str, e["loc"])) or "body" for e in error.errors(include_input=False))
-            raise SnapshotError(f"snapshot fields are missing or wrong: {places}") from None
+            raise IncompatibleError(f"snapshot fields are missing or wrong: {places}") from None
         if state.version != VERSION:
-            raise SnapshotError(f"snapshot version {state.version} is not {VERSION}; run the version that wrote it")
+            raise IncompatibleError(f"snapshot version {state.version} is not {VERSION}; run the version that wrote it")
         return state
 
 

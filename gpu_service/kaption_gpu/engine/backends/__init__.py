@@ -20,7 +20,7 @@ def make_backend(settings: Settings) -> Backend:
 
     Raises:
         ValueError: The backend is unknown.
-        WeightsError: ``settings.model`` has no weights.
+        IncompatibleError: ``settings.model`` has no weights.
         ImportError: The backend's extra is not installed.
     """
     if settings.backend not in MODULES:

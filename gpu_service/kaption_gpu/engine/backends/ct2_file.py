@@ -11,6 +11,8 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from kaption_schemas.errors import IncompatibleError
+
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float32]
 
@@ -20,21 +22,19 @@ _TYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
 _BRAIN_FLOAT = 5
 
 
-class WeightFileError(Exception):
-    """The file is not a weight file of the known layout."""
-
-
 def read_arrays(path: Path) -> dict[str, Array]:
     """Read all arrays of ``path`` by name, aliases included, in their stored types; bfloat16 becomes float32.
 
     Raises:
-        WeightFileError: The file has another layout or ends early.
+        IncompatibleError: The file has another layout or ends early.
     """
     with path.open("rb") as file:
         try:
             return _read(file)
         except (struct.error, ValueError, UnicodeDecodeError, IndexError) as error:
-            raise WeightFileError(f"{path.name} is no CTranslate2 weight file of version {VERSION}: {error}") from error
+            raise IncompatibleError(
+                f"{path.name} is no CTranslate2 weight file of version {VERSION}: {error}"
+            ) from error
 
 
 def _read(file: BinaryIO) -> dict[str, Array]:
@@ -73,12 +73,12 @@ def whisper_state(arrays: dict[str, Array]) -> dict[str, Floats]:
     """Return the arrays under openai-whisper's names, as float32; int8 weights are multiplied by their rows' scale.
 
     Raises:
-        WeightFileError: An array that Whisper needs is missing.
+        IncompatibleError: An array that Whisper needs is missing.
     """
     try:
         return _state(arrays)
     except KeyError as error:
-        raise WeightFileError(f"the weights lack {error}") from error
+        raise IncompatibleError(f"the weights lack {error}") from error
 
 
 def _state(arrays: dict[str, Array]) -> dict[str, Floats]:

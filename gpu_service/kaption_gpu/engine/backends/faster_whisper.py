@@ -129,7 +129,7 @@ def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
     """Load ``settings.model`` for ``settings.executors`` batches in flight, each on one thread.
 
     Raises:
-        WeightsError: The alias has no weights.
+        IncompatibleError: The alias has no weights.
     """
     weights = find_weights(settings)
     model = load_model(weights, settings.executors)

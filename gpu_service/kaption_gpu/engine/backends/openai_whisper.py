@@ -270,8 +270,8 @@ def load(settings: Settings, rows: int | None = None) -> WhisperBackend[torch.Te
     ``rows``: the items of each computed batch, if other than the device's default.
 
     Raises:
-        WeightsError: The alias has no weights.
-        WeightFileError: The weights have an unknown layout.
+        IncompatibleError: The alias has no weights.
+        IncompatibleError: The weights have an unknown layout.
     """
     weights = find_weights(settings)
     torch.set_num_threads(settings.executors)

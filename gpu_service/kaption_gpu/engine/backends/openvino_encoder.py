@@ -50,7 +50,7 @@ class EncoderWeights:
 
 
 def read_encoder(folder: Path) -> EncoderWeights:
-    """Read the encoder's weights of a CTranslate2 folder. Raises ``WeightFileError``."""
+    """Read the encoder's weights of a CTranslate2 folder. Raises ``IncompatibleError``."""
     arrays = read_arrays(folder / "model.bin")
     state = {name: values for name, values in whisper_state(arrays).items() if name.startswith("encoder.")}
     return EncoderWeights(state, int(arrays["encoder/num_heads"]), layers(arrays, "encoder"))

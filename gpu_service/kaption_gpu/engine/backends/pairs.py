@@ -139,8 +139,8 @@ def load(settings: Settings) -> WhisperBackend[ctranslate2.StorageView]:
     """Load ``settings.model`` with the pair that ``settings.backend`` names, or with the fastest for ``auto``.
 
     Raises:
-        WeightsError: The alias has no weights.
-        WeightFileError: The weights have an unknown layout.
+        IncompatibleError: The alias has no weights.
+        IncompatibleError: The weights have an unknown layout.
         ValueError: The pair needs activation ranges, and these weights have none.
     """
     weights = find_weights(settings)
