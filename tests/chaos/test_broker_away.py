@@ -18,11 +18,12 @@ from kaption.testing.topics import create_topics
 from kaption_schemas.headers import pcm_type, sequence, text_headers
 from kaption_schemas.records import FinalTranscript
 from kaption_schemas.topics import FINAL, LIVE, Type
+from tests.support.away import AWAY, LONGEST
 from tests.support.lanes import RUNS, TENTH, Publisher, completed, publisher, read
 from tests.support.quick_worker import READY
 from tests.support.runs import babble, play, records, session
 
-pytestmark = [pytest.mark.timeout(280), pytest.mark.apache, pytest.mark.long]
+pytestmark = [pytest.mark.timeout(280 + LONGEST), pytest.mark.apache, pytest.mark.long]
 
 RATE = 16_000
 SPEECH = babble([(0.5, False)] + [(2.0, True), (1.0, False), (7.3, True), (1.0, False)] * 2, RATE)
@@ -43,7 +44,7 @@ async def speak(out: Publisher, run: str, first: int, last: int) -> None:
         await asyncio.sleep(0.025)
 
 
-@pytest.mark.parametrize("seconds", [5, 60])
+@pytest.mark.parametrize("seconds", AWAY)
 async def test_a_broker_that_was_away_loses_nothing(
     seconds: int, apache_kafka: ApacheNode, make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from kaption.testing.processes import Child
 from kaption.testing.store import EmbeddedStore
 from kaption.testing.topics import create_topics
 from kaption_schemas.topics import EVENTS, LIVE
+from tests.support.away import AWAY, LONGEST
 from tests.support.pool import speech
 
 pytestmark = pytest.mark.timeout(180)
@@ -128,7 +129,8 @@ async def audio(settings: Settings, number: int, seconds: float = 60) -> None:
                 found += sum(map(len, (await consumer.getmany(timeout_ms=200)).values()))
 
 
-@pytest.mark.parametrize("away", [5, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.timeout(180 + LONGEST)
+@pytest.mark.parametrize("away", [3, *(pytest.param(seconds, marks=pytest.mark.long) for seconds in AWAY)])
 async def test_an_agent_goes_on_when_the_broker_is_back(
     fresh_kafka: EmbeddedBroker, make_settings: MakeSettings, tmp_path: Path, away: int
 ) -> None:

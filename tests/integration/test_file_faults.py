@@ -20,6 +20,7 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import BATCH, DLQ, OBJECTS, Type, topic_name
 from tests.conftest import MakeSettings
 from tests.integration.test_file_agent import Bench, bench, file_agent, of
+from tests.support.away import AWAY, LONGEST
 from tests.support.fake_store import FakeStore
 from tests.support.media import encode, tone
 
@@ -182,13 +183,12 @@ async def test_a_rebalance_loses_nothing_and_begins_no_film_again(
         assert second.stop() == 0
 
 
+@pytest.mark.timeout(180 + LONGEST)
 @pytest.mark.parametrize(
     ("how", "seconds"),
     [
         ("refuses", 4),
-        pytest.param("503", 5, marks=pytest.mark.long),
-        pytest.param("refuses", 60, marks=pytest.mark.long),
-        pytest.param("503", 60, marks=pytest.mark.long),
+        *(pytest.param(how, seconds, marks=pytest.mark.long) for seconds in AWAY for how in ("refuses", "503")),
     ],
 )
 async def test_a_store_that_is_away_leaves_nothing_dead(files: Bench, store: FakeStore, how: str, seconds: int) -> None:
@@ -212,7 +212,7 @@ async def test_a_store_that_is_away_leaves_nothing_dead(files: Bench, store: Fak
     await files.until(lambda found: ended(found, during), 30)
     assert reasons(files.records, ACME) == []
     assert files.agent.pid == pid
-    assert ("answered 503" if how == "503" else "no object store answers") in files.agent.output()
+    assert ("answered 503" if how == "503" else "no object store answers") in files.agent.log.read_text()
 
 
 async def test_an_agent_starts_and_ends_while_the_store_is_away(
