@@ -18,7 +18,7 @@ from kaption.adapters.media.sound import nearest_rate
 from kaption.adapters.settings import Settings
 from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
-from tests.support.media import chunk, encode, film, riff, tone, video
+from tests.support.media import CONTAINERS, chunk, encode, film, riff, tone, video
 
 Decoded = tuple[MediaFormat, npt.NDArray[np.int16]]
 
@@ -46,15 +46,7 @@ def refused(body: bytes, *, mix: bool = True, wall: float | None = None, **field
     return caught.value.reason
 
 
-@pytest.mark.parametrize(
-    ("container", "codec", "rate"),
-    [
-        ("wav", "pcm_s16le", 16_000), ("wav", "pcm_mulaw", 8_000), ("flac", "flac", 44_100), ("ogg", "libopus", 48_000),
-        ("mp3", "libmp3lame", 44_100), ("mp4", "aac", 48_000), ("webm", "libopus", 48_000), ("adts", "aac", 44_100),
-        ("aiff", "pcm_s16be", 16_000), ("mpegts", "aac", 48_000), ("mov", "alac", 44_100), ("au", "pcm_s16be", 8_000),
-        ("caf", "pcm_s16be", 22_050), ("avi", "pcm_s16le", 16_000), ("flv", "aac", 44_100),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("container", "codec", "rate"), CONTAINERS)
 def test_every_container_gives_its_audio_at_its_rate(container: str, codec: str, rate: int) -> None:
     form, pcm = decode(encode(tone(2, rate, 2), rate, container, codec), mix=False)
     assert form == MediaFormat(rate, 2)

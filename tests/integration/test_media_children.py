@@ -21,6 +21,7 @@ from kaption.adapters.media.files import Decoding, MediaDecoder, MediaFormat
 from kaption.adapters.settings import Settings
 from kaption_schemas.errors import ProcessError, RefusedError
 from kaption_schemas.reasons import Reason
+from tests.support.fuzzing import mutated
 from tests.support.media import encode, film, tone
 
 
@@ -237,22 +238,3 @@ def test_a_damaged_file_is_decoded_or_refused_with_a_reason_that_is_its_own(
 def sniffed(body: bytes) -> str:
     found = find(io.BytesIO(body), len(body))
     return "none" if found is None else found.kind
-
-
-def mutated(body: bytes, dice: random.Random) -> bytes:
-    """``body`` with some bytes set, cut out, or repeated, most of them in its first 700."""
-    out = bytearray(body)
-    for _ in range(dice.choice([1, 1, 2, 4, 16])):
-        at = dice.randrange(len(out) if dice.random() < 0.4 else min(len(out), 700))
-        change = dice.random()
-        if change < 0.4:
-            out[at] = dice.choice([0, 1, 0x7F, 0x80, 0xFF])
-        elif change < 0.7:
-            out[at] ^= 1 << dice.randrange(8)
-        elif change < 0.8:
-            out[at : at + 4] = dice.choice([b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\0\0\0\0"])
-        elif change < 0.9:
-            del out[at : at + dice.randrange(1, 40)]
-        else:
-            out[at:at] = out[dice.randrange(len(out)) :][: dice.randrange(1, 200)]
-    return bytes(out)

@@ -53,17 +53,23 @@ async def write(bootstrap: str, topic: str, data: bytes | bytearray, partition: 
     client = AIOKafkaClient(bootstrap_servers=bootstrap)
     await client.bootstrap()
     try:
-        await client.set_topics([topic])
-        async with asyncio.timeout(20):
-            while (node := client.cluster.leader_for_partition(TopicPartition(topic, partition))) in (None, -1):
-                await asyncio.sleep(0.1)
-                await client.force_metadata_update()
-            request = ProduceRequest(
-                transactional_id=None, required_acks=-1, timeout=10_000,
-                topics=[(topic, [(partition, bytes(data))])],
-            )  # fmt: skip
-            response = await client.send(node, request)
+        return await put(client, topic, data, partition)
     finally:
         await client.close()
+
+
+async def put(client: AIOKafkaClient, topic: str, data: bytes | bytearray, partition: int = 0) -> type[KafkaError]:
+    """As ``write``, by a client that is connected already."""
+    place = TopicPartition(topic, partition)
+    if client.cluster.leader_for_partition(place) is None:
+        await client.add_topic(topic)
+    async with asyncio.timeout(20):
+        while (node := client.cluster.leader_for_partition(place)) in (None, -1):
+            await asyncio.sleep(0.1)
+            await client.force_metadata_update()
+        request = ProduceRequest(
+            transactional_id=None, required_acks=-1, timeout=10_000, topics=[(topic, [(partition, bytes(data))])]
+        )
+        response = await client.send(node, request)
     (((_, ((_, code, *_),)),), *_) = (response.topics,)
     return for_code(code)  # type: ignore[no-any-return]  # aiokafka ships no types

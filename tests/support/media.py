@@ -10,6 +10,14 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+#: Container, codec and a rate that it may have.
+CONTAINERS = (
+    ("wav", "pcm_s16le", 16_000), ("wav", "pcm_mulaw", 8_000), ("flac", "flac", 44_100), ("ogg", "libopus", 48_000),
+    ("mp3", "libmp3lame", 44_100), ("mp4", "aac", 48_000), ("webm", "libopus", 48_000), ("adts", "aac", 44_100),
+    ("aiff", "pcm_s16be", 16_000), ("mpegts", "aac", 48_000), ("mov", "alac", 44_100), ("au", "pcm_s16be", 8_000),
+    ("caf", "pcm_s16be", 22_050), ("avi", "pcm_s16le", 16_000), ("flv", "aac", 44_100),
+)  # fmt: skip
+
 
 def tone(seconds: float, rate: int = 16_000, channels: int = 1, hertz: float = 440.0) -> npt.NDArray[np.int16]:
     """A sine in the first channel, half as loud in the second; shape (n, channels)."""
