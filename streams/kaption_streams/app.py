@@ -2,13 +2,13 @@
 
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import aiokafka
 import faust
 from faust.transport.drivers import aiokafka as driver
-from faust.types import EventT
+from faust.types import TP, EventT
 
 from kaption.adapters.kafka.clients import adopt, security
 from kaption.adapters.kafka.members import client_id
@@ -28,8 +28,22 @@ class _Thread(driver.AIOKafkaConsumerThread):
 
 
 class _Consumer(RoomConsumer):
+    """Goes back to the beginning of a partition of which nothing is committed.
+
+    At a rebalance Faust drops what it has fetched and goes back to what is committed. Where nothing is, or 0, it would read on
+    behind what it dropped, and commit that later (HAZARDS, faust 15).
+    """
+
     def _new_consumer_thread(self) -> Any:
         return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        committed = await super().seek_to_committed()
+        new = [tp for tp, offset in committed.items() if not offset]
+        if new:
+            for tp, offset in (await self.earliest_offsets(*new)).items():
+                await self.seek(tp, offset)
+        return committed
 
 
 class _Transport(driver.Transport):
