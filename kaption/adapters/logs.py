@@ -38,6 +38,9 @@ LIBRARIES: Const = (
 _STANDARD: Const = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _MAX_MESSAGE: Const = 500
 _FRAMES: Const = 12
+_PAUSE_SECONDS: Const = 10.0
+#: Messages of libraries that are remembered; an f-string makes many.
+_MOST_SEEN: Const = 1000
 #: Stack frames from the formatter to the caller that logs, through ``logging`` and a library's own wrappers.
 _CALLERS: Const = 16
 #: Messages of asyncio's compiled tasks and futures.
@@ -144,14 +147,38 @@ class JsonFormatter(logging.Formatter):
         line["event" if own else "message"] = (record.getMessage() if own else _library_message(record))[:_MAX_MESSAGE]
         if own:
             line |= {key: _plain(value) for key, value in vars(record).items() if key not in _STANDARD}
+        elif repeats := getattr(record, "repeats", 0):
+            line["repeats"] = repeats
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = describe(record.exc_info[1])
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
-def _allowed(record: logging.LogRecord) -> bool:
-    """Whether to log the record: libraries log from WARNING on, whatever level they set on their loggers."""
-    return record.levelno >= logging.WARNING or _own(record.name)
+class _Allowed:
+    """Decides which records are logged: all of ours, and a library's from WARNING on, whatever level it set on its logger.
+
+    A library's line comes at most once in ``_PAUSE_SECONDS``, and then says how often it came again: while a broker is away
+    aiokafka writes some twenty a second.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, int, object], tuple[float, int]] = {}
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        if _own(record.name):
+            return True
+        if record.levelno < logging.WARNING:
+            return False
+        key = record.name, record.levelno, record.msg if isinstance(record.msg, str) else type(record.msg)
+        since, repeats = self._seen.get(key, (record.created - _PAUSE_SECONDS, 0))
+        if 0 <= record.created - since < _PAUSE_SECONDS:
+            self._seen[key] = since, repeats + 1
+            return False
+        if len(self._seen) >= _MOST_SEEN:
+            self._seen.clear()
+        self._seen[key] = record.created, 0
+        record.repeats = repeats
+        return True
 
 
 def configure(settings: Settings, name: str, stream: TextIO | None = None, *, package: str = OWN) -> logging.Handler:
@@ -163,7 +190,7 @@ def configure(settings: Settings, name: str, stream: TextIO | None = None, *, pa
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter(name))
-    handler.addFilter(_allowed)
+    handler.addFilter(_Allowed())
     root = logging.getLogger()
     for old in tuple(root.handlers):
         root.removeHandler(old)

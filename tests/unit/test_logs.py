@@ -146,3 +146,21 @@ def test_what_nobody_caught_is_told_in_the_same_form(captured: Captured) -> None
 def test_a_secret_never_prints() -> None:
     settings = Settings(kafka_password=CANARY, s3_secret_key=CANARY)
     assert CANARY not in repr(settings) + str(settings)
+
+
+def test_a_library_repeats_itself_once_in_a_while(captured: Captured) -> None:
+    logger, handler = logging.getLogger("aiokafka.conn"), logging.getLogger().handlers[0]
+    for second in (0.0, 0.1, 9.9, 10.0, 11.0, 30.0):
+        message = {
+            "name": logger.name,
+            "levelno": logging.ERROR,
+            "levelname": "ERROR",
+            "msg": "Unable to connect to %s",
+        }
+        record = logging.makeLogRecord(message | {"args": (CANARY,)})
+        record.created = 1000 + second
+        handler.handle(record)
+    assert [line.get("repeats") for line in captured.lines] == [None, 2, 1]
+    for _ in range(3):
+        logging.getLogger("kaption.test").warning("lane_restarted")
+    assert len(captured.lines) == 6, "what we log ourselves is never left out"
