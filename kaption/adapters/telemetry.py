@@ -83,9 +83,7 @@ PARTIALS_SHED: Const = Metric(
     "Partials made and not written, because the broker failed or was too slow. Load makes fewer: see `asr_queue_time_seconds`.",
     ("model",),
 )
-AUDIO_SECONDS: Const = Metric(
-    "asr_audio_seconds_total", "counter", "Audio that finals cover.", ("model", "topic", "tenant_class")
-)
+AUDIO_SECONDS: Const = Metric("asr_audio_seconds_total", "counter", "Audio that finals cover.", ("model", "topic"))
 AUDIO_BACKLOG: Const = Metric(
     "asr_audio_backlog_seconds", "gauge", "Audio received that no final covers yet.", ("topic",)
 )

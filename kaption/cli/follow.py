@@ -17,17 +17,13 @@ from kaption.client.transcripts import Transcripts
 from kaption.domain.reading import captions
 from kaption.domain.reading.captions import Cue
 from kaption.domain.reading.voices import TimeOrder
+from kaption_schemas.codec import TRANSCRIPTS
 from kaption_schemas.errors import RunFailedError
-from kaption_schemas.records import FinalTranscript, Gap, PartialTranscript, StreamCompleted, StreamProgress, Transcript
+from kaption_schemas.records import FinalTranscript, Gap, StreamCompleted, Transcript
 from kaption_schemas.topics import DEFAULT_TENANT, RUN_PATTERN, STREAM_PATTERN, TENANT_PATTERN
 
-_KINDS = {
-    PartialTranscript: "partial",
-    FinalTranscript: "final",
-    Gap: "gap",
-    StreamCompleted: "completed",
-    StreamProgress: "progress",
-}
+#: The last part of a record's type: ``partial``, ``final``, ``gap``, ``completed``, ``progress``.
+_KINDS = {model: kind.rpartition(".")[2] for kind, model in TRANSCRIPTS.items()}
 
 Item = TypeVar("Item")
 

@@ -27,7 +27,6 @@ Term = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 
 #: Entries of a run's metadata; ``kaption.domain.intake.validate`` bounds their size.
 MAX_METADATA = 64
-#: Rates at which 40 ms are a whole number of samples, so that resampling works on whole blocks.
 
 
 def _known_rate(rate: int) -> int:

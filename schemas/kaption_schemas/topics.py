@@ -56,7 +56,7 @@ class Topic:
     """One row of the map.
 
     ``name`` is unprefixed; ``max_bytes`` is the broker's ``max.message.bytes``; ``retention_ms`` -1 keeps records without end.
-    Topics with ``inputs`` have the broker's append time, from which latency is measured.
+    With ``append_time`` the broker stamps each record with its append time, and latency is measured from it.
     """
 
     name: str

@@ -39,7 +39,8 @@ from kaption_schemas.content_type import FrameFormat
 from kaption_schemas.headers import text_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import DataRef, Gap, MediaObject, StreamEnded, StreamRefused, StreamStarted
-from kaption_schemas.topics import ACCEPTED, BATCH, DLQ, EVENTS, LIVE, OBJECTS, STATE, Type, topic_name
+from kaption_schemas.topics import ACCEPTED, BATCH, DLQ, EVENTS, FINAL, LIVE, OBJECTS, PARTIAL, STATE, Type, topic_name
+from tests.support.packages import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "schemas" / "golden" / "1"
@@ -48,6 +49,22 @@ PCM = FrameFormat("s16le", 16_000, 1)
 TRACE = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
 GAP = Gap(run=RUN, first_sequence=3, last_sequence=3, first_sample=4800, samples=0, reason=Reason.ODD_BYTES)
 PIECE = FilePiece(DataRef(bucket="work", key="a", offset=0, length=32_000), PCM, 16_000, 48_000)
+#: What is written and read again, of each type.
+PUBLISHED: list[tuple[Type, Body, int, Any, str]] = [
+    (Type.STARTED, StreamStarted(), -1, EVENTS, "started"),
+    (Type.FRAME, Sound(bytes(3200), PCM), 7, EVENTS, "frame/000000000007"),
+    (Type.ENDED, StreamEnded(last_sequence=7), -1, EVENTS, "ended"),
+    (Type.OBJECT, MediaObject(bucket="media", key="a.wav"), -1, OBJECTS, "object"),
+]
+INNER: list[tuple[Type, Body, Any]] = [
+    (Type.STARTED, StreamStarted(), LIVE),
+    (Type.FRAME, Sound(bytes(3200), PCM), LIVE),
+    (Type.CHUNK, Sound(bytes(3200), PCM), LIVE),
+    (Type.CHUNK, PIECE, BATCH),
+    (Type.GAP, GAP, LIVE),
+    (Type.ENDED, StreamEnded(last_sequence=7), LIVE),
+    (Type.REFUSED, StreamRefused(reason=Reason.CLOCK_SKEW), BATCH),
+]
 
 
 def origin(message: Message, tenant: str = "acme", at_ms: int = 1_764_000_000_123) -> Origin:
@@ -73,13 +90,22 @@ def test_an_inner_golden_record_is_read_and_written_the_same(name: str) -> None:
     assert made.value == read.value or json.loads(made.value or b"") == record["body"]
 
 
-@pytest.mark.parametrize("name", ["final", "partial"])
-def test_a_golden_transcript_is_read_and_written_the_same(name: str) -> None:
-    record, read = golden(f"kaption.transcript.{name}")
+def test_each_type_of_a_topic_is_written_and_read_here() -> None:
+    """A new type needs its round trip; those of the output topics are read from their golden records."""
+    assert {kind for kind, *_ in PUBLISHED} == {*EVENTS.types, *OBJECTS.types}
+    assert {kind for kind, *_ in INNER} == {*ACCEPTED.types, *LIVE.types, *BATCH.types}
+
+
+@pytest.mark.parametrize("kind", [*PARTIAL.types, *FINAL.types])
+def test_a_golden_transcript_is_read_and_written_the_same(kind: Type) -> None:
+    record, read = golden(kind)
     transcript = read_transcript(read.headers, read.value)
     assert transcript is not None
     made = encode_transcript(transcript, TRACE)
-    ours = {"ce_source": "/kaption/pool"}  # the file is of a time when the pool called itself otherwise
+    # The files are of a time when the pool had another name, and an id of a gap or a completion did not name its channel.
+    ours = {"ce_source": "/kaption/pool"}
+    if kind in (Type.GAP, Type.COMPLETED):
+        ours["ce_id"] = record["headers"]["ce_id"].replace("/gap/", "/gap/0/").replace("/completed", "/completed/0")
     assert text_headers(made.headers) == record["headers"] | ours
     assert made.key == read.key
 
@@ -94,15 +120,7 @@ def test_a_publishers_golden_record_is_read(name: str) -> None:
         assert read_sound(head, read.value or b"").format == PCM
 
 
-@pytest.mark.parametrize(
-    ("kind", "body", "number", "topic", "name"),
-    [
-        (Type.STARTED, StreamStarted(), -1, EVENTS, "started"),
-        (Type.FRAME, Sound(bytes(3200), PCM), 7, EVENTS, "frame/000000000007"),
-        (Type.ENDED, StreamEnded(last_sequence=7), -1, EVENTS, "ended"),
-        (Type.OBJECT, MediaObject(bucket="media", key="a.wav"), -1, OBJECTS, "object"),
-    ],
-)
+@pytest.mark.parametrize(("kind", "body", "number", "topic", "name"), PUBLISHED)
 def test_what_the_publisher_writes(kind: Type, body: Body, number: int, topic: Any, name: str) -> None:
     at = max(0, 1600 * number)
     made = encode_published(Event(kind, "acme", "call", RUN, body, 0, number, at), 1_764_000_000_123)
@@ -115,18 +133,7 @@ def test_what_the_publisher_writes(kind: Type, body: Body, number: int, topic: A
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("kind", "body", "topic"),
-    [
-        (Type.STARTED, StreamStarted(), LIVE),
-        (Type.FRAME, Sound(bytes(3200), PCM), LIVE),
-        (Type.CHUNK, Sound(bytes(3200), PCM), LIVE),
-        (Type.CHUNK, PIECE, BATCH),
-        (Type.GAP, GAP, LIVE),
-        (Type.ENDED, StreamEnded(last_sequence=7), LIVE),
-        (Type.REFUSED, StreamRefused(reason=Reason.CLOCK_SKEW), BATCH),
-    ],
-)
+@pytest.mark.parametrize(("kind", "body", "topic"), INNER)
 def test_an_event_of_an_inner_topic_is_read_as_it_was_written(kind: Type, body: Body, topic: Any) -> None:
     placed = kind in (Type.FRAME, Type.CHUNK, Type.GAP)
     event = Event(kind, "acme", "call", RUN, body, 1234, 3 if placed else -1, 4800 if placed else 0, (), TRACE)
@@ -179,10 +186,10 @@ def test_a_dead_letter_says_when_it_was_refused() -> None:
 NAMES = re.compile(r"""["'](?:ce_[a-z]+|errors\.[a-z_]+|content-type|traceparent)["']""")
 
 
-@pytest.mark.parametrize("folder", ["kaption", "streams/kaption_streams", "gpu_service/kaption_gpu"])
+@pytest.mark.parametrize("folder", [path for path in PACKAGES if path != "schemas/kaption_schemas"])
 def test_nothing_but_the_codec_names_a_header(folder: str) -> None:
     hand = ROOT / "kaption" / "testing"  # publishers of tests write their records by hand, as a stranger's do
     paths = [path for path in sorted((ROOT / folder).rglob("*.py")) if not path.is_relative_to(hand)]
-    assert len(paths) > 10
+    assert paths
     found = [f"{path.relative_to(ROOT)}: {name}" for path in paths for name in NAMES.findall(path.read_text())]
     assert found == []

@@ -14,6 +14,7 @@ from kaption.testing.brokers import ROOT
 from kaption_schemas.audio import RATES
 from kaption_schemas.content_type import WIDTH
 from kaption_schemas.records import AudioFormat, RunOptions
+from tests.support.packages import FOLDERS as PACKAGED
 
 PAGES = sorted(
     {
@@ -30,7 +31,7 @@ FOLDERS = (
     ROOT,
     *(
         path
-        for package in ("kaption", "gpu_service", "streams", "schemas")
+        for package in PACKAGED
         for path in (ROOT / package, *(ROOT / package).rglob("*/"))
         if path.name != "__pycache__"
     ),

@@ -6,24 +6,22 @@ from pathlib import Path
 import pytest
 
 from kaption.testing.brokers import ROOT
+from tests.support.packages import FOLDERS as PACKAGED
 from tools.pictures import PICTURES, pictures
 
 DECISIONS = sorted((ROOT / "docs" / "adr").glob("0*.md"))
 FOLDERS = [
     "demo",
     "docs",
-    "gpu_service",
-    "kaption",
     "kaption/adapters",
     "kaption/cli",
     "kaption/client",
     "kaption/domain",
     "kaption/service",
     "kaption/testing",
-    "schemas",
-    "streams",
     "tests",
     "tools",
+    *PACKAGED,
 ]
 LONGEST = 10
 

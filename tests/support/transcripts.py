@@ -4,6 +4,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
+from kaption_schemas.codec import TRANSCRIPTS
 from kaption_schemas.headers import event_headers
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import (
@@ -19,13 +20,7 @@ from kaption_schemas.records import (
 from kaption_schemas.topics import FINAL, PARTIAL, Type, topic_name
 
 RUN = "01HZZZZZZZZZZZZZZZZZZZZZZZ"
-_TYPES = {
-    PartialTranscript: Type.PARTIAL,
-    FinalTranscript: Type.FINAL,
-    Gap: Type.GAP,
-    StreamCompleted: Type.COMPLETED,
-    StreamProgress: Type.PROGRESS,
-}
+_TYPES = {model: Type(kind) for kind, model in TRANSCRIPTS.items()}
 
 
 def partial(segment: int, revision: int, *, epoch: int = 1, text: str = "so far", **fields: Any) -> PartialTranscript:

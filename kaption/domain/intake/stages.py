@@ -17,19 +17,19 @@ from kaption_schemas.content_type import FrameFormat
 from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import RunOptions, StreamEnded, StreamStarted
-from kaption_schemas.topics import Type
+from kaption_schemas.topics import EVENTS, Type
 
 #: Decodes a self-contained frame to PCM s16le of the stated format, for the tenant named. Raises ``RefusedError`` (``UNDECODABLE``).
 DecodeFrame = Callable[[bytes, FrameFormat, str], bytes]
 
-EVENT_TYPES = (Type.STARTED, Type.FRAME, Type.ENDED)
+EVENT_TYPES = EVENTS.types
 #: Types of events that leave an event in their run when they are refused.
 _MARKED = (Type.STARTED, Type.FRAME)
 
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """The tools of the stages: the redactor, the tenant's default policy, and the decoder of frames."""
+    """The tools of the stages: the redactor, the deployment's default policy, and the decoder of frames."""
 
     redactor: TextRedactor
     redaction: tuple[str, ...]

@@ -40,8 +40,10 @@ def validate(origin: Origin, types: Collection[Type]) -> Event:
             return head.event(_started(head, body))
         case Type.ENDED:
             return head.event(parse_body(StreamEnded, body))
-        case _:
+        case Type.OBJECT:
             return head.event(parse_body(MediaObject, body))
+        case _:
+            raise RefusedError(Reason.UNKNOWN_TYPE)
 
 
 def _sound(head: Head, body: bytes) -> Sound:

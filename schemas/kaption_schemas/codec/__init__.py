@@ -29,6 +29,7 @@ from kaption_schemas.codec.letters import (
     undecodable_headers,
 )
 from kaption_schemas.codec.outputs import (
+    TRANSCRIPTS,
     SnapshotMarks,
     encode_claim,
     encode_lane,
@@ -41,6 +42,7 @@ from kaption_schemas.codec.trace import clean_trace_of, is_traced, trace_of, wit
 from kaption_schemas.headers import Headers
 
 __all__ = [
+    "TRANSCRIPTS",
     "Body",
     "DeadLetter",
     "Event",

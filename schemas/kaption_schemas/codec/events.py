@@ -25,7 +25,9 @@ from kaption_schemas.headers import (
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import MOST_SAMPLES, DataRef, Gap, MediaObject, StreamEnded, StreamRefused, StreamStarted
 from kaption_schemas.topics import (
+    ACCEPTED,
     EVENTS,
+    LIVE,
     OBJECTS,
     RUN_PATTERN,
     STREAM_PATTERN,
@@ -42,7 +44,7 @@ _ORIGIN: Const = "ce_origin"
 _FRAME: Const = Type.FRAME.encode()
 _PCM: Const = b"audio/pcm"
 _RECEIVED: Const = "ce_received"
-_INNER_TYPES: Const = frozenset({Type.STARTED, Type.FRAME, Type.CHUNK, Type.GAP, Type.ENDED, Type.REFUSED})
+_INNER_TYPES: Const = frozenset((*ACCEPTED.types, *LIVE.types))
 
 
 def encode_published(event: Event, at_ms: int) -> Message:
@@ -170,8 +172,10 @@ def read_inner_body(head: Head, data: bytes | None, *, by_reference: bool) -> Bo
                 return StreamEnded(**_Ended.model_validate_json(data).model_dump())
             case Type.GAP:
                 return Gap.model_validate_json(data)
-            case _:
+            case Type.REFUSED:
                 return StreamRefused.model_validate_json(data)
+            case _:
+                raise RefusedError(Reason.UNKNOWN_TYPE)
     except ValidationError:
         raise RefusedError(Reason.INVALID_BODY) from None
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final as Const
+from typing import assert_never
 
 from kaption_schemas.codec.forms import Message, Raw, Writer
 from kaption_schemas.headers import Headers, event_headers, text_headers
@@ -38,12 +39,15 @@ def encode_transcript(transcript: Transcript, trace: Mapping[str, str], *, split
                 name += f"/{transcript.first_sample}"
         case StreamCompleted():
             kind, topic, name = Type.COMPLETED, FINAL, f"completed/{transcript.channel}"
+        case _:
+            assert_never(transcript)
     headers = event_headers(kind, id=f"{transcript.run}/{name}", source=Writer.POOL, run=transcript.run, extra=trace)
     body = transcript.model_dump_json().encode()
     return Message(topic_name(topic, transcript.tenant), transcript.stream.encode(), body, headers, kind)
 
 
-_TRANSCRIPTS: Const[dict[str, type[Transcript]]] = {
+#: The body of each type that readers of transcripts get.
+TRANSCRIPTS: Const[dict[str, type[Transcript]]] = {
     Type.PARTIAL: PartialTranscript,
     Type.FINAL: FinalTranscript,
     Type.GAP: Gap,
@@ -54,7 +58,7 @@ _TRANSCRIPTS: Const[dict[str, type[Transcript]]] = {
 
 def read_transcript(headers: Headers, value: bytes | None) -> Transcript | None:
     """A record of an output topic; None for a type that this version does not know. Raises ``pydantic.ValidationError``."""
-    model = _TRANSCRIPTS.get(text_headers(headers).get("ce_type", ""))
+    model = TRANSCRIPTS.get(text_headers(headers).get("ce_type", ""))
     return None if model is None else model.model_validate_json(value or b"")
 
 
