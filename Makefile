@@ -42,10 +42,10 @@ bench: setup ## the short benchmarks, on a quiet machine (13 minutes, ten more t
 mutants: setup ## take each guard of tests/mutants.toml away and see its test go red
 	@$(BIN)/python -m tools.mutants
 
-generate: setup ## write the schemas, asyncapi.yaml and docs/operations.md anew
+generate: setup ## write the schemas, asyncapi.yaml and docs/operations.md again
 	@$(BIN)/python -m tools.generate
 
-lock: $(UV) ## resolve the dependencies anew
+lock: $(UV) ## resolve the dependencies again
 	@$(UV) $(COMPILE) --group dev --extra streams --extra gpu --extra embedded --extra demo -o requirements.lock
 	@$(UV) $(COMPILE) --group dev --extra streams --extra gpu --extra embedded --extra demo --extra torch -o requirements-torch.lock
 

@@ -1,7 +1,7 @@
 """The table of Kaption's services: one row a kind of process, from which everything about it is made.
 
 ``kaption up`` starts and stops by it, a process finds its own row by its command line, the start-up check takes its topics
-from it, and docs/operations.md shows it. CONTRIBUTING.md says what a new row needs.
+from it, and docs/operations.md shows it. docs/changing.md says what a new row needs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
