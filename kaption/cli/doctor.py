@@ -203,7 +203,10 @@ async def examine(settings: Settings) -> list[Finding]:
 @click.option("--model", metavar="ALIAS", help="Model alias [KAPTION_MODEL].")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 def command(*, kafka: str | None, s3: str | None, model: str | None, as_json: bool) -> None:
-    """Check broker, topics, object store, model, clock and sandbox, each with its remedy. Status 1 if one is not right."""
+    """Check what Kaption needs here, and name the remedy of each fault. Status 1 if one check fails.
+
+    It checks broker, topics, codecs, encryption, object store, model, backend, clock and sandbox.
+    """
     quiet()
     findings = asyncio.run(examine(load_settings(kafka=kafka, s3=s3, model=model)))
     if as_json:

@@ -18,7 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "follow": ("kaption.cli.follow", "Read captions as they come."),
     "topics": ("kaption.cli.topics", "Create or check the topics on the broker."),
     "dlq": ("kaption.cli.dlq", "See what was refused, and why."),
-    "doctor": ("kaption.cli.doctor", "Check broker, topics, store, model and clock, with remedies."),
+    "doctor": ("kaption.cli.doctor", "Check what Kaption needs here, and name remedies."),
     "version": ("kaption.cli.version", "Show versions of Kaption and what it runs on."),
 }
 

@@ -34,9 +34,9 @@ class Service:
     """A kind of process.
 
     ``python -m <module> <arguments>`` starts one; ``extra`` is what has to be installed. Its topics are ``reads`` and ``writes``,
-    and its consumer group is ``group`` behind the settings' prefix. It can't be ready without what it ``needs``. It belongs to one
-    way to run the ``stages``, or to both (None). ``stops_after`` names services that stop first, since they feed it. ``count`` says
-    how many ``kaption up`` starts, numbered from 1; None: one, by its name.
+    and its consumer group is ``group`` after the settings' prefix. It can't be ready without what it ``needs``. It runs only where
+    ``KAPTION_STAGES`` is its ``stages``; with None it always runs. ``stops_after`` names services that stop first, since they feed
+    it. ``kaption up`` starts ``count`` of it, numbered from 1; with None it starts one, under the service's own name.
     """
 
     name: str
@@ -81,7 +81,7 @@ SERVICES: Const = (
         "live", "the three stages of live audio in one agent", "kaption_streams", "streams", "streams", (EVENTS,),
         (LIVE, DLQ), ("live",), stages="fused",
     ),
-    # It goes on where the fused agent left off, and that one where it did.
+    # It has the group of the fused agent, so after a change of KAPTION_STAGES each continues at the offset of the other.
     _stage("validate", "the first stage alone: refuses what is not valid", "streams", EVENTS, ACCEPTED),
     _stage("redact", "the second: decodes frames, mutes, and redacts metadata", "streams.redact", ACCEPTED, REDACTED),
     _stage("chunk", "the third: frames become chunks", "streams.chunk", REDACTED, LIVE),
