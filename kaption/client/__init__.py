@@ -1,4 +1,4 @@
-"""What a user imports: ``Publisher`` and ``Transcripts``, with the records that they send and yield."""
+"""Exports the client for users: ``Publisher`` and ``Transcripts``, with the records that they send and yield."""
 
 from kaption.client.publisher import FRAME_MS, Publisher, StreamWriter
 from kaption.client.transcripts import Position, Transcripts, parse

@@ -1,4 +1,4 @@
-"""Publishing: live streams as frames, and objects in the store by their key. The contract is plain Kafka (docs/kafka.md)."""
+"""Publishes live streams as frames, and objects in the store by their key. The contract is plain Kafka (docs/kafka.md)."""
 
 import asyncio
 import time
@@ -32,17 +32,18 @@ Encoding = Literal["s16le", "mulaw", "alaw"]
 
 FRAME_MS: Const = 100
 _SHORTEST_MS: Const = 20
-#: Frames on their way to the broker at once; ``send`` waits for the oldest beyond it, which is the back pressure.
+#: Unacknowledged frames at once. Beyond it, ``send`` waits for the oldest one: this is the back pressure.
 _IN_FLIGHT: Const = 64
-#: The sample that is silence.
+#: The bytes of a silent sample, by encoding.
 _SILENCE: Const[dict[str, bytes]] = {"s16le": b"\0\0", "mulaw": b"\xff", "alaw": b"\xd5"}
 
 
 class RunFields(TypedDict, total=False):
-    """Options of a run by name; the others are in ``RunOptions``.
+    """Options of a run by name; ``RunOptions`` has all of them.
 
-    ``language`` is a code, a tag such as ``en-US``, or ``auto``; ``redaction`` lists Presidio's names of what to mask (unset or None: the deployment's default,
-    empty: nothing); ``vocabulary`` holds names and terms to expect; ``metadata`` comes back in ``StreamCompleted``.
+    ``language`` is a code, a tag such as ``en-US``, or ``auto``. ``redaction`` lists the entities to mask, by Presidio's names
+    (unset or None: the deployment's default; empty: nothing). ``vocabulary`` holds names and terms to expect. ``metadata``
+    is returned in ``StreamCompleted``.
     """
 
     language: str
@@ -52,7 +53,7 @@ class RunFields(TypedDict, total=False):
 
 
 class ObjectFields(RunFields, total=False):
-    """The same for an object. ``track``: which of its sound tracks, counted from 0 (None: the one marked as default that sounds)."""
+    """Options of an object's run. ``track``: the index of its audio track, from 0 (None: the default track that has sound)."""
 
     track: int | None
 
@@ -88,7 +89,7 @@ class StreamWriter:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Publish what is left and ``ended``, and wait until the brokers have all of it. An error ends the run as ``aborted``."""
+        """Publish the remaining samples and ``ended``, and wait until the brokers have them. An error ends the run as ``aborted``."""
         if isinstance(error, PublishError):
             return
         await self.flush()
@@ -97,7 +98,7 @@ class StreamWriter:
         await self._publisher.flush()
 
     async def send(self, data: bytes | bytearray | memoryview) -> None:
-        """Publish samples; any number of bytes, cut into frames of 100 ms here.
+        """Publish samples: any number of bytes, which are split into frames of 100 ms.
 
         Args:
             data: Interleaved samples in the run's format.
@@ -110,7 +111,7 @@ class StreamWriter:
             await self._publish(self._frame)
 
     async def flush(self) -> None:
-        """Publish the samples that do not fill a frame; less than 20 ms are filled up with silence."""
+        """Publish the samples that do not fill a frame. Less than 20 ms are padded with silence."""
         if not self._buffer:
             return
         shortest = self._format.rate * _SHORTEST_MS // 1000 * self._stride
@@ -120,10 +121,10 @@ class StreamWriter:
         self._buffer.clear()
 
     async def skip(self, samples: int) -> None:
-        """Leave out ``samples`` (a channel) of silence: the sample clock goes on, nothing is sent."""
+        """Leave out ``samples`` of silence on each channel: the sample clock advances, and nothing is sent."""
         end = self._sample + -(-len(self._buffer) // self._stride)
         await self.flush()
-        # What the last frame was filled up with is of the silence that is left out, or each hole would move what follows.
+        # The padding of the last frame belongs to the left-out silence. Otherwise each hole would shift the audio after it.
         self._sample = max(self._sample, end + samples)
 
     async def _publish(self, size: int) -> None:
@@ -158,13 +159,13 @@ class Publisher:
         """Nothing is sent before ``async with``.
 
         Args:
-            settings: How to reach the brokers; default: the environment's.
-            bootstrap: Brokers, where they are not those of ``settings``.
-            tenant: Whose topics to publish to.
-            telemetry: Makes a span of each record; without it the current trace context is passed on, if there is one.
+            settings: The connection to the brokers; default: from the environment.
+            bootstrap: Brokers to use in place of those of ``settings``.
+            tenant: The tenant to publish for.
+            telemetry: Makes a span for each record; without it, the current trace context is passed on, if there is one.
 
         Raises:
-            ValueError: ``tenant`` is no tenant's name.
+            ValueError: ``tenant`` is not a valid tenant name.
         """
         if not TENANT_PATTERN.fullmatch(tenant):
             raise ValueError(f"tenant {tenant!r} must match {TENANT_PATTERN.pattern}")
@@ -203,7 +204,7 @@ class Publisher:
         finally:
             self._pending.clear()
             if self._gave_up:
-                # An idempotent producer never lets a record go, and its stop would wait for that for ever.
+                # An idempotent producer never drops a record, so its stop would wait without end.
                 await producer._sender.close()
             await producer.stop()
 
@@ -221,14 +222,14 @@ class Publisher:
 
         Args:
             name: The stream, 1-128 of ``A-Z a-z 0-9 . _ -``.
-            rate: Samples a second a channel, one of ``kaption_schemas.audio.RATES``.
+            rate: Samples per second and channel, one of ``kaption_schemas.audio.RATES``.
             channels: 1 or 2, interleaved.
             encoding: ``s16le``, ``mulaw`` or ``alaw``.
-            options: Everything that a run may ask for; in place of ``fields``.
+            options: All options of a run, in place of ``fields``.
             fields: The common options by name, see ``RunFields``.
 
         Raises:
-            ValueError: The name, or an option, is out of its range.
+            ValueError: The name or an option is out of range.
         """
         return StreamWriter(
             self,
@@ -250,17 +251,17 @@ class Publisher:
         options: RunOptions | None = None,
         **fields: Unpack[ObjectFields],
     ) -> str:
-        """Have an object in the tenant's bucket transcribed, as a new run of ``stream``; returns when the brokers have it.
+        """Request the transcript of an object in the tenant's bucket, as a new run of ``stream``. Returns when the brokers have it.
 
         Args:
             bucket: The tenant's bucket.
             key: The object's key, within the tenant's prefix.
             stream: The stream of the transcript.
-            version: Version, ``etag``, ``size`` (bytes) and ``sha256`` (hex) pin what is read, where they are given.
+            version: With ``etag``, ``size`` (bytes) and ``sha256`` (hex), pins the content to read, as far as given.
             etag: See ``version``.
             size: See ``version``.
             sha256: See ``version``.
-            options: Everything that a run may ask for; in place of ``fields``.
+            options: All options of a run, in place of ``fields``.
             fields: The common options by name, and ``track``; see ``ObjectFields``.
 
         Returns:
@@ -269,7 +270,7 @@ class Publisher:
         Raises:
             PublishError: The brokers did not take it.
             LookupError: The tenant has no topic for objects.
-            ValueError: A field is out of its range.
+            ValueError: A field is out of range.
         """
         track = fields.pop("track", None)
         body = MediaObject(
@@ -313,7 +314,7 @@ class Publisher:
     async def _oldest(self) -> None:
         oldest = asyncio.ensure_future(self._pending.popleft())
         try:
-            # Not cancelled when the time is over: the producer would trip over its own future.
+            # Not cancelled at the timeout: the producer would fail on its own cancelled future.
             await asyncio.wait_for(asyncio.shield(oldest), self._settings.delivery_seconds)
         except (KafkaError, TimeoutError) as error:
             raise self._given_up("a record", error) from error

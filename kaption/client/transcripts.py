@@ -1,4 +1,4 @@
-"""Reading transcripts: an async iterator of typed records with promise 3 applied."""
+"""Reads transcripts: an async iterator of typed records that keeps promise 3."""
 
 import asyncio
 import logging
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 _WAIT_MS: Const = 100
 _BATCH: Const = 500
 _COMMIT_SECONDS: Const = 1.0
-#: How long a rebalance waits for the record in hand; half of what the group waits for a member.
+#: Seconds that a rebalance waits for the record in hand: half the time that the group waits for a member.
 _HAND_OVER_SECONDS: Const = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a record stood in the log; ``timestamp_ms`` is the broker's or its writer's, as the topic says."""
+    """A record's position in the log. ``timestamp_ms`` is the broker's or the writer's, depending on the topic."""
 
     topic: str
     partition: int
@@ -43,16 +43,16 @@ class Position:
 
 
 def parse(headers: Headers, value: bytes | None) -> Transcript | None:
-    """A record of an output topic, typed; None for a type that this version does not know.
+    """Parse a record of an output topic. None for a type that this version does not know.
 
     Raises:
-        pydantic.ValidationError: The body is not what its type says.
+        pydantic.ValidationError: The body does not fit its type.
     """
     return read_transcript(headers, value)
 
 
 class Transcripts:
-    """Partials, finals, gaps and completions of a tenant's streams, and how far their files are, as they come.
+    """Iterates over partials, finals, gaps, completions and files' progress of a tenant's streams, as they arrive.
 
     ::
 
@@ -61,11 +61,12 @@ class Transcripts:
                 ...
 
     Finals come exactly once: the consumer reads committed transactions only. A partial comes only while it is news
-    (``kaption.domain.reading.reader``). With a ``group`` reading resumes behind the last record whose turn of the loop ended,
-    so what was handled in the second before a crash comes again, and what was in hand. When members of the group come and go, each hands
-    over behind what it handled: nothing comes to two of them, unless a turn of the loop takes over 5 s.
+    (``kaption.domain.reading.reader``). With a ``group``, reading resumes after the last record that the loop has handled.
+    After a crash, the record in hand and those handled in the second before come again. When members join or leave the
+    group, each hands over after its last handled record: no record comes to two members, unless a turn of the loop takes
+    over 5 s.
 
-    ``async for record in transcripts.until_completed()`` ends with the run, and raises ``RunFailedError`` where that was refused.
+    ``async for record in transcripts.until_completed()`` ends with the run, and raises ``RunFailedError`` if it was refused.
     """
 
     def __init__(
@@ -83,13 +84,13 @@ class Transcripts:
 
         Args:
             streams: Names to read; None reads all of the tenant's.
-            tenant: Whose topics to read.
-            from_beginning: Start with the oldest record that is kept, where no group has a position yet.
+            tenant: The tenant to read.
+            from_beginning: Start with the oldest record that is kept, unless a group has a position.
             group: Consumer group that remembers the position; its id gets the tenant's prefix. Without one, reading
-                starts at the end and several readers each get everything.
-            partials: False reads finals, gaps and completions only, and no progress either.
-            bootstrap: Brokers, where they are not those of ``settings``.
-            settings: How to reach the brokers; default: the environment's.
+                starts at the end, and each of several readers gets everything.
+            partials: False reads finals, gaps and completions only, without progress.
+            bootstrap: Brokers to use in place of those of ``settings``.
+            settings: The connection to the brokers; default: from the environment.
         """
         base = settings or Settings()
         self._settings = base if bootstrap is None else base.model_copy(update={"kafka": bootstrap})
@@ -113,22 +114,22 @@ class Transcripts:
         """Where the record stood that was yielded last; None for what ``until_completed`` yields of the past."""
 
     async def __aenter__(self) -> Self:
-        """Connect, and settle where reading starts: whatever is published from now on is read.
+        """Connect, and fix the position where reading starts: every record published from now on is read.
 
         Raises:
             aiokafka.errors.KafkaError: The brokers can't be reached, or refuse.
-            LookupError: A topic is not there, or not for this user; the message says what to do.
+            LookupError: A topic is missing, or this user may not read it; the message says what to do.
         """
         grouped = self._group is not None
         consumer = Consumer(
             *(() if grouped else self._topics),
             **security(self._settings),
-            group_id=self._group,  # without one aiokafka assigns every partition
+            group_id=self._group,  # without a group, aiokafka assigns every partition
             isolation_level="read_committed",
             enable_auto_commit=False,
             auto_offset_reset="earliest" if self._from_beginning else "latest",
             fetch_max_wait_ms=_WAIT_MS,
-            # Partials and finals of a stream have one partition number; a range assignor gives both to one member.
+            # Partials and finals of a stream have one partition number. A range assignor gives both to one member.
             partition_assignment_strategy=(RangePartitionAssignor,),
         )
         self._consumer = consumer
@@ -139,7 +140,7 @@ class Transcripts:
             await consumer.start()
             positions = {where: await consumer.position(where) for where in consumer.assignment()}
             if grouped:
-                # Committed even before anything is handled: who gets the partition next begins here too.
+                # Commit before any record is handled: the partition's next owner begins here too.
                 self._done = positions | self._done
             elif self._from_beginning:
                 self._ends = await consumer.end_offsets(list(positions))
@@ -151,7 +152,7 @@ class Transcripts:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Commit what was handled, and disconnect. After an error the last record counts as not handled."""
+        """Commit the handled records, and disconnect. After an error, the last record counts as not handled."""
         consumer, self._consumer = self._consumer, None
         try:
             if error is not None:
@@ -162,14 +163,14 @@ class Transcripts:
             await consumer.stop()
 
     def __aiter__(self) -> Self:
-        """The records; iterating again goes on behind the record that was yielded last."""
+        """Iterate over the records. A second iteration continues after the last yielded record."""
         return self
 
     async def __anext__(self) -> Transcript:
-        """The next record; waits for as long as there is none.
+        """Wait for the next record and return it.
 
         Raises:
-            aiokafka.errors.KafkaError: The brokers refuse, or the position to read from is no longer kept.
+            aiokafka.errors.KafkaError: The brokers refuse, or the log no longer has the position to read from.
         """
         self._settle()
         while True:
@@ -179,15 +180,15 @@ class Transcripts:
             await self._fetch()
 
     async def until_completed(self, run: str | None = None) -> AsyncIterator[Transcript]:
-        """The records of one run of each stream that was named, until all of these runs are completed.
+        """Iterate over the records of one run of each named stream, until all of these runs are completed.
 
         Args:
-            run: The run, where there is one stream. Without it, the newest that is kept with ``from_beginning`` (unless a
-                group's position counts), otherwise the first one seen.
+            run: The run, if there is one stream. Without it: with ``from_beginning`` the newest run that is kept (unless a
+                group has a position), otherwise the first one seen.
 
         Raises:
-            RunFailedError: Behind the last record: a run was refused, or given up.
-            ValueError: No streams were named, or several with one ``run``.
+            RunFailedError: After the last record: a run was refused or abandoned.
+            ValueError: No stream was named, or several with one ``run``.
             aiokafka.errors.KafkaError: As with plain iteration.
         """
         if not self._streams or (run and len(self._streams) > 1):
@@ -201,7 +202,7 @@ class Transcripts:
                 return
 
     async def _of(self, one: OneRun, *, newest: bool) -> AsyncIterator[Transcript]:
-        """The records of the runs that are read, which with ``newest`` are looked for in what is kept."""
+        """The records of the chosen runs. With ``newest``, these are first searched for in the kept records."""
         found = Newest()
         if newest:
             async for record in self._past():
@@ -215,7 +216,7 @@ class Transcripts:
                 yield record
 
     async def _past(self) -> AsyncIterator[Transcript]:
-        """What was in the log when reading began, as far as it is news."""
+        """The records that the log had when reading began, as far as they are news."""
         while True:
             self._settle()
             if (item := self._buffered()) is not None:
@@ -226,7 +227,7 @@ class Transcripts:
                 await self._fetch()
 
     def _buffered(self) -> Transcript | None:
-        """The next record that was fetched and is news, now in hand."""
+        """Take the next fetched record that is news in hand."""
         while self._fetched:
             record = self._fetched.popleft()
             item = self._news(record)
@@ -240,26 +241,26 @@ class Transcripts:
 
     async def _fetch(self) -> None:
         fetched = await self._consumer.getmany(timeout_ms=_WAIT_MS, max_records=_BATCH)
-        # Finals first: a partial that a final of the same fetch settles is no news.
+        # Finals first: a partial is no news if a final of the same fetch covers it.
         for where in sorted(fetched, key=lambda where: self._topics.index(where.topic)):
             self._fetched.extend(fetched[where])
 
     def _settle(self) -> None:
-        """The loop came back for more: the record that it had is handled."""
+        """Mark the record in hand as handled: the loop asks for the next one."""
         if self._in_hand is not None:
             self._done[TopicPartition(self._in_hand.topic, self._in_hand.partition)] = self._in_hand.offset + 1
         self.position = self._in_hand = None
         self._returned.set()
 
     async def _hand_over(self) -> None:
-        """Let others have the partitions: commit what is handled, drop what is not, and wait for what is in hand."""
+        """Hand the partitions over: commit handled records, drop others, and wait for the record in hand."""
         self._fetched.clear()
         if self._consumer is None:
-            return  # it leaves, and has committed
+            return  # this reader is closing, and has committed
         try:
             await asyncio.wait_for(self._returned.wait(), _HAND_OVER_SECONDS)
         except TimeoutError:
-            # It comes again; what becomes of it here is no news to the group.
+            # The record comes again, so the group does not need the result of handling it here.
             self._in_hand = None
         await self._commit(self._consumer)
 
@@ -274,7 +275,7 @@ class Transcripts:
         try:
             item = parse(record.headers, record.value)
         except ValidationError:
-            # No text and no cause: the body may be speech.
+            # Neither text nor cause: the body may hold speech.
             log.warning("record_skipped topic=%s partition=%s offset=%s", record.topic, record.partition, record.offset)
             return None
         return item if item is not None and self._reader.accept(item) else None
@@ -293,20 +294,20 @@ class Transcripts:
             try:
                 await consumer.commit(offsets)
             except CommitFailedError:
-                # The group gave this member up while it was busy; who has the partitions now begins at the last commit.
+                # The group removed this member while it was busy. The partitions' new owner begins at the last commit.
                 log.warning("group_left_behind: what this member handled last may be handled again by another")
 
 
 class _HandOver(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """Has a reader hand over its partitions before the group shares them out anew; a range assignor takes all of them."""
+    """Makes a reader hand over its partitions before a rebalance. A range assignor revokes all of them."""
 
     def __init__(self, reader: Transcripts) -> None:
         self._reader = reader
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """The partitions are about to go to others."""
+        """Hand over the partitions, which may go to other members."""
         if revoked:
             await self._reader._hand_over()
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """Nothing to do: reading begins at what is committed."""
+        """Do nothing: reading begins at the committed offsets."""

@@ -1,1 +1,1 @@
-"""What every service process shares: its shell, health endpoint, watchdog, end, and the table of services."""
+"""Holds the parts that all service processes share: shell, health endpoint, watchdog, exit, and the table of services."""

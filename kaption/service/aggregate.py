@@ -1,6 +1,6 @@
-"""One endpoint for all processes of a machine: health, readiness and metrics of each, and of all together.
+"""Serves one endpoint for all processes of a machine: health, readiness and metrics of each, and of all together.
 
-Asks each process when it is asked itself; nothing is polled in between.
+It requests them from each process when it gets a request. It does not poll in between.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ _SUFFIXES: Const = ("_bucket", "_count", "_sum", "_total", "_created")
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A process as its supervisor sees it. ``url`` is its own endpoint; None where it has none (broker, store)."""
+    """A process's state from its supervisor. ``url`` is its own endpoint, None if it has none (broker, store)."""
 
     running: bool
     ready: bool
@@ -28,9 +28,9 @@ class Status:
 
 
 def merge(texts: Mapping[str, str]) -> str:
-    """Several processes' metrics in Prometheus' text format as one text; each sample gets ``process="<name>"``.
+    """Merge several processes' metrics in Prometheus' text format. Each sample gets ``process="<name>"``.
 
-    Samples of one metric stand together under one HELP and TYPE, as the format asks.
+    Samples of one metric are grouped under one HELP and TYPE, as the format requires.
     """
     heads: dict[str, list[str]] = {}
     samples: dict[str, list[str]] = {}
@@ -65,7 +65,7 @@ def _labelled(line: str, process: str) -> str:
 class Aggregate:
     """Serves ``/health`` and ``/ready`` (200 or 503, JSON for each process), ``/metrics`` and ``/metrics/<process>``.
 
-    ``statuses`` gives the processes as they are now, ``own`` the supervisor's own metrics.
+    ``statuses`` gives the processes' current states, ``own`` the supervisor's own metrics.
     """
 
     def __init__(self, statuses: Callable[[], Mapping[str, Status]], own: Callable[[], str]) -> None:
@@ -76,7 +76,7 @@ class Aggregate:
         self._http: aiohttp.ClientSession | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen and return the port. Raises ``OSError`` when it is in use."""
+        """Listen, and return the port. Raises ``OSError`` if it is in use."""
         app = web.Application()
         app.add_routes(
             [
@@ -93,7 +93,7 @@ class Aggregate:
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:
-        """Close the endpoint; twice is fine."""
+        """Close the endpoint. A second call does nothing."""
         runner, self._runner = self._runner, None
         http, self._http = self._http, None
         if runner is not None:
@@ -137,7 +137,7 @@ class Aggregate:
         return _text(answer[1])
 
     async def _get(self, url: str) -> tuple[int, str] | None:
-        """Status and body; None when nothing answers."""
+        """The answer's status and body. None if nothing answers."""
         if self._http is None:
             return None
         try:
@@ -152,7 +152,7 @@ def _text(body: str) -> web.Response:
 
 
 async def answers_ready(url: str) -> bool:
-    """Whether a process's ``/ready`` answers 200 now."""
+    """Whether ``/ready`` of a process answers 200 now."""
     try:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as http, http.get(f"{url}/ready") as response:
             return response.status == 200

@@ -1,7 +1,7 @@
-"""The end of a process that must end: within ``END_SECONDS`` of when that is known, whatever a library waits for.
+"""Ends a process within ``END_SECONDS`` of its decision to end, even if a library still waits.
 
-Faust waits for an event that will never be acknowledged, aiokafka for a broker that does not answer, a thread for the object
-store; some swallow their cancellation. What is left unfinished then is as after a SIGKILL: the log gives it again.
+Faust may wait for an event that is never acknowledged, aiokafka for a broker that does not answer, and a thread for the
+object store. Some of them swallow cancellation. Unfinished work is then as after a SIGKILL: a replay repeats it.
 """
 
 import faulthandler
@@ -12,21 +12,21 @@ from typing import Final as Const
 from typing import NoReturn, TextIO
 
 _armed: Const[list[TextIO]] = []
-#: From SIGTERM, or from a failure, to the end. Less than a supervisor waits before it kills.
+#: Seconds from SIGTERM, or from a failure, to the end: less than a supervisor waits before it kills.
 END_SECONDS: Const = 9.0
 
 
 def end_soon(seconds: float = END_SECONDS) -> None:
-    """Let the process end, with status 1, unless it has ended by itself within ``seconds``. The first call counts.
+    """End the process with status 1 unless it ends by itself within ``seconds``. Only the first call counts.
 
-    The watch is a thread of the interpreter's own: it needs neither the event loop nor Python's lock.
+    A thread of the interpreter watches the time. It needs neither the event loop nor the GIL.
     """
     if not _armed:
-        _armed.append(Path(os.devnull).open("w"))  # noqa: SIM115  # open as long as the process is; where its threads stand goes there
+        _armed.append(Path(os.devnull).open("w"))  # noqa: SIM115  # open until the process ends; its threads' tracebacks go there
         faulthandler.dump_traceback_later(seconds, exit=True, file=_armed[0])
 
 
 def end(status: int) -> NoReturn:
-    """End now. Threads that hang are not waited for, as the interpreter's own exit would."""
+    """End now, without waiting for threads that hang. The interpreter's own exit would wait."""
     sys.stderr.flush()
     os._exit(status)

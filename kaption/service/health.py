@@ -1,6 +1,6 @@
-"""The small HTTP server of each process: alive, ready, and its metrics.
+"""Runs the small HTTP server of each process for liveness, readiness and metrics.
 
-When a process is ready is the process's own to say; so are further paths that it serves here.
+The process decides when it is ready, and may add paths.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ PROMETHEUS_TEXT: Const = "text/plain; version=0.0.4; charset=utf-8"
 class Health:
     """Serves ``/health`` (200), ``/ready`` (200 when ``ready``, else 503) and ``/metrics`` (Prometheus text).
 
-    ``metrics`` renders the metrics, for example ``Telemetry.prometheus``; without it ``/metrics`` is empty. ``routes`` are further
-    paths of the service.
+    ``metrics`` renders the metrics, for example ``Telemetry.prometheus``; without it, ``/metrics`` is empty. ``routes`` are
+    further paths of the service.
     """
 
     def __init__(self, metrics: Callable[[], str] | None = None, routes: Sequence[web.AbstractRouteDef] = ()) -> None:
@@ -29,9 +29,9 @@ class Health:
         self._name = ""
 
     async def start(self, settings: Settings, name: str) -> int:
-        """Listen on ``settings.http_host:http_port`` (0 takes a free port) and return the port.
+        """Listen on ``settings.http_host:http_port`` (0 takes a free port), and return the port.
 
-        Raises ``OSError`` when the port is in use.
+        Raises ``OSError`` if the port is in use.
         """
         self._name = name
         app = web.Application()
@@ -55,7 +55,7 @@ class Health:
         return self.port
 
     async def stop(self) -> None:
-        """Close the server; twice is fine."""
+        """Close the server. A second call does nothing."""
         self.ready = False
         runner, self._runner = self._runner, None
         if runner is not None:

@@ -1,9 +1,10 @@
-"""The shell of every service process: settings, logs, telemetry, health, signals, the check of topics, drain, exit status.
+"""Runs a service process: settings, logs, telemetry, health, signals, the check of topics, drain, and exit status.
 
-A service is a row of ``services`` and a coroutine function ``serve``, which this calls once, with the process's things. Until it
-sets ``started`` it has nothing to hand over, and SIGTERM ends the process at once. Then SIGTERM sets ``stop``, and it drains and
-returns: status 0. What it raises is logged and ends the process with status 1, for a supervisor to start it again. From SIGTERM or
-a failure on the process has ``ending.END_SECONDS`` left, whatever is waited for.
+A service is a row of ``services`` and a coroutine function ``serve``. The shell calls ``serve`` once, with a ``Process``.
+Until ``serve`` sets ``started`` it has nothing to hand over, and SIGTERM ends the process at once. After that, SIGTERM
+sets ``stop``; ``serve`` drains and returns, and the status is 0. An exception from ``serve`` is logged and ends the process
+with status 1, so that a supervisor starts it again. After SIGTERM or a failure, the process ends within
+``ending.END_SECONDS``, whatever it waits for.
 """
 
 import asyncio
@@ -28,13 +29,13 @@ from kaption_schemas.errors import StoreError, TopicsError
 
 log = logging.getLogger(__name__)
 
-#: What keeps a process from starting that is no fault of its code: the message says what to do.
+#: Errors at the start that are no fault of the code: their message says what to do.
 _REFUSALS = (TopicsError, StoreError, KafkaError, OSError)
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What a service is given: ``health.ready`` and ``started`` are its to set, ``stop`` is its to wait for."""
+    """The arguments of a service. It sets ``health.ready`` and ``started``, and waits for ``stop``."""
 
     service: Service
     settings: Settings
@@ -45,7 +46,7 @@ class Process:
 
     @property
     def group(self) -> str:
-        """Its consumer group."""
+        """The service's consumer group."""
         return f"{self.settings.group}.{self.service.group}"
 
 
@@ -53,12 +54,12 @@ Serve = Callable[[Process], Awaitable[None]]
 
 
 def run_service(service: Service, serve: Serve, routes: Sequence[web.AbstractRouteDef] = ()) -> NoReturn:
-    """Be ``service`` until SIGTERM or a failure; ends the process.
+    """Run ``service`` until SIGTERM or a failure, and end the process.
 
     Args:
-        service: Its row of the table.
-        serve: What it does.
-        routes: Paths that its health endpoint serves next to its own.
+        service: The service's row of the table.
+        serve: The service's work.
+        routes: Further paths of the health endpoint.
     """
     hide()
     settings = service_settings(service.name)
@@ -70,7 +71,7 @@ def run_service(service: Service, serve: Serve, routes: Sequence[web.AbstractRou
         log.critical("settings_refused", extra={"error": what})
         end(CONFIG_STATUS)
     status = asyncio.run(_run(service, settings, serve, routes))
-    # A thread that hangs is not waited for.
+    # Do not wait for a thread that hangs.
     end(status)
 
 
@@ -90,11 +91,11 @@ async def _run(service: Service, settings: Settings, serve: Serve, routes: Seque
         work = asyncio.create_task(_work(process, serve), name=service.name)
         stopped = asyncio.create_task(process.stop.wait())
         await asyncio.wait((work, stopped), return_when=asyncio.FIRST_COMPLETED)
-        # A library may swallow the cancellation of one that still starts.
+        # A library may swallow the cancellation of a service that is still starting.
         if process.stop.is_set() and not process.started.is_set():
             end(0)
         await work
-    except Exception as error:  # the process's one broad except: whatever it was, say it and end
+    except Exception as error:  # the process's one broad except: log any error and end
         if isinstance(error, _REFUSALS) and not process.started.is_set():
             log.error("start_failed", extra={"error": f"{type(error).__name__}: {error}"})
         else:

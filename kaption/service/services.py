@@ -24,7 +24,7 @@ from kaption_schemas.topics import (
     Topic,
 )
 
-#: What a service may need, by the name that it has where ``kaption up`` runs it.
+#: External dependencies of services, by the names that they have in ``kaption up``.
 BROKER: Const = "kafka"
 STORE: Const = "s3"
 
@@ -54,16 +54,16 @@ class Service:
 
     @property
     def topics(self) -> tuple[Topic, ...]:
-        """All of its topics, each once."""
+        """All topics of the service, each once."""
         return (*self.reads, *(topic for topic in self.writes if topic not in self.reads))
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What the interpreter is given to become one."""
+        """The interpreter's arguments that start one."""
         return ("-m", self.module, *self.arguments)
 
     def names(self, settings: Settings) -> tuple[str, ...]:
-        """The names of those that ``kaption up`` starts."""
+        """The names of the processes that ``kaption up`` starts."""
         if self.count is None:
             return (self.name,)
         return tuple(f"{self.name}-{number}" for number in range(1, self.count(settings) + 1))
@@ -98,12 +98,12 @@ SERVICES: Const = (
 
 
 def find(module: str, arguments: Sequence[str]) -> Service | None:
-    """The service that a command line starts; None where it starts none."""
+    """The service that a command line starts. None if it starts none."""
     return next((one for one in SERVICES if one.module == module and one.arguments == tuple(arguments)), None)
 
 
 def usage(module: str) -> str:
-    """What may stand behind ``python -m <module>``, for a person who typed something else."""
+    """The valid arguments after ``python -m <module>``, for a user who typed others."""
     lines = (" ".join(("python", *one.command)) for one in SERVICES if one.module == module)
     return "usage: " + "\n       ".join(lines)
 
@@ -114,7 +114,7 @@ def running(settings: Settings) -> tuple[Service, ...]:
 
 
 def stop_order(services: Iterable[Service]) -> list[tuple[Service, ...]]:
-    """Groups of services in the order of their stop: each stops behind all that feed it.
+    """Groups of services in the order of their stop: each stops after all services that feed it.
 
     Raises:
         ValueError: Two services stop after each other.

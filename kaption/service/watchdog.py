@@ -1,4 +1,7 @@
-"""Whether a service gets on, seen from outside: a client library can stand still without an error (HAZARDS, aiokafka 6, faust 6)."""
+"""Checks from outside that a service makes progress: a client library can stall without an error.
+
+See HAZARDS, aiokafka 6 and faust 6.
+"""
 
 from collections.abc import Hashable, Mapping
 
@@ -6,17 +9,17 @@ from kaption_schemas.errors import StuckError
 
 
 class Watchdog:
-    """Compares where things stand with where they stood. Pure: times are seconds of any clock that goes forward."""
+    """Compares the places of a service's parts with their earlier places. Pure: times are seconds of any monotonic clock."""
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self._seen: dict[Hashable, tuple[Hashable, float]] = {}
 
     def look(self, now: float, places: Mapping[str, Hashable | None]) -> None:
-        """See where each thing stands, by its name; None for one that has nothing to do.
+        """Note the place of each part, by name; None for a part without work.
 
         Raises:
-            StuckError: Something with work has stood in one place for more than ``limit`` seconds.
+            StuckError: A part with work has been at one place for more than ``limit`` seconds.
         """
         seen: dict[Hashable, tuple[Hashable, float]] = {}
         for name, place in places.items():

@@ -1,1 +1,1 @@
-"""The stages as Faust agents: validate, redact, chunk; and the file agent."""
+"""Runs the stages (validate, redact, chunk) and the file agent as Faust agents."""

@@ -1,4 +1,4 @@
-"""``python -m kaption_streams live [--stage NAME]|files``: one agent process, until SIGTERM or until something fails."""
+"""Runs one agent process until SIGTERM or a failure: ``python -m kaption_streams live [--stage NAME]|files``."""
 
 import sys
 from typing import Final as Const
@@ -12,7 +12,7 @@ _PACKAGE: Const = "kaption_streams"
 
 
 def main() -> NoReturn:
-    """Entry point; ends the process."""
+    """Run the agent, and end the process."""
     service = find(_PACKAGE, sys.argv[1:])
     if service is None:
         sys.exit(usage(_PACKAGE))

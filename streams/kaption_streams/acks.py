@@ -1,6 +1,7 @@
-"""Deliveries that are under way, acknowledged in the order of their events (HAZARDS, faust 1-3).
+"""Awaits deliveries and acknowledges their events in order (HAZARDS, faust 1-3).
 
-Acking out of order lets a commit pass an event that was not delivered; awaiting each alone costs nine tenths of the speed.
+If acknowledgements were out of order, a commit could pass an event that was not delivered. Awaiting each delivery alone
+costs nine tenths of the speed.
 """
 
 import asyncio
@@ -12,9 +13,9 @@ from kaption_schemas.topics import MIB
 
 
 class Window:
-    """Events whose deliveries are awaited: at most ``count``, and ``size`` bytes, or one that is larger.
+    """Events with pending deliveries: at most ``count`` of them and ``size`` bytes, or a single larger one.
 
-    ``fail`` is called once, with the first delivery's error.
+    ``fail`` is called once, with the first error of a delivery.
     """
 
     def __init__(self, fail: Callable[[BaseException], None], count: int = 256, size: int = 2 * MIB) -> None:
@@ -30,9 +31,9 @@ class Window:
         return len(self._pending)
 
     async def add(self, deliveries: Sequence[Awaitable[Any]], ack: Callable[[], Any], size: int = 0) -> None:
-        """Take an event's deliveries; waits while the window is full. ``ack`` is called when it and all before it are done.
+        """Take an event's deliveries. Waits while the window is full. ``ack`` is called when this event and all before are done.
 
-        ``size`` is what the event holds in memory, in bytes.
+        ``size`` is the event's size in memory, in bytes.
         """
         while self._pending and (len(self._pending) >= self._count or self._room_left < size):
             self._room.clear()
@@ -44,7 +45,7 @@ class Window:
         future.add_done_callback(self._drain)
 
     async def settle(self) -> None:
-        """Wait until everything that was added before is acknowledged; under load something is always under way."""
+        """Wait until all events added so far are acknowledged. It does not wait for later ones: under load some are always pending."""
         last = self._added
         while self._acknowledged < last and not self._failed:
             self._room.clear()
@@ -55,7 +56,7 @@ class Window:
             future, ack, size = self._pending[0]
             error = asyncio.CancelledError() if future.cancelled() else future.exception()
             if error is not None:
-                # Nothing behind it may be acknowledged either: the process ends, and the log gives all of it again.
+                # No later event may be acknowledged either: the process ends, and a replay brings all of them again.
                 self._failed = True
                 self._fail(error)
                 break

@@ -1,4 +1,4 @@
-"""What every agent shares: its parts, its life behind Faust, and the first error, which ends the process."""
+"""Defines the base of every agent: its parts, its life within Faust, and the first error, which ends the process."""
 
 import asyncio
 import logging
@@ -25,7 +25,7 @@ _WATCH_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class AgentParts:
-    """What an agent is wired from; ``group`` is its consumer group."""
+    """The parts of an agent. ``group`` is its consumer group."""
 
     app: faust.App
     group: str
@@ -35,7 +35,7 @@ class AgentParts:
 
 
 class Agent(ABC):
-    """An agent behind Faust. ``failed`` gets the error that ends the process, for example a broker that takes nothing."""
+    """An agent within Faust. ``failed`` gets the error that ends the process, for example when a broker takes no records."""
 
     def __init__(self, parts: AgentParts) -> None:
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -46,23 +46,23 @@ class Agent(ABC):
 
     @property
     def ready(self) -> bool:
-        """Whether an input that came now would be worked on; with nothing but the broker, yes."""
+        """Whether the agent would work on an input now. Always true for an agent that needs the broker only."""
         return True
 
     @abstractmethod
     def standing(self, places: dict[TP, Offsets]) -> Standing:
-        """Where the agent stands, at these places of its inputs."""
+        """The agent's progress, at these places of its inputs."""
 
     async def start(self) -> None:
-        """Connect the producer; before the app starts."""
+        """Connect the producer. Call it before the app starts."""
         await self._output.start()
 
     @abstractmethod
     async def stop(self) -> None:
-        """Hand over what was read; before the app stops."""
+        """Finish the records that were read. Call it before the app stops."""
 
     async def close(self) -> None:
-        """Close the producer; after the app stopped."""
+        """Close the producer. Call it after the app has stopped."""
         await self._output.stop()
 
     def _fail(self, error: BaseException) -> None:
@@ -71,24 +71,24 @@ class Agent(ABC):
 
 
 async def run(process: Process, app: faust.App, agent: Agent) -> None:
-    """Start ``agent``, watch it, and stop it in order once the process is to stop. Raises what ended it."""
+    """Start ``agent``, watch it, and stop it in order when the process must stop. Raises the error that ended it."""
     settings = process.settings
     await agent.start()
-    # The group would wait for a member that was killed here; on the embedded broker without end.
+    # The group would wait for a member that was killed on this machine, and on the embedded broker without end.
     await remove_dead(settings, process.group)
     await app.start()
     process.started.set()
-    # A crash of Faust's own (its consumer's thread, a commit) ends its services and nothing else: it must be looked for.
+    # A crash within Faust (its consumer's thread, a commit) ends only Faust's services, so check for it.
     stopping = asyncio.create_task(process.stop.wait())
     watching = asyncio.create_task(_watch(app, agent, settings.hang_seconds))
     ends = (stopping, agent.failed, watching)
     while not (any(end.done() for end in ends) or app.crashed):
-        # A member that has no partition is as ready: it waits for another's end.
+        # A member without partitions is ready, too: it waits to replace another.
         member = bool(app.consumer.assignment()) or (app.rebalancing_count > 0 and not app.rebalancing)
         process.health.ready = agent.ready and member
         await asyncio.wait(ends, timeout=_WATCH_SECONDS, return_when=asyncio.FIRST_COMPLETED)
     process.health.ready = False
-    # On a failure the process just ends: what is not acknowledged comes again, and Faust would wait for it without end.
+    # After a failure the process ends without a drain: Faust would wait without end. Unacknowledged records come again.
     for end in (agent.failed, watching):
         if end.done():
             end.result()
@@ -101,12 +101,12 @@ async def run(process: Process, app: faust.App, agent: Agent) -> None:
 
 
 async def _watch(app: faust.App, agent: Agent, limit: float) -> None:
-    """Look whether the agent gets on. Raises ``StuckError``."""
+    """Check that the agent makes progress. Raises ``StuckError``."""
     watchdog, every = Watchdog(limit), limit / 10
     known: dict[TP, Offsets] = {}
     while True:
         await asyncio.sleep(every)
-        # A consumer that does not even answer stands where it stood.
+        # A consumer that does not answer counts as unmoved.
         with suppress(TimeoutError):
             known = await asyncio.wait_for(places(app.consumer), every)
         watchdog.look(time.monotonic(), {"agent": agent.standing(known).mark})

@@ -1,4 +1,4 @@
-"""The Faust app, made one way for every agent process; and how a record reaches a stage and a result a topic."""
+"""Makes the Faust app of an agent process, reads records from it for the stages, and writes results to topics."""
 
 import logging
 import time
@@ -28,10 +28,10 @@ class _Thread(driver.AIOKafkaConsumerThread):
 
 
 class _Consumer(RoomConsumer):
-    """Goes back to the beginning of a partition of which nothing is committed.
+    """Goes back to the beginning of a partition without a committed offset.
 
-    At a rebalance Faust drops what it has fetched and goes back to what is committed. Where nothing is, or 0, it would read on
-    behind what it dropped, and commit that later (HAZARDS, faust 15).
+    At a rebalance Faust drops fetched records and goes back to the committed offset. If there is none, or it is 0, Faust
+    would read on after the dropped records, and later commit past them (HAZARDS, faust 15).
     """
 
     def _new_consumer_thread(self) -> Any:
@@ -51,7 +51,7 @@ class _Transport(driver.Transport):
 
 
 class _Stateless(faust.App):
-    """An app without tables: it makes no folder for them in the working directory, which may be read-only."""
+    """An app without tables. It makes no folder for them in the working directory, which may be read-only."""
 
     def _create_directories(self) -> None:
         pass
@@ -61,7 +61,7 @@ class _Stateless(faust.App):
 
 
 def make_app(settings: Settings, name: str) -> faust.App:
-    """A Faust app of consumer group ``<group>.<name>``: bytes in, bytes out, nothing of Faust's own on network or disk."""
+    """Make a Faust app of consumer group ``<group>.<name>``: bytes in, bytes out, without Faust's web server or files."""
     return _Stateless(
         f"{settings.group}.{name}",
         broker=[f"kafka://{server}" for server in settings.kafka.split(",")],
@@ -76,7 +76,7 @@ def make_app(settings: Settings, name: str) -> faust.App:
         stream_buffer_maxsize=128,
         consumer_auto_offset_reset="earliest",
         broker_session_timeout=settings.session_timeout_ms / 1000,
-        # Faust's own 60 s would keep a successor waiting for a member that was killed.
+        # With Faust's default of 60 s, a successor would wait too long for a killed member.
         broker_rebalance_timeout=settings.session_timeout_ms / 1000,
         broker_heartbeat_interval=settings.session_timeout_ms / 5000,
         broker_commit_interval=1.0,
@@ -102,13 +102,13 @@ def _credentials(settings: Settings) -> Any:  # Faust ships no types
 
 
 def input_topic(app: faust.App, settings: Settings, topic: Topic) -> Any:  # Faust ships no types
-    """The channel of ``topic`` for every tenant; Faust cannot subscribe by pattern."""
+    """The channel of ``topic`` for every tenant. Faust cannot subscribe by pattern."""
     names = sorted({topic_name(topic, tenant) for tenant in settings.tenants})
     return app.topic(*names, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
 
 
 def origin_of(event: EventT[Any], topic: Topic) -> Origin:
-    """The record that an event was read from; its headers unchanged, repeated ones too."""
+    """The record of an event, with its headers unchanged, including repeated ones."""
     message = event.message
     headers = message.headers
     pairs: Any = headers.items() if isinstance(headers, dict) else headers or ()
@@ -120,12 +120,12 @@ def origin_of(event: EventT[Any], topic: Topic) -> Origin:
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970, for what is told of a refusal."""
+    """Milliseconds since 1970, for the time of a refusal."""
     return round(time.time() * 1000)
 
 
 class Output:
-    """A producer of the agents' own, so that keys, headers and delivery are theirs to see (HAZARDS, faust 4)."""
+    """The agents' own producer, with which they control keys, headers and deliveries (HAZARDS, faust 4)."""
 
     def __init__(self, settings: Settings) -> None:
         self._options = security(settings)
@@ -139,12 +139,12 @@ class Output:
         await self._producer.start()
 
     async def stop(self) -> None:
-        """Deliver what is under way and disconnect."""
+        """Deliver pending records, and disconnect."""
         if self._producer is not None:
             await self._producer.stop()
 
     async def send(self, message: Message) -> Awaitable[Any]:
-        """Queue one record; the awaitable that comes back is its delivery."""
+        """Queue one record. The returned awaitable is its delivery."""
         if self._producer is None:
             raise RuntimeError("start() comes before send()")
         delivery: Awaitable[Any] = await self._producer.send(

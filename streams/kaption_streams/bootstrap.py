@@ -1,4 +1,4 @@
-"""The composition root of an agent process: the only place that knows which parts are used."""
+"""Composes an agent process. Only this module knows which parts are used."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -26,7 +26,7 @@ def _parts(process: Process) -> AgentParts:
 
 
 def _warn_where_unconfined() -> None:
-    """A decoder that was taken over reaches what its user reaches, where system calls can't be filtered."""
+    """Warn if system calls can't be filtered: a compromised decoder then has all rights of its user."""
     if not filters():
         log.warning("seccomp_unavailable")
 
@@ -57,7 +57,7 @@ async def _files(process: Process) -> None:
     await run(process, parts.app, FileAgent(parts, store, decoder, PresidioRedactor()))
 
 
-#: What each service of this package does, by its name.
+#: The work of each service of this package, by its name.
 _WORK: Const = {
     "live": _with_tools(FusedAgent),
     "validate": _alone(ValidateAgent),
@@ -68,5 +68,5 @@ _WORK: Const = {
 
 
 async def serve(process: Process) -> None:
-    """Make the agent of the process's service, and run it."""
+    """Make the agent for the process's service, and run it."""
     await _WORK[process.service.name](process)

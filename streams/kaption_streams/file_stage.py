@@ -1,6 +1,6 @@
-"""The file agent's stages: a record to objects, an object to records of audio.batch.v1, or to a dead letter.
+"""Runs the file agent's stages: a record to objects, an object to records of audio.batch.v1 or to a dead letter.
 
-Knows nothing of whose turn it is, nor of further tries.
+It does not know turns or retries.
 """
 
 import asyncio
@@ -24,12 +24,12 @@ from kaption_streams.app import Output, now_ms
 log = logging.getLogger(__name__)
 
 _STAGE: Const = "files"
-#: Characters of what a decoder says of an object.
+#: Characters of a decoder's message that are kept.
 _MOST_DETAIL: Const = 300
 
 
 class FileStage:
-    """One record or object through the stages, and what comes of it to the broker."""
+    """Runs one record or object through the stages, and sends the results to the broker."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class FileStage:
         self._tools = Tools(redactor, settings.redaction, _no_frames)
 
     async def wanted(self, origin: Origin) -> list[ObjectRun | RefusedObject]:
-        """The objects that a record asks for."""
+        """The objects that a record names."""
         if is_undecodable(origin.headers):
             return [RefusedObject(Reason.UNDECODABLE_BATCH)]
         place = place_of(origin.tenant, self._settings.media_bucket, self._settings.media_prefix)
@@ -57,7 +57,7 @@ class FileStage:
             return [RefusedObject(Reason.INTERNAL_ERROR)]
 
     async def transcribe(self, origin: Origin, run: ObjectRun) -> None:
-        """Normalise an object and tell the pool of it. Raises as ``Normaliser`` does, and ``KafkaError``."""
+        """Normalise an object and publish its records to the pool. Raises as ``Normaliser`` does, and ``KafkaError``."""
         group = f"{self._settings.group}.files"
         with self._telemetry.span(
             "process", origin.topic, parent=origin.headers, partition=origin.partition, group=group
@@ -69,7 +69,7 @@ class FileStage:
         log.info("object_normalised", extra={"run": run.run, "seconds": round(seconds)})
 
     async def refuse(self, origin: Origin, error: RefusedError, run: ObjectRun | None, attempts: int = 1) -> None:
-        """Dead-letter what ``origin`` asks for, and tell whoever waits for the run. Raises ``KafkaError``."""
+        """Dead-letter the object that ``origin`` names, and report it in the run for its readers. Raises ``KafkaError``."""
         self._telemetry.record(DEAD_LETTERS, reason=error.reason.value)
         log.info("object_refused", extra={"reason": str(error.reason), "topic": origin.topic, "offset": origin.offset})
         detail = self._clear(error.detail)
@@ -80,7 +80,7 @@ class FileStage:
 
     async def _deliver(self, events: list[Event], kind: Type) -> None:
         self._telemetry.record(RECORDS, len(events), topic=BATCH.name, type=kind.value)
-        async with self._sending:  # another run of the stream between them would supersede this one
+        async with self._sending:  # another run of the stream between these records would supersede this one
             deliveries = [await self._output.send(encode_event(event, BATCH)) for event in events]
         await asyncio.gather(*deliveries)
 
@@ -91,16 +91,16 @@ class FileStage:
         return bool(self._tools.redactor.find(name, self._tools.redaction))
 
     def _clear(self, detail: str) -> str:
-        """What is said of an object without what anybody's policy could name."""
+        """``detail`` with everything masked that a policy could name."""
         text = "".join(char for char in detail[:_MOST_DETAIL] if char.isprintable())
         return mask(text, self._tools.redactor.find(text, tuple(sorted(self._tools.entities)))).text
 
 
 def tenant_class(tenant: str) -> str:
-    """The label that metrics have instead of a tenant's name, which may be one of thousands."""
+    """The metrics' label for a tenant. Names of thousands of tenants would be too many labels."""
     return DEFAULT_TENANT if tenant == DEFAULT_TENANT else "other"
 
 
 def _no_frames(*_: object) -> bytes:
-    """Objects have no frames to decode."""
+    """Stand in for the frame decoder: objects have no frames."""
     raise RefusedError(Reason.UNDECODABLE)

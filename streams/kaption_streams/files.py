@@ -1,7 +1,7 @@
-"""The file agent: objects in, batch records and dead letters out; several at once, fairly between tenants.
+"""Runs the file agent: objects in, batch records and dead letters out, several at once, fairly between tenants.
 
-An input is acknowledged once all that it made is delivered. A process that ends before leaves it to the next one, which
-makes the same run, the same object and the same records again.
+An input is acknowledged once all its records are delivered. If a process ends before that, its successor makes the same
+run, the same normalised object and the same records again.
 """
 
 import asyncio
@@ -36,7 +36,7 @@ from kaption_streams.standing import Offsets, Standing
 
 log = logging.getLogger(__name__)
 
-#: How long an agent may take over what it has read before the broker thinks it dead: as long as what it reads is kept.
+#: Seconds that an agent may work on a poll's records before the broker removes it from the group: their retention time.
 _POLL_SECONDS = OBJECTS.retention_ms // 1000
 _SWEEP_SECONDS = 3600
 _NO_ROOM_SECONDS = 5.0
@@ -45,7 +45,7 @@ _SPARE_THREADS = 4
 
 @dataclass(eq=False, slots=True)
 class _Job:
-    """What a slot is given: a record to be read (``run`` None), or one of its objects."""
+    """The work of a slot: a record to read (``run`` None), or one of its objects."""
 
     record: Record
     run: ObjectRun | None = None
@@ -57,12 +57,12 @@ class _Job:
 
     @property
     def line(self) -> tuple[str, str]:
-        """What is worked on one after another: a tenant's records while they are read, and the objects of one stream."""
+        """Jobs of one line run one after another: a tenant's records while they are read, and the objects of one stream."""
         return self.tenant, self.run.stream if self.run else ""
 
 
 class FileAgent(Agent):
-    """The file agent."""
+    """Reads records, gives their objects slots by turns, and acknowledges them."""
 
     def __init__(self, parts: AgentParts, store: ObjectStore, decoder: MediaDecoder, redactor: TextRedactor) -> None:
         super().__init__(parts)
@@ -80,24 +80,24 @@ class FileAgent(Agent):
         self._no_room: set[_Job] = set()
         self._sweeper: asyncio.Task[None] | None = None
         app.conf.broker_max_poll_interval = float(_POLL_SECONDS)
-        # What is polled at once is read ahead, however much of the tenant's is held by then.
+        # All records of one poll are read ahead, even when the tenant is on hold by then.
         app.conf.broker_max_poll_records = AHEAD
-        # A rebalance does not wait for films: they are read again, and known.
+        # A rebalance does not wait for long files: their records are read again, and recognised.
         app.conf.stream_wait_empty = False
         app.agent(input_topic(app, settings, OBJECTS), name=OBJECTS.name, concurrency=1)(self._read)
 
     @property
     def ready(self) -> bool:
-        """Whether objects are decoded. Where one waits for room on the disk, others may fit: the agent is not to be ended for it."""
+        """Whether objects are decoded. If one waits for disk space, others may still fit, so the agent stays ready."""
         return self._fitness.fit and not (self._no_room and self._no_room.issuperset(self._working.values()))
 
     def standing(self, places: dict[TP, Offsets]) -> Standing:
-        """Where the agent stands; one that has objects in work, which may take long, has its own limits there."""
+        """The agent's progress. Objects in work may take long and have limits of their own, so then no place is watched."""
         return Standing({} if self._intake.in_work else places, 0, self._taken)
 
     async def start(self) -> None:
-        """Connect to the broker; before the app starts. For the store it waits beside, unready."""
-        # A thread for each that may be in work, and some to look whether the store is well while all of those wait for it.
+        """Connect to the broker. Call it before the app starts. The agent waits for the store in the background, unready."""
+        # One thread for each object that may be in work, and some to probe the store while all the others wait for it.
         threads = ThreadPoolExecutor(2 * self._settings.files_at_once + _SPARE_THREADS, "files")
         asyncio.get_running_loop().set_default_executor(threads)
         await super().start()
@@ -105,12 +105,12 @@ class FileAgent(Agent):
         self._sweeper = asyncio.create_task(self._sweep(), name="sweep orphans")
 
     async def stop(self) -> None:
-        """Leave the objects in work to the next process; before the app stops."""
+        """Leave the objects in work to the next process. Call it before the app stops."""
         self._stopping.set()
         await asyncio.gather(*self._working, return_exceptions=True)
 
     async def close(self) -> None:
-        """Let go of producer and store; after the app stopped."""
+        """Close producer and store. Call it after the app has stopped."""
         self._stopping.set()
         await self._fitness.stop()
         if self._sweeper is not None:
@@ -127,14 +127,14 @@ class FileAgent(Agent):
                 if record is not None:
                     self._taken += 1
                     self._enter([_Job(record)])
-            except Exception as error:  # noqa: BLE001  # the process's edge: Faust would ack the event and go on
+            except Exception as error:  # noqa: BLE001  # the process's boundary: Faust would acknowledge the event and go on
                 self._fail(error)
                 return
 
     def _hold(self, tenant: str) -> None:
-        """Read no more of a tenant's objects for now: what Faust does when a queue of its own is full.
+        """Read no more of a tenant's objects for now, as Faust does when a queue of its own is full.
 
-        Its ``pause_partitions`` would drop what is fetched, and a commit pass that.
+        Faust's ``pause_partitions`` would drop fetched records, and a commit would pass them.
         """
         for tp in self._partitions(tenant):
             self._app.consumer.on_buffer_full(tp)
@@ -148,7 +148,7 @@ class FileAgent(Agent):
         return [tp for tp in self._app.consumer.assignment() if tp.topic == name]
 
     def _enter(self, jobs: list[_Job]) -> None:
-        """Let ``jobs`` wait for their turns, those of a line one after another: a stream's runs begin in the order of arrival."""
+        """Queue ``jobs`` for their turns. Jobs of a line run one after another: a stream's runs begin in the order of arrival."""
         heads = []
         for job in jobs:
             line = self._lines.setdefault(job.line, deque())
@@ -156,12 +156,12 @@ class FileAgent(Agent):
             if line[0] is job:
                 heads.append(job)
         for job in reversed(heads):
-            # A record's objects before records that came later.
+            # A record's objects go before later records.
             self._turns.add(job.tenant, job, first=job.run is not None)
         self._fill()
 
     def _leave(self, job: _Job) -> None:
-        """``job`` is over: the next of its line may have its turn."""
+        """Note that ``job`` is over: the next job of its line may have its turn."""
         self._no_room.discard(job)
         line = self._lines[job.line]
         line.popleft()
@@ -171,7 +171,7 @@ class FileAgent(Agent):
             del self._lines[job.line]
 
     def _fill(self) -> None:
-        """Begin what may begin."""
+        """Begin all jobs that may begin."""
         while self._fitness.fit and not self._stopping.is_set() and (turn := self._turns.take()) is not None:
             task = asyncio.create_task(self._turn(*turn))
             self._working[task] = turn[1]
@@ -189,7 +189,7 @@ class FileAgent(Agent):
                 await self._object(job, job.run)
         except StoppedError:
             pass
-        except Exception as error:  # noqa: BLE001  # the process's edge
+        except Exception as error:  # noqa: BLE001  # the process's boundary
             self._fail(error)
         finally:
             seconds = time.monotonic() - began
@@ -198,7 +198,7 @@ class FileAgent(Agent):
             self._fill()
 
     async def _open(self, job: _Job) -> None:
-        """Read a record, and let its objects wait for their turns."""
+        """Read a record, and queue its objects for their turns."""
         record = job.record
         wanted = await self._stage.wanted(record.origin)
         record.left = len(wanted)
@@ -244,7 +244,7 @@ class FileAgent(Agent):
         self._intake.done(job.record)
 
     def _again(self, job: _Job, seconds: float) -> None:
-        """Put ``job`` back at the head of its tenant's, after a while in which it holds no slot."""
+        """Queue ``job`` again, first of its tenant, after ``seconds`` without a slot."""
 
         def back() -> None:
             self._turns.add(job.tenant, job, first=True)
@@ -253,15 +253,15 @@ class FileAgent(Agent):
         asyncio.get_running_loop().call_later(seconds, back)
 
     async def _sweep(self) -> None:
-        """Remove orphans now and then, for stores that do not expire them by themselves; by the store's own clock."""
+        """Remove orphans periodically, by the store's own clock, for stores without expiry."""
         while True:
             if self._fitness.fit:
-                with contextlib.suppress(StoreError):  # the next round will do
+                with contextlib.suppress(StoreError):  # the next round tries again
                     await asyncio.to_thread(lambda: self._store.sweep(self._store.probe()))
             await asyncio.sleep(_SWEEP_SECONDS if self._fitness.fit else 1)
 
 
 def _given_up(error: Exception, store: str) -> RefusedError:
-    """What an object is refused with that failed each time; without the store's address, which is no publisher's business."""
+    """The refusal of an object that failed at each try, without the store's address, which publishers must not see."""
     reason = Reason.OBJECT_UNREADABLE if isinstance(error, StoreError) else Reason.INTERNAL_ERROR
     return RefusedError(reason, str(error).replace(f" at {store}", ""))

@@ -1,7 +1,7 @@
-"""Whether a file agent can work at all: the store takes an object, and a child decodes one.
+"""Checks that a file agent can work at all: the store takes an object, and a child decodes one.
 
-Tells a store that is away, and a machine that can start no child, from one object that fails: for the first two the agent
-waits, however long; the object's tries are counted.
+It distinguishes a store that is away, and a machine that can start no child, from an object that fails. The agent waits
+without a limit for the store and the machine. An object's tries are counted.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ _MOST_SECONDS: Const = 15.0
 
 
 def pause(tries: int) -> float:
-    """Seconds before another try, after so many."""
+    """Seconds before the next try, after ``tries``."""
     return min(_MOST_SECONDS, _FIRST_SECONDS * 2.0 ** min(tries - 1, 16))
 
 
 class Fitness:
-    """Unfit until the work bucket is there, and whenever store or children fail; ``again`` is called when it is fit (again)."""
+    """Unfit until the work bucket exists, and whenever store or children fail. ``again`` is called whenever it becomes fit."""
 
     def __init__(self, store: ObjectStore, decoder: MediaDecoder, again: Callable[[], None]) -> None:
         self.fit = False
@@ -36,17 +36,17 @@ class Fitness:
         self._waiting: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Begin to check."""
         self._waiting = asyncio.create_task(self._wait(), name="wait until files can be decoded")
 
     async def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self._waiting is not None:
             self._waiting.cancel()
             await asyncio.gather(self._waiting, return_exceptions=True)
 
     async def blames(self, error: Exception) -> bool:
-        """Whether what ``error`` tells is the object's fault; else the agent is unfit from here on."""
+        """Whether ``error`` is the object's fault. If it is not, the agent becomes unfit."""
         if self.fit and await self._look() is None:
             return True
         if self.fit:
@@ -66,14 +66,14 @@ class Fitness:
         self._again()
 
     async def _look(self) -> Exception | None:
-        """What is wrong, if anything is."""
+        """Check store and children. Returns the error, None if both work."""
         try:
             if not self._prepared:
                 await asyncio.to_thread(self._store.prepare_work)
                 self._prepared = True
             await asyncio.to_thread(self._store.probe)
             await asyncio.to_thread(self._decode)
-        except Exception as error:  # noqa: BLE001  # whatever it is, no file can be decoded; and the agent must go on looking
+        except Exception as error:  # noqa: BLE001  # with any error no file can be decoded, and the agent must keep checking
             return error
         return None
 

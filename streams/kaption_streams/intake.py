@@ -1,7 +1,7 @@
-"""Records that were read and are in work: acknowledged in the order of their partition, and bounded by tenant.
+"""Keeps records in work: acknowledges them in the order of their partition, and bounds them by tenant.
 
-Knows nothing of what they ask for. Acking out of order lets a commit pass a record that was not done (HAZARDS, faust 3); a
-record that is read again after a rebalance, while it is in work, is the same one.
+It does not know their content. If acknowledgements were out of order, a commit could pass an unfinished record (HAZARDS,
+faust 3). A record that is read again after a rebalance, while it is in work, counts as the same one.
 """
 
 from collections import Counter, deque
@@ -12,7 +12,7 @@ from typing import Final as Const
 
 from kaption_schemas.codec import Origin
 
-#: A tenant's records that are read ahead, and those that are done and wait for one before them.
+#: A tenant's records that are read ahead, and those that are done and wait for an earlier one.
 AHEAD: Const = 32
 UNACKNOWLEDGED: Const = 256
 
@@ -22,7 +22,7 @@ Position = tuple[str, int, int]
 
 @dataclass(eq=False, slots=True)
 class Record:
-    """One record; ``left`` is what must be done yet before it may be acknowledged, ``generation`` the group's when it was read."""
+    """One record. ``left``: jobs to finish before it is acknowledged. ``generation``: the group's when it was read."""
 
     origin: Origin
     generation: int
@@ -31,12 +31,12 @@ class Record:
 
     @property
     def position(self) -> Position:
-        """Where it was read."""
+        """The record's position."""
         return self.origin.topic, self.origin.partition, self.origin.offset
 
 
 class Intake:
-    """What was read and is not acknowledged. ``hold`` asks that no more of a tenant's records are read, ``resume`` that they are again."""
+    """Records that were read and are not acknowledged. ``hold`` stops the reading of a tenant's records, ``resume`` restarts it."""
 
     def __init__(
         self,
@@ -56,11 +56,11 @@ class Intake:
 
     @property
     def in_work(self) -> int:
-        """Records that are not done."""
+        """The number of records that are not done."""
         return self._open.total()
 
     def arrive(self, origin: Origin, generation: int, ack: Callable[[], Any]) -> Record | None:
-        """Take a record that was read; None where it is known, from before a rebalance."""
+        """Take a record that was read. None if it is known from before a rebalance."""
         if generation != self._generation:
             self._begin(generation)
         position = origin.topic, origin.partition, origin.offset
@@ -76,7 +76,7 @@ class Intake:
         return record if known is None else None
 
     def done(self, record: Record) -> None:
-        """One thing of ``record`` is done; with the last one it is acknowledged, once all before it are."""
+        """Note that one job of ``record`` is done. After its last job it is acknowledged, once all records before it are."""
         record.left -= 1
         if record.left == 0:
             self._open[record.origin.tenant] -= 1
@@ -85,14 +85,14 @@ class Intake:
                 self._look(record.origin.tenant)
 
     def forget(self, record: Record) -> None:
-        """Give up one of before a rebalance, which whoever has its partition now reads again."""
+        """Forget a record from before a rebalance: its partition's new owner reads it again."""
         if self._known.get(record.position) is record and record.left > 0:
             del self._known[record.position]
             self._open[record.origin.tenant] -= 1
             record.left = 0
 
     def _begin(self, generation: int) -> None:
-        """After a rebalance all that is not acknowledged is read again, here or elsewhere."""
+        """Begin a generation: after a rebalance, all unacknowledged records are read again, here or elsewhere."""
         gone = [
             position
             for position, known in self._known.items()
@@ -116,7 +116,7 @@ class Intake:
     def _look(self, tenant: str) -> None:
         ahead, behind = self._open[tenant], self._behind[tenant]
         if ahead >= self._ahead or behind >= self._unacknowledged:
-            # Each time: a partition that was not read then may be read now.
+            # Hold each time: a partition that was not read at the last hold may be read now.
             self._held.add(tenant)
             self._hold(tenant)
         elif tenant in self._held and ahead <= self._ahead // 2 and behind <= self._unacknowledged // 2:

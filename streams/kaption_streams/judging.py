@@ -1,4 +1,4 @@
-"""What a stage makes of one record, whatever the record does to it: a refusal, and never the end of the process."""
+"""Runs a stage on one record so that a failure becomes a refusal and does not end the process."""
 
 import asyncio
 import logging
@@ -15,12 +15,12 @@ from kaption_schemas.reasons import Reason
 
 log = logging.getLogger(__name__)
 
-#: How often a stage that fails is tried, and how many seconds one may take: a record takes some milliseconds.
+#: Tries of a stage that fails, and the seconds that one may take. A record usually takes some milliseconds.
 ATTEMPTS: Const = 2
 STAGE_SECONDS: Const = 5.0
 
 
-#: Stages that were given up and still run, each in a thread of its own, and how many of them a process bears.
+#: Stages that timed out and still run, each in a thread of its own, and the number of them that a process tolerates.
 _hung: Const[set[Future[Any]]] = set()
 MOST_HUNG: Const = 3
 _threads: Const = ThreadPoolExecutor(MOST_HUNG + 1, "stage")
@@ -32,13 +32,13 @@ async def judge(
     work: Callable[[Origin], list[Event] | Refusal],
     seconds: float = STAGE_SECONDS,
 ) -> list[Event] | Refusal:
-    """What ``work`` makes of ``origin``; a refusal too where it fails each time, or takes longer than ``seconds``.
+    """Run ``work`` on ``origin``. Returns a refusal if it fails at each try, or takes longer than ``seconds``.
 
-    In a thread, unless it is quick: a text may keep a recogniser busy, and a container a decoder. The next input waits all the
-    same, as its order demands; the process's heartbeats and deliveries do not.
+    It runs in a thread, unless it is quick: a text may keep a recogniser busy, and a container a decoder. The next input
+    still waits, to keep the order; the process's heartbeats and deliveries do not.
 
-    Raises ``OSError`` and ``MemoryError``: the machine's fault and not the record's, so a fresh process tries again. And
-    ``StuckError`` once ``MOST_HUNG`` stages have not ended yet, since nothing but the process's end can end them.
+    Raises ``OSError`` and ``MemoryError``: these are the machine's fault and not the record's, so a new process tries again.
+    Raises ``StuckError`` when ``MOST_HUNG`` stages hang, since only the end of the process can end them.
     """
     if is_undecodable(origin.headers):
         return Refusal(Reason.UNDECODABLE_BATCH, stage)
@@ -51,7 +51,7 @@ async def judge(
             return refusal(origin, Reason.TOO_COSTLY, stage)
         except (OSError, MemoryError, StuckError):
             raise
-        except Exception:  # whatever a stranger's record makes of a stage
+        except Exception:  # an untrusted record may make a stage raise anything
             extra = {"stage": stage, "topic": origin.topic, "offset": origin.offset, "attempt": attempt}
             log.exception("stage_failed", extra=extra)
     return refusal(origin, Reason.INTERNAL_ERROR, stage)

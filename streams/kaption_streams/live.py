@@ -1,7 +1,7 @@
-"""The live agents: media events in, audio records and dead letters out, each input acknowledged once both are delivered.
+"""Runs the live agents: media events in, audio records and dead letters out.
 
-One runs the three stages in one go (``fused``). Or there is one a stage, each with a topic to read and one to write, in a process
-of its own (``staged``). The stages are the same functions.
+An input is acknowledged once its records are delivered. One agent runs all three stages (``fused``), or each stage has an
+agent in a process of its own, with a topic to read and one to write (``staged``). The stages are the same functions.
 """
 
 import logging
@@ -41,9 +41,9 @@ Deliveries = list[Awaitable[Any]]
 
 
 class LiveAgent(Agent):
-    """What the live agents share: dead letters, and the order of acknowledgements."""
+    """The base of the live agents: dead letters, and acknowledgements in order."""
 
-    #: What it is called in metrics and dead letters, and the topic that it reads.
+    #: The agent's name in metrics and dead letters, and the topic that it reads.
     stage: ClassVar[str]
     reads: ClassVar[Topic]
 
@@ -56,14 +56,14 @@ class LiveAgent(Agent):
 
     @abstractmethod
     async def work(self, origin: Origin) -> Deliveries:
-        """Send what an input makes, and return the deliveries."""
+        """Send the records that an input makes, and return the deliveries."""
 
     def standing(self, places: dict[TP, Offsets]) -> Standing:
-        """Where the agent stands, at these places of its input."""
+        """The agent's progress, at these places of its input."""
         return Standing(places, len(self._window), self._taken)
 
     async def stop(self) -> None:
-        """Deliver and acknowledge what was read; before the app stops."""
+        """Deliver and acknowledge all read events. Call it before the app stops."""
         await self._window.settle()
 
     async def _read(self, stream: Any) -> None:  # Faust ships no types
@@ -71,12 +71,12 @@ class LiveAgent(Agent):
             try:
                 origin = origin_of(event, self.reads)
                 await self._window.add(await self._measured(origin), event.ack, len(origin.value or b""))
-            except Exception as error:  # noqa: BLE001  # the process's edge: Faust would ack the event and go on
+            except Exception as error:  # noqa: BLE001  # the process's boundary: Faust would acknowledge the event and go on
                 self._fail(error)
                 return
 
     async def _measured(self, origin: Origin) -> Deliveries:
-        """Do the work, with its time taken, and within the publisher's trace if it has one."""
+        """Do the work, measure its time, and continue the publisher's trace if there is one."""
         begin = time.perf_counter()
         self._taken += 1
         if is_traced(origin.headers):
@@ -94,7 +94,7 @@ class LiveAgent(Agent):
         return [await self._output.send(encode_event(event, topic)) for event in events]
 
     async def _refuse(self, origin: Origin, refusal: Refusal, topic: Topic) -> Deliveries:
-        """Dead-letter ``origin``, and put what it leaves in its run on ``topic``."""
+        """Dead-letter ``origin``, and send the event that it leaves in its run to ``topic``."""
         self._telemetry.record(DEAD_LETTERS, reason=refusal.reason.value)
         log.info(
             "record_refused", extra={"reason": str(refusal.reason), "topic": origin.topic, "offset": origin.offset}
@@ -108,7 +108,7 @@ class LiveAgent(Agent):
 
 
 class FusedAgent(LiveAgent):
-    """The three stages in one agent: one hop, one copy of the audio."""
+    """Runs the three stages in one agent: one hop, one copy of the audio."""
 
     stage = "fused"
     reads = EVENTS
@@ -118,7 +118,7 @@ class FusedAgent(LiveAgent):
         self._tools = tools
 
     async def work(self, origin: Origin) -> Deliveries:
-        """All stages."""
+        """Run all stages."""
         result = await judge(origin, "fused", partial(accept, tools=self._tools))
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, LIVE)
@@ -126,13 +126,13 @@ class FusedAgent(LiveAgent):
 
 
 class ValidateAgent(LiveAgent):
-    """The first stage: it needs neither decoder nor recognisers."""
+    """Runs the first stage, which needs neither decoder nor recognisers."""
 
     stage = "validate"
     reads = EVENTS
 
     async def work(self, origin: Origin) -> Deliveries:
-        """Pass on what is valid as it came."""
+        """Pass a valid event on unchanged."""
         result = await judge(origin, "validate", lambda record: check(record) or [])
         if isinstance(result, Refusal):
             return await self._refuse(origin, result, ACCEPTED)
@@ -140,7 +140,7 @@ class ValidateAgent(LiveAgent):
 
 
 class RedactAgent(LiveAgent):
-    """The second: the only one that looks into audio and text."""
+    """Runs the second stage, the only one that reads audio and text."""
 
     stage = "redact"
     reads = ACCEPTED
@@ -161,7 +161,7 @@ class RedactAgent(LiveAgent):
 
 
 class ChunkAgent(LiveAgent):
-    """The third: frames become chunks."""
+    """Runs the third stage, which turns frames into chunks."""
 
     stage = "chunk"
     reads = REDACTED

@@ -1,6 +1,7 @@
-"""One object to normalised audio: fetched, decoded in a child, muted, and stored in the work bucket. Blocks: use a thread.
+"""Normalises one object: fetches it, decodes it in a child, mutes it, and stores the audio. Blocks: use a thread.
 
-Knows nothing of Kafka. The audio is never whole in memory, and on disk only as the object's own bytes.
+It does not know Kafka. The audio goes to the work bucket. It is never whole in memory, and the disk holds only the
+object's own bytes.
 """
 
 import errno
@@ -41,13 +42,13 @@ class Normaliser:
     stopping: threading.Event
 
     def __call__(self, run: ObjectRun) -> Normalised:
-        """Fetch, decode and store ``run``'s object; not again what a process that died had stored already.
+        """Fetch, decode and store ``run``'s object. Audio that a former process has stored is used again.
 
         Raises:
-            RefusedError: It can't be transcribed, and never will be.
+            RefusedError: The object can't be transcribed, now or later.
             StoreError: The store is away, or fails for this object.
             LocalError: The scratch disk is full for now, or fails.
-            ProcessError: No child can be started to decode it in, or the one that did was lost.
+            ProcessError: No child could be started to decode it, or the child was lost.
             StoppedError: ``stopping`` was set.
         """
         bucket, key = self.settings.work_bucket, normalised_key(RunKey(run.tenant, run.stream, run.run))
@@ -66,8 +67,9 @@ class Normaliser:
                 return Normalised(bucket, key, made.rate, made.channels, audio.samples)
 
     def _stored(self, bucket: str, key: str, source: str) -> Normalised | None:
-        """The run's audio as it was stored before, of this very object. Its records are sent again at once: after a quarter of
-        an hour without one the pool would close the run.
+        """The run's audio if it was stored before from this same object.
+
+        Its records are then sent again at once: the pool closes a run after a quarter of an hour without one.
         """
         size, notes = self.store.notes(bucket, key) or (0, {})
         if notes.get("source") != source:
@@ -77,7 +79,7 @@ class Normaliser:
 
     @contextmanager
     def _scratch(self, size: int) -> Iterator[FileIO]:
-        """A file for an object of ``size`` bytes. Raises ``RefusedError`` where the disk can never hold it."""
+        """A file for an object of ``size`` bytes. Raises ``RefusedError`` if the disk can never hold it."""
         scratch = self.settings.data / "scratch"
         try:
             scratch.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ class Normaliser:
                 raise RefusedError(Reason.OBJECT_EXCEEDS_SCRATCH)
             if size > disk.free:
                 raise LocalError(_no_room(scratch, size))
-            # Without a name: a killed process leaves nothing. Without a buffer: a full disk is told where it is written to.
+            # Without a name: a killed process leaves no file. Without a buffer: a write to a full disk fails at once.
             opened = tempfile.TemporaryFile(dir=scratch, buffering=0)  # noqa: SIM115  # closed below
         except OSError as error:
             raise LocalError(error) from error
@@ -106,7 +108,7 @@ class Normaliser:
 
 
 def _source(run: ObjectRun, stat: Stat) -> str:
-    """Equal only for the same bytes, of which the same is asked."""
+    """A digest that is equal only for the same bytes with the same options."""
     asked = run.media.model_dump_json(exclude={"options": {"metadata", "vocabulary"}})
     what = (asked, stat.version, stat.etag, stat.size)
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()
@@ -117,7 +119,7 @@ def _no_room(scratch: Path, size: int) -> str:
 
 
 class _Watched:
-    """A file to download into, which stops when the process does."""
+    """A file to download into. A write raises when the process must stop."""
 
     def __init__(self, file: FileIO, check: Callable[[], None]) -> None:
         self._file, self._check = file, check
@@ -125,14 +127,15 @@ class _Watched:
     def write(self, data: bytes, /) -> int:
         self._check()
         left = memoryview(data)
-        while left:  # a raw file may take less than it is given
+        while left:  # a raw file may write fewer bytes than it gets
             left = left[self._file.write(left) or 0 :]
         return len(data)
 
 
 class _Muted:
-    """Decoded PCM to upload, muted ranges silenced. At the end it asks whether that was all of the file: if not, the
-    upload fails, and nothing of it stays in the store.
+    """Decoded PCM to upload, with muted ranges silenced.
+
+    At the end it checks that the whole file was decoded. If not, the upload fails, and the store keeps none of it.
     """
 
     def __init__(self, decoding: Decoding, muted: tuple[tuple[int, int], ...], check: Callable[[], None]) -> None:

@@ -1,9 +1,9 @@
-"""Faust's consumer, which reads on as soon as there is room.
+"""Changes Faust's consumer to continue reading as soon as a queue has room.
 
-While a stream's queue is nearly full, Faust asks for no records of the partitions that filled it. It asks for the others, and
-waits a second for theirs; where there are no others, it sleeps for one. The queue is empty again after some milliseconds, and
-the agent stands still for the rest of the second, with records at hand (HAZARDS, faust 14). So a partition that has room again
-ends the wait.
+While a stream's queue is nearly full, Faust fetches no records of the partitions that filled it. It waits a second for
+records of the others; if there are no others, it sleeps for a second. The queue is empty again after some milliseconds,
+and the agent is idle for the rest of the second although records are buffered (HAZARDS, faust 14). So a partition that
+has room again ends the wait.
 """
 
 import asyncio
@@ -15,24 +15,24 @@ from faust.types import TP
 
 
 class RoomConsumer(Consumer):
-    """A consumer that waits no longer for other partitions once a held one may be read on."""
+    """A consumer that stops waiting for other partitions once a held partition has room again."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._room = asyncio.Event()
 
     def on_buffer_drop(self, tp: TP) -> None:
-        """A partition may be read on."""
+        """End the wait: a partition has room again."""
         held = tp in self._buffered_partitions
         super().on_buffer_drop(tp)
         if held:
             self._room.set()
-            # The loop of a thread that has ended is closed: nothing waits there any more.
+            # The loop is closed because its thread has ended, so nothing waits there.
             with contextlib.suppress(RuntimeError):
                 self._thread.thread_loop.call_soon_threadsafe(self._look_again)
 
     def _look_again(self) -> None:
-        """Let what waits for records look through those at hand; it leaves out what may not be read yet."""
+        """Make the waiting fetch check the buffered records. It skips partitions that are still on hold."""
         consumer = self._thread._consumer
         if consumer is not None:
             for waiter in tuple(consumer._fetcher._fetch_waiters):
@@ -40,7 +40,7 @@ class RoomConsumer(Consumer):
                     waiter.set_result(None)
 
     async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
-        """As Faust's own, which calls it again and again; but where every partition is held it does not sleep for a second."""
+        """Like Faust's own, which is called repeatedly, but without the sleep of a second when every partition is on hold."""
         if self._buffered_partitions and not self._get_active_partitions():
             self._room.clear()
             await self.wait_first(self._room.wait(), timeout=timeout)

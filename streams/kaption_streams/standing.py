@@ -1,4 +1,4 @@
-"""Where an agent stands: Faust's own watchdogs only log, and a consumer may fall silent (HAZARDS, faust 6, aiokafka 6)."""
+"""Measures an agent's progress: Faust's own watchdogs only log, and a consumer may stall (HAZARDS, faust 6, aiokafka 6)."""
 
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -6,13 +6,13 @@ from typing import Any
 
 from faust.types import TP
 
-#: Next offset to be read, and end of the log as the consumer knows it.
+#: The next offset to read, and the end of the log as the consumer knows it.
 Offsets = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where an agent stands. ``pending``: inputs that are not acknowledged; ``taken``: inputs that it was given so far."""
+    """An agent's progress. ``pending``: inputs that are not acknowledged. ``taken``: the number of inputs so far."""
 
     places: dict[TP, Offsets]
     pending: int
@@ -20,18 +20,18 @@ class Standing:
 
     @property
     def has_work(self) -> bool:
-        """Whether anything is left to read, or to acknowledge."""
+        """Whether records are left to read or to acknowledge."""
         return self.pending > 0 or any(position < end for position, end in self.places.values())
 
     @property
     def mark(self) -> Hashable | None:
-        """Another one after any progress; None for an agent without work."""
+        """A value that changes with any progress. None for an agent without work."""
         positions = sorted((tp, position) for tp, (position, _) in self.places.items())
         return (tuple(positions), self.pending, self.taken) if self.has_work else None
 
 
 async def places(consumer: Any) -> dict[TP, Offsets]:  # Faust ships no types
-    """Where Faust's ``consumer`` stands in each partition that it is assigned."""
+    """The offsets of Faust's ``consumer`` in each of its assigned partitions."""
     found: dict[TP, Offsets] = {}
     for tp in consumer.assignment():
         position, end = await consumer.position(tp), consumer.highwater(tp)

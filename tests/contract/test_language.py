@@ -43,6 +43,8 @@ PLAIN = sorted(
     file
     for pattern in (
         "kaption/cli/**/*.py",
+        "kaption/client/*.py",
+        "kaption/service/*.py",
         "kaption/adapters/*.py",
         "kaption/adapters/kafka/*.py",
         "kaption/adapters/media/*.py",
@@ -57,6 +59,7 @@ PLAIN = sorted(
         "kaption/domain/run/*.py",
         "kaption/testing/*.py",
         "gpu_service/kaption_gpu/engine/**/*.py",
+        "streams/kaption_streams/*.py",
         "schemas/**/*.py",
         "bench/**/*.py",
         "tools/*.py",
