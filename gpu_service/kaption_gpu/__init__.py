@@ -1,7 +1,7 @@
-"""The inference pool: lanes, the plan-execute-apply loop, and the model backends.
+"""Runs the inference pool: lanes, the plan-execute-apply loop, and the model backends.
 
-Its parallelism is one thread an executor. Math libraries that start threads of their own (OpenBLAS does, for a mel of
-1.5 ms) spin in them between calls and take the other executor's core, so they get one thread, before NumPy is loaded.
+Each executor is one thread. Math libraries may start threads of their own; OpenBLAS does so for a mel of 1.5 ms. Such
+threads spin between calls and take another executor's core, so this limits them to one thread before NumPy is loaded.
 """
 
 import os

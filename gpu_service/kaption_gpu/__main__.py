@@ -1,4 +1,4 @@
-"""``python -m kaption_gpu``: one pool worker, until SIGTERM or until something fails."""
+"""Runs one pool worker until SIGTERM or a failure: ``python -m kaption_gpu``."""
 
 import ctypes
 import sys
@@ -17,14 +17,14 @@ _M_ARENA_MAX: Const = -8
 
 
 def _share_heaps() -> None:
-    """Let the threads share two of glibc's heaps: it would make eight a core, each with holes of its own, 60 MB in all."""
+    """Make the threads share two of glibc's heaps. By default it makes up to eight per core; their fragmentation costs 60 MB."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_ARENA_MAX, 2)
 
 
 def main(make: MakeBackend = make_backend) -> NoReturn:
-    """Entry point, with the model that ``make`` makes; ends the process."""
+    """Run a worker with the model that ``make`` makes, and end the process."""
     service = find(_PACKAGE, ())
     if service is None or len(sys.argv) > 1:
         sys.exit(usage(_PACKAGE))

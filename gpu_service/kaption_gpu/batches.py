@@ -1,6 +1,6 @@
-"""What sessions want decoded, as the planner takes it; a batch's windows and the sessions that they are of: begun, given their results, or put back when nothing came of it.
+"""Connects planner and sessions: collects candidates, starts a batch, delivers its results or requeues its windows.
 
-Which windows are tried again (alone) and which are given up is decided by the sessions (``kaption.domain.run.windows``).
+The sessions decide which windows are requeued (alone) and which are abandoned (``kaption.domain.run.windows``).
 """
 
 import logging
@@ -18,13 +18,13 @@ from kaption_gpu.lanes.memory import LaneMemory
 
 log = logging.getLogger(__name__)
 
-#: A batch hangs when it takes so many times what was expected, and ``Settings.executor_hang_seconds`` at least.
+#: A batch hangs when it takes this multiple of the estimate, and at least ``Settings.executor_hang_seconds``.
 _TIMES: Const = 20
 
 
 @dataclass(frozen=True, slots=True)
 class BatchStats:
-    """One batch that was decoded, what came of it, and the seconds that it took on the device."""
+    """One decoded batch, its results, and the seconds that it took on the device."""
 
     batch: Batch
     results: tuple[Decoded, ...]
@@ -33,7 +33,7 @@ class BatchStats:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """A batch that failed or hung: how many of its windows are computed again, and how many were given up."""
+    """A batch that failed or hung, with the numbers of its requeued and of its abandoned windows."""
 
     batch: Batch
     again: int
@@ -41,7 +41,7 @@ class Recovered:
 
 
 def _owner(candidate: Candidate) -> tuple[LaneMemory, RunKey]:
-    """The session that a candidate is of; its lane may have begun again meanwhile, with another memory."""
+    """The memory and run of a candidate. The lane may have begun again since then, with another memory."""
     owner: Any = candidate.owner
     memory: LaneMemory = owner[0]
     key: RunKey = owner[1]
@@ -49,12 +49,12 @@ def _owner(candidate: Candidate) -> tuple[LaneMemory, RunKey]:
 
 
 def limit(settings: Settings, estimate: float) -> float:
-    """Seconds after which a batch hangs that was expected to take ``estimate``."""
+    """Seconds after which a batch with this ``estimate``, in seconds, counts as hung."""
     return min(settings.hang_seconds, max(settings.executor_hang_seconds, _TIMES * estimate))
 
 
 def waiting(memories: Iterable[tuple[LaneMemory, int]]) -> list[Candidate]:
-    """What the sessions of all lanes want decoded; beside each memory its broker's time, in ms since 1970."""
+    """The windows that the sessions of all lanes want decoded. Each memory comes with its broker's time, in ms since 1970."""
     return [
         Candidate(
             (memory, key), w.window_id, key.tenant, memory.urgency(key, w), w.kind, w.seconds, w.overdue_s, w.alone
@@ -65,27 +65,27 @@ def waiting(memories: Iterable[tuple[LaneMemory, int]]) -> list[Candidate]:
 
 
 def begin(batch: Batch) -> list[Window]:
-    """Copy the audio out and mark the windows in flight."""
+    """Copy the windows' audio, and mark them in flight."""
     owners = ((_owner(candidate), candidate.window) for candidate in batch.windows)
     return [memory.begin(key, window) for (memory, key), window in owners]
 
 
 def apply(batch: Batch, results: Sequence[Decoded], now_ms: int) -> None:
-    """Hand the results, in the batch's order, to their sessions."""
+    """Hand the results, which are in the batch's order, to their sessions."""
     for candidate, decoded in zip(batch.windows, results, strict=True):
         memory, key = _owner(candidate)
         memory.apply(key, candidate.window, decoded, now_ms)
 
 
 def put_back(batch: Batch) -> None:
-    """Nobody decoded ``batch``: all of it is wanted again, as it was."""
+    """Requeue all windows of ``batch``, unchanged: no executor decoded it."""
     for candidate in batch.windows:
         memory, key = _owner(candidate)
         memory.abandon(key, candidate.window)
 
 
 def recover(batch: Batch, cause: Cause) -> Recovered:
-    """The backend failed on ``batch``, or hung: tell its sessions."""
+    """Report to the sessions that the backend failed or hung on ``batch``."""
     again = 0
     for candidate in batch.windows:
         memory, key = _owner(candidate)

@@ -1,4 +1,4 @@
-"""The composition root of a pool worker: the only place that knows which parts are used."""
+"""Composes a pool worker. Only this module knows which parts are used."""
 
 import asyncio
 import logging
@@ -26,14 +26,14 @@ MakeBackend = Callable[[Settings], Backend]
 
 
 class RealSessions:
-    """``kaption_gpu.lanes.ports.Sessions`` of the domain's sessions."""
+    """Implements ``kaption_gpu.lanes.ports.Sessions`` with the domain's sessions."""
 
     def __init__(self, config: SessionConfig, ports: Ports) -> None:
         self._config = config
         self._ports = ports
 
     def new(self, key: RunKey, latency: Latency) -> Session:
-        """A run's first record has come."""
+        """Make a session for a new run."""
         return Session(key, latency, self._config, self._ports)
 
     def restore(self, snapshot: bytes) -> Session:
@@ -42,7 +42,7 @@ class RealSessions:
 
 
 def session_config(settings: Settings) -> SessionConfig:
-    """What the settings say of every run."""
+    """The sessions' configuration from the settings."""
     return SessionConfig(
         redaction=settings.redaction,
         beam_size=settings.beam_size,
@@ -56,7 +56,7 @@ def session_config(settings: Settings) -> SessionConfig:
 
 
 async def serve(process: Process, make: MakeBackend = make_backend) -> None:
-    """Load what ``make`` makes, warm it up, and work until the process is to stop."""
+    """Load the model that ``make`` makes, warm it up, and work until the process must stop."""
     settings, telemetry = process.settings, process.telemetry
     backend, costs = await load(partial(make, settings), settings.executors, settings.batch_size)
     # Load its networks before the first record, and after the measurement above.

@@ -1,4 +1,4 @@
-"""Plan, execute, apply: gives free executors batches of what sessions want decoded, and the sessions what came of them."""
+"""Plans, executes, applies: gives free executors batches of the sessions' windows, and gives the results to the sessions."""
 
 import asyncio
 import logging
@@ -17,10 +17,10 @@ log = logging.getLogger(__name__)
 
 
 class Decoding:
-    """Batches of one worker. ``waiting`` tells what sessions want decoded.
+    """Runs the batches of one worker. ``waiting`` gives the windows that sessions want decoded.
 
-    ``spawn`` makes a task whose failure ends the process; ``decoded`` and ``recovered`` take statistics; ``wake`` tells the worker's
-    loop that something changed.
+    ``spawn`` makes a task; its failure ends the process. ``decoded`` and ``recovered`` take statistics. ``wake`` wakes the
+    worker's loop after a change.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Decoding:
         self._stopped = False
 
     def stop(self) -> None:
-        """Begin nothing more."""
+        """Begin no more batches."""
         self._stopped = True
 
     def plan(self) -> None:
@@ -65,12 +65,12 @@ class Decoding:
             task.add_done_callback(self.tasks.discard)
 
     def _begin(self, batch: Batch) -> asyncio.Future[Execution]:
-        """Start ``batch``: from here on its windows are in flight."""
+        """Start ``batch``. Its windows are then in flight."""
         expected = self._planner.estimate(batch.kind, batch.padded, len(batch.windows))
         return self._executors.submit(batches.begin(batch), batches.limit(self._settings, expected))
 
     async def _execute(self, batch: Batch, running: asyncio.Future[Execution]) -> None:
-        """Wait for one batch and hand the results to their sessions; put its windows back when it failed."""
+        """Wait for one batch, and hand the results to their sessions. Requeue its windows if it failed."""
         try:
             execution = await running
         except ReplacedError as error:
@@ -81,7 +81,7 @@ class Decoding:
             batches.put_back(batch)
             raise
         self._planner.spent(batch, execution.seconds)
-        self.plan()  # before the results are dealt with, which takes as long as a small batch
+        self.plan()  # before the results are applied, which takes as long as a small batch
         self._apply(batch, execution)
 
     def _apply(self, batch: Batch, execution: Execution) -> None:

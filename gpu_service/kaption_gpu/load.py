@@ -1,4 +1,4 @@
-"""How far a worker is behind, and which new runs it refuses for that. The steps are decided in ``kaption.domain.pool.overload``."""
+"""Measures a worker's delay, and refuses new runs when it is overloaded. ``kaption.domain.pool.overload`` decides the steps."""
 
 import logging
 import time
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Load:
-    """The load of one worker, which has ``lanes``. ``changed`` takes each step as it is observed."""
+    """The load of one worker with ``lanes``. ``changed`` takes each step as it is observed."""
 
     def __init__(
         self,
@@ -42,7 +42,10 @@ class Load:
         return self._overload.finals_late
 
     def observe(self, waiting: Iterable[Candidate], reading_s: float) -> None:
-        """See how far behind the pool is: what is ``waiting``, and by how much reading live audio is late. A step is an event and a metric."""
+        """Observe the delay: the ``waiting`` windows, and the seconds by which reading of live audio is late.
+
+        A change of the step is logged, and each step goes to the metrics.
+        """
         now, busy = time.monotonic(), self._executors.busy_seconds()
         (then, before), self._observed = self._observed, (now, busy)
         live = [c for c in waiting if c.latency is Latency.LIVE]
@@ -61,7 +64,7 @@ class Load:
         self._changed(self._overload.step)
 
     def refusal(self, tenant: str, here: int, *, new: bool) -> Reason | None:
-        """See ``kaption.domain.pool.ports.Admission``. A lane's last owner, too, had no more of a tenant's runs in it than a worker may have."""
+        """See ``kaption.domain.pool.ports.Admission``. A lane's former owner, too, kept a tenant's runs within a worker's limit."""
         most = self._settings.tenant_runs
         if not new:
             return Reason.TOO_MANY_RUNS if here > most else None
@@ -74,6 +77,6 @@ class Load:
         return Reason.OVERLOADED
 
     def _files_wait(self) -> bool:
-        """Whether a file wants something decoded; by lane, since a live run's late last finals are only planned as a file's."""
+        """Whether a file has windows to decode. Judged by lane, since a live run's late last finals are also planned as file work."""
         files = (lane for lane in self._lanes.values() if lane.source.latency is Latency.BATCH)
         return any(lane.memory is not None and any(True for _ in lane.memory.wants(lane.now_ms())) for lane in files)

@@ -1,4 +1,4 @@
-"""The pool's statistics as metrics: the loop hands over data, this renders it. Metrics are declared in ``telemetry``."""
+"""Renders the pool's statistics as metrics. The loop hands over data; ``telemetry`` declares the metrics."""
 
 import time
 from collections import defaultdict
@@ -21,14 +21,14 @@ from kaption_schemas.codec import Headers, Message, is_traced
 
 
 class PoolTracing:
-    """``kaption_gpu.lanes.transactions.Tracing`` by OpenTelemetry: a publisher's trace goes on to its finals."""
+    """Implements ``kaption_gpu.lanes.transactions.Tracing`` with OpenTelemetry: a publisher's trace continues to its finals."""
 
     def __init__(self, telemetry: Telemetry, group: str) -> None:
         self._telemetry = telemetry
         self._group = group
 
     def poll(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
-        """A span that links to each traced record; none where nobody traces."""
+        """Make a span that links to each traced record. Makes none if no record is traced."""
         traced = [record.headers for record in records if is_traced(record.headers)]
         if traced:
             place = {"partition": source.partition, "group": self._group, "count": len(records)}
@@ -40,8 +40,8 @@ class PoolTracing:
         return self._telemetry.span("commit", source.topic, partition=source.partition, group=self._group, count=count)
 
     def send(self, message: Message) -> Headers:
-        """The headers to write; the span's parent is the record that the transcript came from."""
-        if message.kind is None or not is_traced(message.headers):  # a dead letter goes as it came
+        """The headers to write. The span's parent is the record from which the transcript came."""
+        if message.kind is None or not is_traced(message.headers):  # a dead letter keeps its headers
             return message.headers
         with self._telemetry.span("send", message.topic, parent=message.headers):
             return inject(message.headers)
@@ -61,28 +61,28 @@ class PoolMetrics:
         telemetry.record(names.BACKEND_INFO, 1, backend=model.backend, precision=model.precision)
 
     def sinks(self) -> Sinks:
-        """What the worker is given."""
+        """The callbacks for the worker."""
         return Sinks(
             decoded=self.decoded, shown=self.shown, committed=self.committed, failed=self.failed, state=self.state,
             left_out=self.left_out, overload=self.overload, replaced=self.replaced, recovered=self.recovered,
         )  # fmt: skip
 
     def overload(self, step: Step) -> None:
-        """What the pool lets go now."""
+        """Count the overload step: what the pool sheds now."""
         self._telemetry.record(names.OVERLOAD_STEP, step.value)
 
     def replaced(self, cause: Cause) -> None:
-        """An executor was replaced."""
+        """Count a replaced executor."""
         self._telemetry.record(names.EXECUTORS_REPLACED, cause=cause.value)
 
     def recovered(self, stats: Recovered) -> None:
-        """The windows of its batch were put back, or given up."""
+        """Count the requeued and the abandoned windows of a failed batch."""
         kind = stats.batch.kind.value
         self._telemetry.record(names.WINDOWS_AGAIN, stats.again, kind=kind)
         self._telemetry.record(names.WINDOWS_GIVEN_UP, stats.given_up, kind=kind)
 
     def decoded(self, stats: BatchStats) -> None:
-        """A batch was decoded."""
+        """Count a decoded batch."""
         record, batch = self._telemetry.record, stats.batch
         labels = {"model": self._model, "kind": batch.kind.value}
         record(names.BATCH_SIZE, len(batch.windows), **labels)
@@ -98,7 +98,7 @@ class PoolMetrics:
                 record(names.FALLBACK, 1, model=self._model, reason=str(result.fallback))
 
     def shown(self, source: Source, shown: Shown) -> None:
-        """A partial was made."""
+        """Count a partial."""
         record = self._telemetry.record
         record(names.END_TO_END_LATENCY, max(shown.late_s, 0.0), model=self._model, topic=source.topic)
         if shown.first_s is not None:
@@ -106,7 +106,7 @@ class PoolMetrics:
             record(names.TIME_TO_FIRST_PARTIAL, max(shown.first_s, 0.0), **labels)
 
     def committed(self, source: Source, draft: Draft) -> None:
-        """A transaction was committed."""
+        """Count a committed transaction."""
         record, stats = self._telemetry.record, draft.stats
         record(names.TRANSACTIONS, topic=source.topic, outcome="committed")
         for reason in stats.dead_letters:
@@ -120,15 +120,15 @@ class PoolMetrics:
             record(names.FINAL_LATENCY, max(seconds, 0.0), model=self._model, language=language or "unknown")
 
     def failed(self, source: Source) -> None:
-        """A transaction failed, or its end is unclear."""
+        """Count a transaction that failed or has an unclear end."""
         self._telemetry.record(names.TRANSACTIONS, topic=source.topic, outcome="failed")
 
     def left_out(self, source: Source, records: int) -> None:
-        """Records of a transaction had nowhere to go."""
+        """Count records that a transaction left out, because their topics cannot be written to."""
         self._telemetry.record(names.LEFT_OUT, records, topic=source.topic)
 
     def state(self, overdue: float, partials: PartialsStats, lanes: tuple[LaneStats, ...]) -> None:
-        """How things stand, about once a second; ``overdue``: seconds of audio in windows past their deadline."""
+        """Set the gauges, about once a second. ``overdue``: seconds of audio in windows past their deadline."""
         record = self._telemetry.record
         now = time.monotonic()
         record(names.DEVICE_BUSY, min(self._busy / max((now - self._since) * self._executors, 1e-6), 1.0))

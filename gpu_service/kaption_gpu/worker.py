@@ -1,8 +1,8 @@
-"""The pool's loop: poll -> plan -> execute -> apply, for every lane of one process.
+"""Runs the pool's loop: poll -> plan -> execute -> apply, for every lane of one process.
 
-One consumer, one model, a few executors, and the lanes of the partitions that the group assigned. Tasks: polling, the
-loop itself, the partials' writer, a watchdog, and one a lane. The first that fails ends the process; a supervisor starts
-it again, and the log gives everything back.
+A worker has one consumer, one model, a few executors, and the lanes of its assigned partitions. Its tasks are polling,
+the loop itself, the partials' writer, a watchdog, and one for each lane. The first task that fails ends the process. A
+supervisor starts it again, and a replay restores everything.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS: Const = 1.0
 _WAKE_SECONDS: Const = 0.25
-#: What is in flight may end within the first, in good order; and what is open is closed within the second, twice.
+#: Seconds for work in flight to end in order, and seconds for each of the two steps that then close tasks and consumer.
 _DRAIN_SECONDS: Const = 5.0
 _STOP_SECONDS: Const = 1.5
 _WATCH_SECONDS: Const = 5.0
@@ -56,7 +56,7 @@ _WATCH_SECONDS: Const = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Sinks:
-    """Where statistics go, as data; telemetry renders them."""
+    """Callbacks for statistics, as data; telemetry renders them."""
 
     decoded: Callable[[BatchStats], None] = lambda _: None
     shown: Callable[[Source, Shown], None] = lambda _source, _shown: None
@@ -71,7 +71,7 @@ class Sinks:
 
 @dataclass(frozen=True, slots=True)
 class WorkerParts:
-    """What a worker is wired from. ``backend`` is loaded and warm, and takes ``costs``."""
+    """The parts of a worker. ``backend`` is loaded and warm, with the measured ``costs``."""
 
     settings: Settings
     backend: Backend
@@ -83,7 +83,7 @@ class WorkerParts:
 
 
 class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types that mypy follows
-    """One member of the pool. ``run`` is its life."""
+    """One member of the pool. ``run`` works until it is stopped."""
 
     def __init__(self, parts: WorkerParts) -> None:
         self.lanes: dict[TopicPartition, Lane] = {}
@@ -118,7 +118,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             **(security(settings) | {"client_id": client_id("pool")}),
             group_id=f"{settings.group}.pool",
             enable_auto_commit=False,
-            # Retention that passed the committed offset is reported by the lane, not skipped in silence.
+            # If retention has passed the committed offset, the lane reports it; the consumer must not skip it in silence.
             auto_offset_reset="none",
             partition_assignment_strategy=(StickyPartitionAssignor,),
             session_timeout_ms=settings.session_timeout_ms,
@@ -131,7 +131,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
     # Life
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
-        """Work until ``stop`` is set, then drain. Raises what ended a task: ``StuckError``, ``KafkaError``, a backend's error."""
+        """Work until ``stop`` is set, then drain. Raises the error of a task: ``StuckError``, ``KafkaError``, a backend's error."""
         try:
             await self._consumer.start()
         except BaseException:
@@ -161,7 +161,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             await self._close([*tasks, stopping])
 
     async def _drain(self) -> None:
-        """Start nothing new; let what is in flight end, and commit it."""
+        """Start no new work, let batches in flight end, and commit them."""
         self._decoding.stop()
         self._reader.stop()
         with contextlib.suppress(TimeoutError):
@@ -189,10 +189,10 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
     # Rebalances
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        """Nothing: which lanes stay is known at the assignment, and a new owner fences before it reads."""
+        """Do nothing: the assignment decides which lanes stay, and a new owner fences before it reads."""
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Drop lanes that left, keep those that stay, open those that are new. Must not await: see HAZARDS, aiokafka 5."""
+        """Drop revoked lanes, keep those that stay, and open new ones. Must not await: see HAZARDS, aiokafka 5."""
         now = set(assigned)
         for tp in set(self.lanes) - now:
             del self.lanes[tp]
@@ -230,7 +230,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
         self._lane_tasks[tp] = self._spawn(lane.run())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task whose failure ends the process."""
+        """Make a task. Its failure ends the process."""
         task = asyncio.create_task(work)
         task.add_done_callback(self._note_failure)
         return task
@@ -264,7 +264,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             self._publish_partials()
 
     def _waiting(self) -> list[Candidate]:
-        """What all sessions want decoded."""
+        """The windows that all sessions want decoded."""
         lanes = self.lanes.values()
         return batches.waiting((lane.memory, lane.now_ms()) for lane in lanes if lane.memory is not None)
 
@@ -288,7 +288,7 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
     # Watch
 
     async def _watch(self) -> None:
-        """Replace executors that hang; end the process when too many do, or polling or reading a lane stands still."""
+        """Replace executors that hang. End the process when too many hang, or when polling or reading of a lane stalls."""
         patience = batches.limit(self._parts.settings, 0.0)
         reading = Watchdog(self._parts.settings.hang_seconds)
         while True:
@@ -297,6 +297,6 @@ class Worker(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships
             reading.look(time.monotonic(), {"poll": self._reader.polled, **unread})
             self._executors.look()
             if self._executors.exhausted:
-                # What was given up is committed first, so that the next process does not hang on it again.
+                # Abandoned windows are committed first, so that the next process does not hang on them again.
                 await asyncio.sleep(_TICK_SECONDS)
                 raise StuckError("executor")

@@ -1,1 +1,1 @@
-"""One partition's records, in order and once: taking over, reading, remembering, committing."""
+"""Processes one partition's records in order and exactly once: takes over, reads, remembers, commits."""

@@ -1,8 +1,9 @@
-"""What ends a transaction is asked of the broker once: an answer that does not come leaves its end unclear.
+"""Sends the requests that end a transaction only once. Without an answer, the transaction's end is unclear.
 
-aiokafka sends such a request again without a word when the connection breaks. The first one, which the network held back, then
-commits the next transaction in its middle, since nothing tells the two apart (KAFKA-17754; HAZARDS, aiokafka 12). Here the producer is in error
-instead; the lane begins again with a new one, whose epoch refuses what is late. What was never sent is tried again.
+aiokafka silently sends such a request again when the connection breaks. If the network delayed the first request, that
+one may then commit the next transaction in its middle, since the broker cannot distinguish the two (KAFKA-17754; HAZARDS,
+aiokafka 12). Here the producer fails instead. The lane begins again with a new producer, and the broker refuses late
+requests by the new producer's epoch. A request that was never sent is tried again.
 """
 
 import asyncio
@@ -18,13 +19,13 @@ from kaption.adapters.kafka.copies import with_names
 
 
 class _Once:
-    """A handler of aiokafka's sender that sends its request once."""
+    """A handler for aiokafka's sender that sends its request once."""
 
     _sender: Any
     group: Any
 
     async def do(self, node: int) -> bool:
-        """As the library's own: whether it is done with. An unclear end is the producer's."""
+        """Send the request. Returns whether it is done, like the library's own. An unclear end is a fatal error of the producer."""
         mine: Any = self
         try:
             response = await self._sender.client.send(node, mine.create_request(), group=self.group)
@@ -54,7 +55,7 @@ _commit_offsets: Const = with_names(sender.Sender._do_txn_offset_commit, TxnOffs
 
 
 class TransactionalProducer(AIOKafkaProducer):  # type: ignore[misc]  # aiokafka ships no types
-    """A producer that asks once for the end of a transaction."""
+    """A producer that sends each request for the end of a transaction once."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

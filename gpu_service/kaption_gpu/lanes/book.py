@@ -1,4 +1,4 @@
-"""What a lane remembers, for the parts that work on it: open runs, closed runs, letters, and what sessions returned."""
+"""Groups a lane's memory for its parts: open runs, closed runs, dead letters, and the sessions' outputs."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from kaption_gpu.lanes.outputs import Outputs
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """One lane's."""
+    """The memory of one lane."""
 
     source: Source
     runs: OpenRuns

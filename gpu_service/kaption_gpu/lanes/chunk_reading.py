@@ -1,4 +1,4 @@
-"""A file's audio, read from the object store as long as it takes: a store that is away is waited for, one object that it cannot give is not."""
+"""Reads a file's audio from the object store. It waits for a store that is away, but abandons an object that the store cannot give."""
 
 import asyncio
 import logging
@@ -12,24 +12,24 @@ from kaption_schemas.records import DataRef
 
 log = logging.getLogger(__name__)
 
-#: An object that the store fails on so often, over some three minutes, is given up where the store works for another one.
+#: After this number of failures, over about three minutes, an object is abandoned if the store works for another object.
 MOST_TRIES: Const = 20
 #: Seconds between two tries, from the first to the longest.
 _BACKOFF_SECONDS: Const = (0.2, 15.0)
-#: Objects that were given up and are remembered: of each of their further pieces there is one try.
+#: Number of abandoned objects that are remembered: each of their further chunks is tried once.
 _REMEMBERED: Const = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What was read, or None where nothing is to be had; and after how many tries."""
+    """The bytes that were read, None if they are unavailable, and the number of tries."""
 
     body: bytes | None
     tries: int
 
 
 class ChunkReader:
-    """Reads for every lane of a worker; ``backoff`` are seconds between tries, from the first to the longest."""
+    """Reads for every lane of a worker. ``backoff`` gives the first and the longest pause between tries, in seconds."""
 
     def __init__(self, objects: Objects, backoff: tuple[float, float] = _BACKOFF_SECONDS) -> None:
         self._objects = objects
@@ -37,7 +37,7 @@ class ChunkReader:
         self._given_up: dict[str, None] = {}
 
     async def read(self, ref: DataRef, lane: str, done: Callable[[], None]) -> Read:
-        """The bytes that ``ref`` names; ``done`` is called when they are here, or will not come."""
+        """Read the bytes that ``ref`` names. ``done`` is called when they have come, or will not come."""
         delay, longest = self._backoff
         tries, blamed = 0, False
         while True:
@@ -57,7 +57,7 @@ class ChunkReader:
                 done()
                 return Read(body if len(body) == ref.length else None, tries)
             if await self._hopeless(ref.key, tries):
-                if not blamed:  # the store may have come back between the two
+                if not blamed:  # the store may have recovered between the read and the probe
                     blamed = True
                     continue
                 self._remember(ref.key)

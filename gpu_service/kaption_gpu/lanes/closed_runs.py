@@ -1,7 +1,7 @@
-"""The runs of a lane that are over: what comes of them again is a repeat, or is dead-lettered.
+"""Remembers the closed runs of a lane: further records of these are repeats, or are dead-lettered.
 
-One is remembered for as long as the log may hold its audio. Each takes some hundred bytes, and there may be millions in a
-month.
+A closed run is remembered for as long as the log may hold its audio. Each takes some hundred bytes, and a month may have
+millions.
 """
 
 from dataclasses import dataclass
@@ -11,19 +11,22 @@ from kaption.domain.records import Latency, RunKey
 from kaption_gpu.lanes.records import TOPIC_OF
 from kaption_schemas.topics import HOUR_MS
 
-#: Milliseconds beyond the audio's retention: the broker looks every few minutes, and takes whole segments.
+#: Milliseconds beyond the audio's retention: the broker checks every few minutes, and deletes whole log segments.
 _LONGER_MS: Const = HOUR_MS
 
 
 def keep_ms(latency: Latency) -> int:
-    """For how long after its last record a closed run is of use, in milliseconds."""
+    """Milliseconds after its last record for which a closed run is remembered."""
     return TOPIC_OF[latency].retention_ms + _LONGER_MS
 
 
 @dataclass(slots=True)
 class Closed:
-    """A run that is over: its records before offset ``settled`` are covered (those until ``until_ms``, in a log that was cut off), and
-    chunks before ``next_sequence`` were taken, the newest record of which the broker received at ``newest_ms``. ``heard_ms`` is when something came of it last.
+    """A closed run.
+
+    Its records before offset ``settled`` are covered; in a log that was cut off, only those until ``until_ms``. The run took
+    the chunks before ``next_sequence``, and the broker received the newest of its records at ``newest_ms``. Its last record
+    came at ``heard_ms``.
     """
 
     settled: int
@@ -33,12 +36,12 @@ class Closed:
     until_ms: int | None = None
 
     def covers(self, offset: int, timestamp_ms: int) -> bool:
-        """Whether a record at ``offset``, of that time, is covered."""
+        """Whether a record at ``offset`` with this timestamp is covered."""
         return offset < self.settled and (self.until_ms is None or timestamp_ms <= self.until_ms)
 
 
 class ClosedRuns:
-    """By their keys; the one that was heard of longest ago comes first."""
+    """Closed runs by key. The one with the oldest last record comes first."""
 
     def __init__(self, latency: Latency) -> None:
         self._keep_ms = keep_ms(latency)
@@ -51,11 +54,11 @@ class ClosedRuns:
         return key in self._runs
 
     def add(self, key: RunKey, closed: Closed) -> None:
-        """Remember a run. They should come in the order of ``heard_ms``."""
+        """Remember a run. Runs should be added in the order of ``heard_ms``."""
         self._runs[key] = closed
 
     def heard(self, key: RunKey, timestamp_ms: int) -> Closed | None:
-        """The run, if it is closed, of which a record of that time has come."""
+        """The closed run of a record that has come with this timestamp. None if the run is not closed."""
         closed = self._runs.get(key)
         if closed is not None and timestamp_ms > closed.heard_ms:
             closed.heard_ms = timestamp_ms
@@ -63,7 +66,7 @@ class ClosedRuns:
         return closed
 
     def forget(self, now_ms: int) -> None:
-        """Forget those whose audio the log no longer holds."""
+        """Forget runs with audio that the log no longer holds."""
         while self._runs:
             key, closed = next(iter(self._runs.items()))
             if now_ms - closed.heard_ms <= self._keep_ms:

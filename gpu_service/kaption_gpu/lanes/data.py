@@ -1,4 +1,4 @@
-"""What goes between a lane's parts, as data: where it reads, what was saved of it, what it writes and what it measured."""
+"""Defines the data that a lane's parts exchange: its source, its saved state, its transactions and its statistics."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from kaption_schemas.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The partition that a lane is for."""
+    """The partition of a lane."""
 
     latency: Latency
     partition: int
@@ -27,7 +27,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """A snapshot as it was read from the state topic, and when it was written, in ms since 1970. A closed run's needs no ``value``."""
+    """A snapshot from the state topic, and the time of its writing, in ms since 1970. A closed run's needs no ``value``."""
 
     key: RunKey
     marks: SnapshotMarks
@@ -37,10 +37,10 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class SavedLane:
-    """All that the state topic says of a lane.
+    """The state of a lane on the state topic.
 
-    ``claimed_ms`` is the broker's time of the claim: records from then on were taken by nobody before. ``cut_off``: the log
-    ends before what was committed, so that offsets beyond its end are other records' now.
+    ``claimed_ms`` is the broker's time of the claim: no earlier owner has taken records from then on. ``cut_off``: the log
+    ends before the committed offset, so offsets beyond its end now belong to other records.
     """
 
     snapshots: tuple[Saved, ...] = ()
@@ -51,9 +51,9 @@ class SavedLane:
 
 @dataclass(frozen=True, slots=True)
 class DraftStats:
-    """What a transaction holds, for the metrics.
+    """Statistics of a transaction, for the metrics.
 
-    ``latencies``: of each spoken final of a live run, the seconds from the end of its speech until now, and its language.
+    ``latencies``: for each final with speech of a live run, the seconds from the end of its speech until now, and its language.
     """
 
     dead_letters: tuple[Reason, ...] = ()
@@ -64,7 +64,7 @@ class DraftStats:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A partial, for the metrics: seconds since its newest audio, and, if it is a segment's first, since its speech began."""
+    """A partial, for the metrics: seconds since its newest audio, and since its speech began if it is a segment's first."""
 
     late_s: float
     first_s: float | None
@@ -73,9 +73,9 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A transaction to be: ``messages``, the input offset that goes with them, and the files whose normalised audio goes after it.
+    """A planned transaction: ``messages``, their input offset, and the files to delete normalised audio of afterwards.
 
-    ``progress`` is told once it is committed, and is no part of it.
+    ``progress`` is published after the commit, and is not part of the transaction.
     """
 
     messages: tuple[Message, ...]

@@ -1,4 +1,4 @@
-"""What a lane's next transaction must hold: which runs are saved, what goes out with them, and the offset that may be committed."""
+"""Drafts a lane's next transaction: the runs to save, their outputs, and the offset that may be committed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from kaption_schemas.codec import Message, SnapshotMarks, encode_lane, encode_sn
 from kaption_schemas.reasons import Reason
 from kaption_schemas.records import FinalTranscript, StreamCompleted
 
-#: Runs that one transaction saves at most.
+#: The most runs that one transaction saves.
 MOST_SAVED: Const = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Now:
-    """Where a lane stands: the offset of its next record, the time of its newest one, and the time, in ms since 1970."""
+    """A lane's position: the offset of its next record, its newest record's time, and the current time, in ms since 1970."""
 
     position: int
     record_ms: int
@@ -29,7 +29,7 @@ class Now:
 
 
 class Drafting:
-    """Drafts one lane's transactions. ``committed`` is the offset that is committed; silence is committed every ``silence_ms``."""
+    """Drafts one lane's transactions. ``committed`` is the committed offset. Silence is committed every ``silence_ms``."""
 
     def __init__(self, book: Book, committed: int, silence_ms: int) -> None:
         self._book = book
@@ -39,11 +39,11 @@ class Drafting:
 
     @property
     def pending(self) -> bool:
-        """Whether something waits for a transaction now."""
+        """Whether outputs wait for a transaction now."""
         return bool(self._book.letters) or self._book.runs.pending
 
     def draft(self, now: Now, repeats: int) -> Draft:
-        """The next transaction, which counts as committed. ``repeats`` are those of runs that are over."""
+        """Draft the next transaction, which then counts as committed. ``repeats`` is the number of repeats of closed runs."""
         messages: list[Message] = []
         finished: list[RunKey] = []
         progress: list[Message] = []
@@ -68,7 +68,7 @@ class Drafting:
         return Draft(tuple(messages), offset, tuple(finished), _stats(spoken, reasons, repeats), tuple(progress))
 
     def due(self, now: Now) -> bool:
-        """Whether a transaction is due: something waits, or an offset may be committed that has been waiting."""
+        """Whether a transaction is due: outputs wait, or a later offset may be committed after ``silence_ms``."""
         if self._committed_ms is None:
             self._committed_ms = now.ms
         if self.pending:
@@ -76,17 +76,17 @@ class Drafting:
         return self._passed(self._committed_ms, now.ms) and self._floor(now, saving=True) > self._committed
 
     def _chosen(self, now: Now) -> list[OpenRun]:
-        """The runs that are saved now: the oldest first, and those that were turned away behind all others."""
+        """The runs to save now: the oldest first, and rejected runs after all others."""
         runs = self._book.runs
         due = (run for run in runs if self._saves(run, now) and not runs.waits(run))
         return sorted(due, key=lambda run: (run.turned_away, run.began))[:MOST_SAVED]
 
     def _passed(self, since_ms: int, now_ms: int) -> bool:
-        """Whether it is time for what is done every so often; a clock that went back is no reason to wait."""
+        """Whether ``silence_ms`` have passed since ``since_ms``. A clock that went back also counts as passed."""
         return not 0 <= now_ms - since_ms < self._silence_ms
 
     def _saves(self, run: OpenRun, now: Now) -> bool:
-        """Whether the run's snapshot is due; it waits for all letters of the run, since a replay does not judge what it covers."""
+        """Whether the run's snapshot is due. It waits for the run's dead letters: a replay does not check records that it covers."""
         if self._book.letters.owed(run.key):
             return False
         must = bool(run.pending) or run.session.closed
@@ -103,13 +103,13 @@ class Drafting:
 
     def _close(self, run: OpenRun, now: Now) -> None:
         session = run.session
-        # By the clock too: a lane that was taken over may close a run before it has read a record, and would forget it at once.
+        # The clock counts, too: a new owner may close a run before it has read a record, and would forget the run at once.
         closed = Closed(run.needs, session.next_sequence, session.newest_ms, max(now.record_ms, now.ms))
         self._book.closed.add(run.key, closed)
         self._book.runs.remove(run)
 
     def _floor(self, now: Now, *, saving: bool = False) -> int:
-        """The offset that may be committed as things are, or when ``saving`` every run that is due."""
+        """The offset that may be committed now, or with ``saving`` after all due runs are saved."""
         oldest, runs = self._book.letters.oldest, self._book.runs
         floor = now.position if oldest is None else min(now.position, oldest)
         for run in runs:
@@ -118,7 +118,7 @@ class Drafting:
         return floor
 
     def _mark_told(self, letters: Sequence[Letter], offset: int, now: Now) -> list[Message]:
-        """The lane's record, when dead letters lie at or beyond what is committed: a replay meets their records again."""
+        """The lane's record, if dead letters lie at or after the committed offset: a replay reads their records again."""
         if not self._book.letters.marks(letters, offset):
             return []
         undecided = (at for run in self._book.runs for at in run.session.undecided)
@@ -127,7 +127,7 @@ class Drafting:
 
 
 def _render(run: OpenRun, messages: list[Message], now_ms: int) -> list[tuple[FinalTranscript, float | None]]:
-    """Render the run's outputs; its finals, each with the seconds since its speech ended where that is known."""
+    """Render the run's outputs. Returns its finals, each with the seconds since its speech ended if that is known."""
     finals: list[tuple[FinalTranscript, float | None]] = []
     for output in run.pending:
         messages.append(encode_transcript(output, run.trace, split=run.split))

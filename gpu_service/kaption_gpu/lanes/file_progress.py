@@ -1,4 +1,4 @@
-"""How far a file is, told to readers every few seconds. It counts finals that are committed, so it never goes back."""
+"""Reports a file's progress to readers every few seconds. It counts committed finals, so it never decreases."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Final as Const
 from kaption_gpu.lanes.records import Incoming
 from kaption_schemas.records import FinalTranscript, StreamProgress
 
-#: Milliseconds between two records of one file.
+#: Milliseconds between two progress records of one file.
 TELL_MS: Const = 2000
 
 
@@ -15,7 +15,7 @@ TELL_MS: Const = 2000
 class FileProgress:
     """One file's progress. A pure state machine.
 
-    After a restart it knows no more than the finals since then; each tells its place in the run, so that is enough.
+    After a restart it knows only the finals since then. That is enough, since each has its position in the run.
     """
 
     _total_ms: int | None = None
@@ -24,14 +24,14 @@ class FileProgress:
     _told_ms: int = 0
 
     def heard(self, chunk: Incoming, *, split: bool) -> None:
-        """Note what a chunk says of its file: the length, and how many channels are transcribed."""
+        """Note a file's length and its number of transcribed channels, from a chunk."""
         audio = chunk.audio
         self._channels = audio.channels if split else 1
         if chunk.total_samples is not None:
             self._total_ms = chunk.total_samples * 1000 // audio.rate
 
     def after(self, finals: Iterable[FinalTranscript], now_ms: int) -> StreamProgress | None:
-        """What to tell once ``finals`` are committed; None when there is nothing new, or it was told a moment ago."""
+        """The progress to publish once ``finals`` are committed. None if it has not changed, or was just published."""
         new = {final.channel: final for final in finals}
         self._ends |= new
         if not new or 0 <= now_ms - self._told_ms < TELL_MS or len(self._ends) < self._channels:

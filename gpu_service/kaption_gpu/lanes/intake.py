@@ -1,4 +1,4 @@
-"""Records that a lane has read and not taken yet, in their order. The bytes of the next batch chunks are fetched ahead."""
+"""Queues the records that a lane has read and not taken yet, in order. Fetches the bytes of the next batch chunks ahead."""
 
 import asyncio
 from collections import deque
@@ -16,7 +16,7 @@ from kaption_gpu.lanes.records import Incoming, parse
 from kaption_schemas.errors import RefusedError
 from kaption_schemas.reasons import Reason
 
-#: Records read but not taken yet; a live one is taken at once.
+#: The most records that are read and not taken yet. A live record is taken at once.
 INTAKE: Const = {Latency.LIVE: 1000, Latency.BATCH: 32}
 #: Batch chunks (30 s, up to 6 MB) that are fetched ahead.
 PREFETCH: Const = 3
@@ -24,7 +24,7 @@ PREFETCH: Const = 3
 
 @dataclass(slots=True)
 class _Waiting:
-    """A record that was read and not taken yet; ``fetch`` brings a batch chunk's bytes."""
+    """A record that was read and not taken yet. ``fetch`` gets a batch chunk's bytes."""
 
     record: ConsumerRecord
     incoming: Incoming | Reason
@@ -32,7 +32,7 @@ class _Waiting:
 
 
 class Intake:
-    """One lane's. ``wake`` is called when bytes have come; ``bucket`` is the one that batch chunks are in."""
+    """The queue of one lane. ``wake`` is called when bytes have come. ``bucket`` is the bucket of batch chunks."""
 
     def __init__(self, source: Source, chunks: ChunkReader, bucket: str, wake: Callable[[], None]) -> None:
         self._source = source
@@ -42,16 +42,16 @@ class Intake:
         self._waiting: deque[_Waiting] = deque()
 
     def __len__(self) -> int:
-        """How many wait."""
+        """The number of waiting records."""
         return len(self._waiting)
 
     @property
     def full(self) -> bool:
-        """Whether no more should be read for now."""
+        """Whether the lane should read no more records for now."""
         return len(self._waiting) >= INTAKE[self._source.latency]
 
     def add(self, record: ConsumerRecord) -> None:
-        """Parse a record that was read, and let it wait."""
+        """Parse a record that was read, and queue it."""
         try:
             incoming: Incoming | Reason = parse(record, self._source.latency, self._bucket)
         except RefusedError as error:
@@ -59,14 +59,14 @@ class Intake:
         self._waiting.append(_Waiting(record, incoming))
 
     def clear(self) -> None:
-        """Forget all that wait."""
+        """Drop all waiting records."""
         for waiting in self._waiting:
             if waiting.fetch:
                 waiting.fetch.cancel()
         self._waiting.clear()
 
     def take(self, memory: LaneMemory) -> ConsumerRecord | None:
-        """Hand the next record to ``memory``; None when none waits, or its bytes are still to come."""
+        """Hand the next record to ``memory``. None if no record waits, or if its bytes have not come yet."""
         if not self._waiting or ((fetch := self._waiting[0].fetch) and not fetch.done()):
             return None
         waiting = self._waiting.popleft()

@@ -1,7 +1,7 @@
-"""A lane: one assigned partition, from taking it over to giving it up. Its records come in here, its transactions go out.
+"""Runs a lane: one assigned partition, from its takeover to its revocation. It reads records and commits transactions.
 
-What it remembers is ``LaneMemory``; this is the I/O around it. Any failure of a transaction discards memory and producer,
-and the lane begins again from what is committed (HAZARDS, aiokafka 2-4).
+``LaneMemory`` keeps the state; the lane is the I/O around it. If a transaction fails, the lane discards memory and
+producer, and begins again from the committed state (HAZARDS, aiokafka 2-4).
 """
 
 import asyncio
@@ -33,14 +33,14 @@ from kaption_schemas.errors import IncompatibleError, LaneError, StoreError
 
 log = logging.getLogger(__name__)
 
-#: Finals of this long go in one transaction, seconds.
+#: Seconds for which finals are collected into one transaction.
 COMMIT_INTERVAL: Const = 0.1
-#: A broker that is back is found within this.
+#: Longest pause, in seconds, before the lane tries a broker again.
 _BACKOFF_SECONDS: Const = (0.2, 5.0)
 
 
 class State(StrEnum):
-    """What a lane is doing. ``STOPPED``: a snapshot is unreadable; the lane waits for another version of the code."""
+    """The state of a lane. ``STOPPED``: a snapshot is unreadable, so the lane waits for another version of the code."""
 
     OPENING = "opening"
     READY = "ready"
@@ -49,8 +49,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LaneParts:
-    """What every lane of a process works with. ``wake`` tells the loop that something changed, ``committed`` and ``failed`` the
-    statistics what became of a transaction; ``log_end`` says where a partition ends, and when that was asked.
+    """The parts that all lanes of a process share.
+
+    ``wake`` wakes the loop after a change. ``committed`` and ``failed`` report a transaction's result to the statistics.
+    ``log_end`` gives a partition's end and the time at which the broker was asked for it.
     """
 
     settings: Settings
@@ -71,8 +73,10 @@ class LaneParts:
 
 @dataclass(frozen=True, slots=True)
 class LaneStats:
-    """How a lane stands: open runs, audio that no final covers, and seconds since it last committed
-    something, and by which what it reads lies behind the clock.
+    """Statistics of a lane.
+
+    It has the number of open runs, the seconds of audio that no final covers, the seconds since the last commit, and the
+    seconds by which its reading is late.
     """
 
     source: Source
@@ -84,7 +88,7 @@ class LaneStats:
 
 
 class Lane:
-    """One partition. ``run`` is its life; the other methods are called by the worker's loop, between awaits."""
+    """One partition. ``run`` works until cancelled; the worker's loop calls the other methods, between awaits."""
 
     def __init__(self, source: Source, parts: LaneParts) -> None:
         self.source = source
@@ -108,7 +112,7 @@ class Lane:
     # Life
 
     async def run(self) -> None:
-        """Open the lane and commit what it makes, again after each failure, until cancelled."""
+        """Open the lane and commit its outputs, again after each failure, until cancelled."""
         delay = _BACKOFF_SECONDS[0]
         while self.state is not State.STOPPED:
             began = time.monotonic()
@@ -130,7 +134,7 @@ class Lane:
             delay = min(2 * delay, _BACKOFF_SECONDS[1])
 
     async def _serve(self) -> None:
-        """Take the lane over and commit until something fails."""
+        """Take the lane over, and commit until a step fails."""
         parts = self._parts
         self._clock = parts.clock()
         self._writer = LaneWriter(parts.settings, self.source, parts.tracing, parts.reach)
@@ -168,7 +172,7 @@ class Lane:
         raise LaneError("restart")
 
     async def _commit(self) -> bool:
-        """Write what is due; whether anything was."""
+        """Write the transaction that is due. Returns whether there was one."""
         async with self._committing:
             memory, writer = self.memory, self._writer
             draft = memory.draft(self._clock.now()) if memory else None
@@ -182,7 +186,7 @@ class Lane:
             memory.committed()
             memory.partials.extend(draft.progress)
         self._committed_at = time.monotonic()
-        self._parts.wake()  # a run may have been waiting for the one that is closed now
+        self._parts.wake()  # a run may have waited for the run that is closed now
         self._parts.committed(self.source, draft)
         if left_out:
             self._parts.left_out(self.source, left_out)
@@ -193,21 +197,21 @@ class Lane:
         return True
 
     async def _remove(self, run: RunKey) -> None:
-        """Delete a finished run's normalised object; one that stays expires."""
+        """Delete a finished run's normalised object. If that fails, the object expires later."""
         try:
             await asyncio.to_thread(self._parts.objects.remove, run)
         except StoreError:
             log.warning("object_not_deleted", extra={"lane": str(self.source)})
 
     async def drain(self) -> None:
-        """Commit what is pending, for a stop in good order. A failure costs nothing but a replay."""
+        """Commit pending outputs before an orderly stop. A failure only costs a replay."""
         with contextlib.suppress(LaneError):
             await self._commit()
         if self._removals:
             await asyncio.wait(self._removals, timeout=2)
 
     async def _discard(self) -> None:
-        """Forget everything: what is committed is all that counts."""
+        """Drop memory, records and producer: only committed state counts."""
         self.memory = None
         if self.state is State.READY:
             self.state = State.OPENING
@@ -218,27 +222,28 @@ class Lane:
             await writer.stop()
 
     def restart(self) -> None:
-        """Begin again: a fetch was refused, as its offset is not in the log.
+        """Begin again, after a fetch was refused because its offset is not in the log.
 
-        Only where that was the committed offset itself has the log lost what was committed; else it is gone back to.
+        The log has lost committed records only if that offset was the committed one. Otherwise the lane returns to the
+        committed offset.
         """
         self._out_of_range = self._fetch_from == self._opened_at
         self._failed = True
         self._pending.set()
 
     def on_assigned(self) -> None:
-        """After a rebalance that left the lane here: go on where it was; called before anything is fetched."""
+        """Continue at the same offset after a rebalance that kept the lane here. Called before any fetch."""
         self.paused = False
         if self.state is State.READY:
             self._parts.consumer.seek(self.tp, self._fetch_from)
         else:
-            self._parts.consumer.seek(self.tp, 0)  # any position will do while it is paused; none would be an error
+            self._parts.consumer.seek(self.tp, 0)  # while paused, any position will do; without one aiokafka raises
             self._pause(paused=True)
 
     # Records in
 
     def offer(self, records: list[ConsumerRecord]) -> None:
-        """Take what was read; a lane that is not ready drops it, since its seek brings it again."""
+        """Take records that were read. A lane that is not ready drops them, since its seek reads them again."""
         if self.state is not State.READY or self.memory is None:
             return
         for record in records:
@@ -249,7 +254,7 @@ class Lane:
             self._intake.add(record)
 
     def pump(self) -> None:
-        """Hand records to the sessions as far as bytes are there and memory allows; then pause or resume reading."""
+        """Hand records to the sessions while their bytes are there and memory has room. Then pause or resume reading."""
         memory = self.memory
         if memory is None:
             return
@@ -264,9 +269,9 @@ class Lane:
             self._pending.set()
 
     def tick(self) -> None:
-        """Let the sessions see the time: that of the last record, or at the partition's end that of the question which found nothing more.
+        """Let time pass in the sessions: up to the last record, or at the partition's end up to the fetch that found no more.
 
-        Not the time as it is: a worker that was stopped, or cut off, does not know what came meanwhile.
+        The current time does not count: a worker that was stopped or disconnected does not know what came meanwhile.
         """
         if (memory := self.memory) is not None:
             asked = self._end_asked(memory)
@@ -277,7 +282,7 @@ class Lane:
         return self._clock.now()
 
     def stats(self) -> LaneStats:
-        """How the lane stands now."""
+        """The lane's current statistics."""
         memory = self.memory
         runs, held = (memory.open_runs, memory.backlog_seconds()) if memory else (0, 0.0)
         return LaneStats(
@@ -290,21 +295,21 @@ class Lane:
         )
 
     def unread(self, consumer: AIOKafkaConsumer) -> int | None:
-        """The offset that reading stands at while the log goes on beyond it; None when there is nothing to read."""
+        """The next offset to read, if the log has records from there on. None if there is nothing to read."""
         if self.state is not State.READY or self.paused or self.tp not in consumer.assignment():
             return None
         highwater = consumer.highwater(self.tp)
         return self._fetch_from if highwater is not None and highwater > self._fetch_from else None
 
     def _end_asked(self, memory: LaneMemory) -> float | None:
-        """When the log was seen to hold nothing more than what was taken (``time.monotonic``); None when it does, or it is not known."""
+        """The time (``time.monotonic``) at which the log held no untaken records. None if it holds some, or if that is unknown."""
         if self._intake or self.paused or self.tp not in self._parts.consumer.assignment():
             return None
         end = self._parts.log_end(self.tp)
         return None if end is None or memory.position < end.offset else end.asked
 
     def _log_faults(self, memory: LaneMemory, offset: int | None = None) -> None:
-        """Log what sessions raised: on the record at ``offset``, or on a result or as time passed."""
+        """Log the sessions' exceptions: on the record at ``offset``, or without one on a result or a tick."""
         for cause in memory.faults:
             log.error("session_failed", extra={"lane": str(self.source), "offset": offset, "cause": cause})
         memory.faults.clear()

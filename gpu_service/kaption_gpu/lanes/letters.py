@@ -1,7 +1,8 @@
-"""A lane's dead letters: those that wait for a transaction, and which ones are committed although a replay meets their records again.
+"""Keeps a lane's dead letters: those that wait for a transaction, and those committed for records that a replay reads again.
 
-The second is told by a mark, not by a list: a publisher that goes on after its run was closed makes hundreds a second, for
-as long as another run of the partition keeps the offset back, and a record of the state topic holds 1 MiB.
+The lane's record marks the committed ones by an offset and not by a list. A publisher that continues after its run was
+closed causes hundreds a second, for as long as another run of the partition holds the offset back, and a record of the
+state topic holds 1 MiB.
 """
 
 import json
@@ -16,20 +17,20 @@ from aiokafka.structs import ConsumerRecord
 from kaption.domain.records import RunKey
 from kaption_schemas.reasons import Reason
 
-#: Letters that wait at most, and their bytes; a lane with more is not read on. A transaction takes so many, and so many bytes, at most.
+#: The most letters that wait, and their bytes: a lane with more stops reading. Then the most letters, and bytes, of a transaction.
 MOST_WAITING: Const = 4000
 MOST_WAITING_BYTES: Const = 64 << 20
 _MOST_TAKEN: Const = 1000
 _MOST_BYTES: Const = 8 << 20
-#: Offsets that the lane's record names at most, 400 KiB in all: what is beyond may be written a second time after a crash.
+#: The most offsets that the lane's record names, 400 KiB in all. Letters beyond may be written twice after a crash.
 _MOST_NAMED: Const = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """Which records' dead letters are committed: of those before offset ``before`` all, but of ``open``, which were undecided.
+    """The records with committed dead letters: all before offset ``before`` except ``open``, which were undecided.
 
-    ``unavailable`` are the file chunks that were given up. ``listed`` are offsets that a former version named one by one.
+    ``unavailable`` are the offsets of abandoned file chunks. ``listed`` are offsets that a former version named one by one.
     """
 
     before: int = 0
@@ -52,7 +53,7 @@ class Told:
 
     @classmethod
     def read(cls, value: bytes) -> "Told":
-        """What a lane's record says. Raises ``ValueError``, ``TypeError`` or ``KeyError`` when it is none."""
+        """Parse a lane's record. Raises ``ValueError``, ``TypeError`` or ``KeyError`` if it is not valid."""
         content = json.loads(value)
         listed = {int(at): code for at, code in content.get("dead_lettered", {}).items()}
         unavailable = {at for at, code in listed.items() if code == Reason.AUDIO_UNAVAILABLE.value}
@@ -71,7 +72,7 @@ NOTHING_TOLD: Const = Told()
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A record to dead-letter, why, and after how many tries; ``run`` is the one that it is of, where that is known."""
+    """A record to dead-letter, the reason, and the number of tries. ``run`` is its run, if that is known."""
 
     record: ConsumerRecord
     reason: Reason
@@ -80,7 +81,7 @@ class Letter:
 
 
 class Letters:
-    """What of a lane is to be dead-lettered. ``told`` is what the state topic says."""
+    """The dead letters of a lane. ``told`` comes from the state topic."""
 
     def __init__(self, told: Told) -> None:
         self._told = told
@@ -92,29 +93,29 @@ class Letters:
         self._forgot = False
 
     def __len__(self) -> int:
-        """How many wait."""
+        """The number of waiting letters."""
         return len(self._waiting)
 
     @property
     def full(self) -> bool:
-        """Whether no more records should be taken before some are written."""
+        """Whether the lane should take no more records until some letters are written."""
         return len(self._waiting) >= MOST_WAITING or self._bytes >= MOST_WAITING_BYTES
 
     @property
     def oldest(self) -> int | None:
-        """The lowest offset among those that wait."""
+        """The lowest offset of the waiting letters."""
         return min(self._offsets, default=None)
 
     def owed(self, run: RunKey) -> bool:
-        """Whether letters of the run wait: its snapshot would cover their records, so that nobody wrote them after a crash."""
+        """Whether letters of the run wait. Its snapshot would cover their records, so after a crash the letters would be lost."""
         return self._owed[run] > 0
 
     def gave_up(self, offset: int) -> bool:
-        """Whether the audio of the chunk at ``offset`` was given up, now or by an earlier owner."""
+        """Whether this or an earlier owner abandoned the audio of the chunk at ``offset``."""
         return offset in self._unavailable
 
     def add(self, record: ConsumerRecord, reason: Reason, run: RunKey | None = None, attempts: int = 1) -> None:
-        """Note a record to dead-letter; nothing happens where it has its letter."""
+        """Add a record to dead-letter. A record that already has its letter is ignored."""
         known = self._told.holds(record.offset) or record.offset in self._offsets or self.gave_up(record.offset)
         if reason is Reason.AUDIO_UNAVAILABLE:
             self._unavailable.add(record.offset)
@@ -125,16 +126,16 @@ class Letters:
             self._bytes += len(record.value or b"")
 
     def forget_told(self) -> None:
-        """Take no letter for committed but those of chunks that were given up: records that were taken before are refused now."""
+        """Forget committed letters except those of abandoned chunks: records that were taken before are refused now."""
         self._told, self._forgot = NOTHING_TOLD, True
 
     def marks(self, letters: Sequence[Letter], committed: int) -> bool:
-        """Whether the state topic is to be told, where ``letters`` are written and a replay begins at ``committed``."""
+        """Whether to write the lane's record with ``letters``, if a replay begins at ``committed``."""
         forgot, self._forgot = self._forgot, False
         return forgot or any(letter.record.offset >= committed for letter in letters)
 
     def take(self) -> list[Letter]:
-        """Those that the next transaction takes, the first ones first."""
+        """Take the letters for the next transaction, the oldest first."""
         out: list[Letter] = []
         size = 0
         while self._waiting and len(out) < _MOST_TAKEN and size < _MOST_BYTES:
@@ -147,9 +148,9 @@ class Letters:
         return out
 
     def mark(self, committed: int, position: int, undecided: Iterable[int]) -> Told:
-        """What the state topic has to say once what was taken is written; ``undecided`` are records that may still get a letter.
+        """The mark to write with the taken letters. ``undecided`` are offsets of records that may still get a letter.
 
-        ``committed`` is the offset that goes with it, ``position`` that of the next record.
+        ``committed`` is the offset in the same transaction, ``position`` that of the next record.
         """
         before = max(self._told.before, position)
         open_ = {*undecided, *self._offsets, *(at for at in self._told.open if at >= position)}
@@ -162,7 +163,7 @@ class Letters:
 
 
 def _spans(offsets: Collection[int]) -> list[tuple[int, int]]:
-    """Sorted offsets as first and last of each row without a hole."""
+    """The first and last offset of each contiguous range, in order."""
     at = sorted(offsets)
     if not at:
         return []

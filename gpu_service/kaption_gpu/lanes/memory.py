@@ -1,7 +1,7 @@
-"""What a lane remembers: its sessions, the runs that are closed, and what the next transaction must hold.
+"""Keeps a lane's state: its sessions, its closed runs, and the content of the next transaction.
 
-A pure state machine: no I/O, no clock. Replaying the log from the committed offset over the snapshots brings it back, and
-nothing is written twice: a record that a snapshot covers, or that was dead-lettered, is not taken again.
+It is a pure state machine without I/O and clock. A replay from the committed offset, on top of the snapshots, restores
+it. Nothing is written twice: a record that a snapshot covers, or that was dead-lettered, is not taken again.
 """
 
 from collections import Counter
@@ -27,13 +27,14 @@ from kaption_schemas.codec import Message
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import Type
 
-#: Audio that an open run may hold before its lane is not read on, seconds. More than four finals of 18 s that are held for an open
-#: end, with 4 s between them, and the piece of a file that is kept back: a lane that stops reading before would wait for ever.
+#: Seconds of audio that an open run may hold before its lane stops reading. This exceeds four finals of 18 s that are held
+#: back for an open suffix, with 4 s between them, and the part of a file that is kept for joining. A lane that stopped
+#: reading earlier would wait without end.
 BACKLOG_SECONDS: Const = {Latency.LIVE: 300.0, Latency.BATCH: 150.0}
-#: Runs that may hold so much. What more of them bring is read only while no segment of the lane's waits for its decode: short files, or
-#: calls of a whole day behind, would else all be in memory before they are decoded.
+#: Number of runs that may hold that audio. With more runs, the lane reads only while none of its segments waits for a decode.
+#: Otherwise all short files, or the calls of a whole day's backlog, would be in memory before they are decoded.
 FULL_RUNS: Const = {Latency.LIVE: 16, Latency.BATCH: 4}
-#: Nobody waits any more for the last finals of a live run that are so late, in seconds.
+#: The last finals of a live run that are later than this, in seconds, count as file work: no viewer waits any more.
 GONE_SECONDS: Const = 10.0
 
 
@@ -43,7 +44,7 @@ class LaneMemory:
     Args:
         source: The partition.
         sessions: Makes sessions.
-        saved: What the state topic holds.
+        saved: The lane's state on the state topic.
         position: Offset of the next record.
         epoch: The claim's offset.
         silence_ms: Silence is committed this often.
@@ -80,14 +81,14 @@ class LaneMemory:
         for run in self._runs if lost else ():
             run.session.note_loss()
 
-    # What comes in
+    # Records in
 
     def gave_up(self, offset: int) -> bool:
-        """Whether an earlier owner dead-lettered the chunk at ``offset`` since its audio was not to be had: then it is not asked for again."""
+        """Whether an earlier owner abandoned the chunk at ``offset``: its audio was unavailable, and is not fetched again."""
         return self._letters.gave_up(offset)
 
     def skips(self, incoming: Incoming) -> bool:
-        """Whether ``take`` would not hand this record's audio to a session, so that it need not be fetched."""
+        """Whether ``take`` would not use this record's audio, so that it need not be fetched."""
         audio = incoming.audio
         run = self._runs.get(audio.key)
         if run is None:
@@ -95,7 +96,7 @@ class LaneMemory:
         return run.session.ended or run.superseded or run.covers(audio.offset, audio.timestamp_ms)
 
     def take(self, record: ConsumerRecord, incoming: Incoming | Reason) -> None:
-        """Take the next record: parsed, or why it could not be."""
+        """Take the next record, parsed or with the reason why it is invalid."""
         self.position = record.offset + 1
         self.record_ms = max(self.record_ms, record.timestamp)
         if isinstance(incoming, Reason):
@@ -104,8 +105,8 @@ class LaneMemory:
         run = self._routing.route(record, incoming, self.record_ms)
         if run is None or run.covers(record.offset, record.timestamp):
             return
-        # One that was dead-lettered before is fed as well: the session judges it again, and what it leaves (a gap's
-        # place in the order) is needed; only the letter is not written twice.
+        # A record that was dead-lettered before is fed as well: the session refuses it again, and needs its effect, such as
+        # a gap's place in the order. Only the letter is not written twice.
         run.raw[record.offset] = record
         run.trace = incoming.trace or run.trace
         if incoming.ref is not None:
@@ -120,18 +121,18 @@ class LaneMemory:
                 run.progress.heard(incoming, split=run.split)
         try:
             outputs = run.session.feed(audio)
-        except Exception as error:  # noqa: BLE001  # whatever a publisher has found: it is one record's, not the process's
+        except Exception as error:  # noqa: BLE001  # any fault of a record must not end the process
             self.faults.append(type(error).__name__)
             self._letters.add(record, Reason.INTERNAL_ERROR, run.key)
-            # What is raised without the record as well is the run's.
+            # If the session raises without the record, too, the fault is the run's.
             self._outputs.ask(run, record.timestamp, lambda session: session.tick(record.timestamp))
         else:
             self._outputs.keep(run, outputs, record.timestamp)
         run.forget_decided()
 
     def take_unavailable(self, record: ConsumerRecord, incoming: Incoming, attempts: int = 1) -> None:
-        """Take a batch chunk whose bytes cannot be read, tried so often: the record is dead-lettered, the session gets a gap."""
-        if self.skips(incoming):  # its run may be over by now, and its audio deleted for that
+        """Take a batch chunk with unreadable bytes, after ``attempts`` tries. It is dead-lettered, and the session gets a gap."""
+        if self.skips(incoming):  # its run may be over by now, and its audio deleted
             self.take(record, incoming)
             return
         audio = incoming.audio
@@ -139,97 +140,97 @@ class LaneMemory:
         self.take(record, replace(incoming, audio=audio.as_gap(Reason.AUDIO_UNAVAILABLE)))
 
     def tick(self, now_ms: int) -> None:
-        """Let every session see the time, by the broker's clock: that of the last record, or later at the partition's end."""
+        """Let time pass in every session, by the broker's clock: the last record's time, or later at the partition's end."""
         for run in list(self._runs):
             settled = run.settled
             self._outputs.ask(run, now_ms, lambda session: session.tick(now_ms))
-            # An idle cut may settle quiet audio and tell nothing: the offset must not pass it without a snapshot.
+            # Closing an idle segment may settle quiet audio without an output. The offset must not pass it without a snapshot.
             run.touched |= run.settled != settled
         self._closed.forget(now_ms)
 
-    # What is decoded
+    # Decoding
 
     def wants(self, now_ms: int) -> Iterator[tuple[RunKey, Wanted]]:
-        """What the sessions want decoded; a run waits until the run before it on its stream is closed."""
+        """The windows that the sessions want decoded. A run waits until the run before it on its stream is closed."""
         for run in self._runs.ready():
             for wanted in run.session.wants(now_ms):
                 yield run.key, wanted
 
     def urgency(self, key: RunKey, wanted: Wanted) -> Latency:
-        """How soon a wanted window is looked for: a live run's last finals are a file's once they are late, since who watched it is gone.
+        """The latency class of a wanted window. An ended live run's finals count as file work once late: no viewer waits for them.
 
-        Not where the stream goes on with another run, which waits for them, nor in a lane that cannot be read on before they are out.
+        This does not apply if a later run of the stream waits for them, or if the lane cannot read until they are published.
         """
         run = self._runs[key]
         gone = wanted.overdue_s > GONE_SECONDS and run.session.ended and not self._full and not self._runs.followed(run)
         return Latency.BATCH if gone else self.source.latency
 
     def begin(self, key: RunKey, window_id: int) -> Window:
-        """Mark a wanted window in flight and copy its audio out."""
+        """Mark a wanted window in flight, and copy its audio."""
         return self._runs[key].session.begin(window_id)
 
     def abandon(self, key: RunKey, window_id: int) -> None:
-        """Put a window in flight back."""
+        """Requeue a window that is in flight."""
         if run := self._runs.get(key):
             run.session.abandon(window_id)
 
     def fail(self, key: RunKey, window_id: int, *, hung: bool) -> bool:
-        """The model failed on a window, or hung: put it back; False when its session gives it up instead."""
+        """Note that the model failed or hung on a window. True if the window is requeued, False if its session abandons it."""
         run = self._runs.get(key)
         return run is None or not self._outputs.ask(
             run, self.record_ms, lambda session: session.fail(window_id, hung=hung)
         )
 
     def apply(self, key: RunKey, window_id: int, decoded: Decoded, now_ms: int) -> None:
-        """Hand a result to its session; one for a run that has closed meanwhile is dropped."""
+        """Hand a result to its session. A result for a run that has closed meanwhile is dropped."""
         if run := self._runs.get(key):
             run.touched = True
             self._outputs.ask(run, now_ms, lambda session: session.apply(window_id, decoded, now_ms))
 
     def committed(self) -> None:
-        """The last draft is committed."""
+        """Note that the last draft is committed."""
         for run in self._runs:
             run.session.committed()
 
-    # What goes out
+    # Outputs
 
     @property
     def partials(self) -> list[Message]:
-        """Partials to send, and progress of files; whoever sends them clears them."""
+        """Partials and files' progress to send. The sender clears them."""
         return self._outputs.partials
 
     @property
     def shown(self) -> list[Shown]:
-        """What was shown, for the metrics; whoever counts it clears it."""
+        """Shown partials, for the metrics. The caller that counts them clears them."""
         return self._outputs.shown
 
     @property
     def faults(self) -> list[str]:
-        """Types of what sessions raised; whoever logs them clears them."""
+        """Types of the sessions' exceptions. The caller that logs them clears them."""
         return self._outputs.faults
 
     @property
     def open_runs(self) -> int:
-        """Runs that are open."""
+        """The number of open runs."""
         return len(self._runs)
 
     @property
     def closed_runs(self) -> int:
-        """Closed runs that are remembered."""
+        """The number of remembered closed runs."""
         return len(self._closed)
 
     def runs_by_tenant(self) -> Counter[str]:
-        """How many of the open runs are whose."""
+        """The number of open runs of each tenant."""
         return self._runs.by_tenant
 
     def backlog_seconds(self) -> float:
-        """Audio that no final covers yet, in all sessions."""
+        """Seconds of audio in all sessions that no final covers yet."""
         return self._runs.backlog
 
     def has_room(self) -> bool:
-        """Whether more may be read, by the audio that is held. Where all of it waits for more to come it is read in any case.
+        """Whether the lane may read on, by the seconds of held audio. If all of it waits for more audio, the lane reads on.
 
-        Nor while more waits for transactions than the next few take.
+        It does not read while more outputs wait than the next few transactions take.
         """
         if self._letters.full or self._runs.due >= 4 * MOST_SAVED:
             self._full = True
@@ -240,14 +241,14 @@ class LaneMemory:
         return not self._full
 
     def reading_late(self, now_ms: int) -> float:
-        """Seconds that the newest record taken lies behind the clock; 0 before the first, when nothing is known yet."""
+        """Seconds that the newest taken record is behind the clock. 0 before the first record."""
         return max(0.0, (now_ms - self.record_ms) / 1000) if self.record_ms else 0.0
 
     def has_pending(self) -> bool:
-        """Whether something waits for a transaction now."""
+        """Whether outputs wait for a transaction now."""
         return self._drafting.pending
 
     def draft(self, now_ms: int) -> Draft | None:
-        """The next transaction, or None when none is due. Taken as committed: after a failure the memory is discarded."""
+        """The next transaction, None if none is due. It counts as committed: after a failure, the memory is discarded."""
         now = Now(self.position, self.record_ms, now_ms)
         return self._drafting.draft(now, self._routing.take_repeats()) if self._drafting.due(now) else None

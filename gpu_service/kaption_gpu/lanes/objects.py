@@ -1,4 +1,4 @@
-"""The object store as the pool sees it: byte ranges of normalised audio, and their deletion."""
+"""Reads byte ranges of normalised audio from the object store, and deletes them."""
 
 import io
 from typing import Final as Const
@@ -13,7 +13,7 @@ _PROBE: Const = b"kaption"
 
 
 class StoreObjects:
-    """``kaption.domain.pool.ports.Objects`` on S3. Calls block; the store's client is shared between threads."""
+    """Implements ``kaption.domain.pool.ports.Objects`` on S3. Calls block; threads share the store's client."""
 
     def __init__(self, store: ObjectStore, work_bucket: str) -> None:
         self._store = store
@@ -28,8 +28,8 @@ class StoreObjects:
         self._store.delete_normalised(run)
 
     def works(self) -> bool:
-        """Whether the store takes and gives a small object in the work bucket."""
-        key = f"{NORMALISED}probe-{uuid4().hex}"  # it would expire as any other
+        """Whether the store writes and reads a small object in the work bucket."""
+        key = f"{NORMALISED}probe-{uuid4().hex}"  # if it is left, it expires like any other
         try:
             self._store.put(self._bucket, key, io.BytesIO(_PROBE))
             given = self._store.read(DataRef(bucket=self._bucket, key=key, offset=0, length=len(_PROBE)))

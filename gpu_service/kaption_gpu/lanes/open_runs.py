@@ -1,4 +1,4 @@
-"""The open runs of a lane: by their key, and those of one stream in the order they began. Only the first of a stream goes out."""
+"""Keeps the open runs of a lane by key, and those of one stream in order. Only a stream's first run is published."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +14,11 @@ from kaption_schemas.records import FinalTranscript, Gap, StreamCompleted
 
 @dataclass(slots=True, eq=False)
 class OpenRun:
-    """One open run. ``needs`` is the offset that its stored snapshot must be replayed from.
+    """One open run. ``needs`` is the replay point of its stored snapshot.
 
-    ``raw`` are the records that may still be dead-lettered, by their offset. ``until_ms`` bounds what is covered, in a log
-    that was cut off. ``judged``: an earlier owner has judged the run's records up to this offset, and told what it refused.
-    ``backlog``, ``undecoded`` and ``settled`` are what its session said last (``OpenRuns.note``).
+    ``raw`` are the records that may still be dead-lettered, by offset. ``until_ms`` bounds the covered records in a log that
+    was cut off. ``judged``: an earlier owner has taken or refused the run's records up to this offset, and reported the
+    refused ones. ``backlog``, ``undecoded`` and ``settled`` are the session's last values (``OpenRuns.note``).
     """
 
     key: RunKey
@@ -34,9 +34,9 @@ class OpenRun:
     raw: dict[int, ConsumerRecord] = field(default_factory=dict)
     trace: Mapping[str, str] = field(default_factory=dict)
     ref: tuple[str, str] | None = None
-    #: The newest frame's end in samples, its rate, and when the broker had it: what wall time a sample is.
+    #: The newest frame's end in samples, its rate, and the broker's time of its receipt. They give a sample's wall time.
     anchor: tuple[int, int, int] | None = None
-    #: A file's; a live run has none.
+    #: The progress of a file; a live run has none.
     progress: FileProgress | None = None
     until_ms: int | None = None
     judged: int = -1
@@ -45,22 +45,22 @@ class OpenRun:
     settled: int | None = None
 
     def covers(self, offset: int, timestamp_ms: int) -> bool:
-        """Whether the snapshot that it was restored from covers a record at ``offset``, of that time."""
+        """Whether the snapshot from which it was restored covers a record at ``offset`` with this timestamp."""
         return offset < self.covered and (self.until_ms is None or timestamp_ms <= self.until_ms)
 
     def forget_decided(self) -> None:
-        """Keep only records that may have to be dead-lettered: a backlog would hold each of them beside its audio."""
+        """Keep only records that may still be dead-lettered: with a backlog, memory would hold each record and its audio."""
         kept = set(self.session.undecided)
         self.raw = {offset: record for offset, record in self.raw.items() if offset in kept}
 
     def reached(self, position: int) -> int:
-        """The offset that the session, as it is now, must be replayed from; ``position`` is that of the lane's next record."""
-        if self.session.closed:  # a replay may close it by fewer records than the earlier owner had judged
+        """The replay point of the session's current state. ``position`` is the offset of the lane's next record."""
+        if self.session.closed:  # a replay may close it with fewer records than the earlier owner took
             return max(position, self.judged + 1)
         return position if self.settled is None else self.settled
 
     def lateness(self, second: float, now_ms: int) -> float | None:
-        """Seconds since the broker had the audio at ``second`` of a live run; None of others, and where it is not known."""
+        """Seconds since the broker received the audio at ``second`` of a live run. None for a file, or if it is unknown."""
         if self.anchor is None or self.session.latency is not Latency.LIVE:
             return None
         end, rate, received_ms = self.anchor
@@ -68,14 +68,15 @@ class OpenRun:
 
     @property
     def split(self) -> bool:
-        """Whether each channel has texts of its own."""
+        """Whether each channel has a transcript of its own."""
         return self.session.options.channels == "split"
 
 
 class OpenRuns:
-    """Every question takes time for the runs of one stream at most: a lane may have thousands of streams, and is asked at each record.
+    """The open runs of a lane. Each call takes time for the runs of one stream at most.
 
-    ``backlog`` are seconds of audio that no final covers yet, in all runs.
+    A lane may have thousands of streams, and calls this for each record. ``backlog`` is the number of seconds of audio in
+    all runs that no final covers yet.
     """
 
     def __init__(self) -> None:
@@ -88,26 +89,26 @@ class OpenRuns:
 
     @property
     def undecoded(self) -> bool:
-        """Whether a closed segment of any run waits for its decode, or is in it."""
+        """Whether a closed segment of any run waits for its decode, or is being decoded."""
         return self._undecoded > 0
 
     @property
     def due(self) -> int:
-        """How many have something for a transaction, though some may have to wait for the run before them."""
+        """The number of runs with outputs for a transaction, including runs that wait for an earlier run."""
         return len(self._due)
 
     @property
     def by_tenant(self) -> Counter[str]:
-        """How many are whose."""
+        """The number of open runs of each tenant."""
         return self._tenants
 
     @property
     def pending(self) -> bool:
-        """Whether any has something for a transaction now."""
+        """Whether any run has outputs for a transaction now."""
         return any(not self.waits(run) for run in self._due.values())
 
     def note(self, run: OpenRun) -> None:
-        """See what has become of ``run``; to be called whenever its session was, and when its outputs were taken."""
+        """Update the totals for ``run``. Call it after each call of its session, and after its outputs were taken."""
         session = run.session
         before, run.backlog = run.backlog, session.backlog_seconds()
         self.backlog += run.backlog - before
@@ -123,7 +124,7 @@ class OpenRuns:
         return len(self._runs)
 
     def __iter__(self) -> Iterator[OpenRun]:
-        """All, as they were added."""
+        """All runs, in the order in which they were added."""
         return iter(self._runs.values())
 
     def __getitem__(self, key: RunKey) -> OpenRun:
@@ -134,7 +135,7 @@ class OpenRuns:
         return self._runs.get(key)
 
     def add(self, run: OpenRun) -> None:
-        """Take a run that is opened."""
+        """Add a newly opened run."""
         self._runs[run.key] = run
         beside = self._streams.setdefault(_stream(run), [])
         beside.append(run)
@@ -143,7 +144,7 @@ class OpenRuns:
         self.note(run)
 
     def remove(self, run: OpenRun) -> None:
-        """Forget a run that is closed."""
+        """Remove a closed run."""
         del self._runs[run.key]
         beside = self._streams[_stream(run)]
         beside.remove(run)
@@ -157,22 +158,22 @@ class OpenRuns:
         self.backlog = self.backlog - run.backlog if self._runs else 0.0
 
     def before(self, run: OpenRun) -> Sequence[OpenRun]:
-        """Those of its stream that began before it."""
+        """The runs of its stream that began before it."""
         if not self.waits(run):
             return ()
         return [other for other in self._streams[_stream(run)] if other.began < run.began]
 
     def waits(self, run: OpenRun) -> bool:
-        """Whether an earlier run of its stream is still open, after which it goes out."""
+        """Whether it waits for an earlier run of its stream that is still open."""
         return self._streams[_stream(run)][0].began < run.began
 
     def followed(self, run: OpenRun) -> bool:
-        """Whether its stream goes on with a later run, which waits for it."""
+        """Whether a later run of its stream waits for it."""
         last = self._streams[_stream(run)][-1]
         return last.began > run.began and not last.session.ended
 
     def ready(self) -> Iterator[OpenRun]:
-        """Those that do not wait."""
+        """The runs that do not wait for another."""
         return (run for run in self._runs.values() if not self.waits(run))
 
 

@@ -1,9 +1,9 @@
-"""Taking a lane over, in the one order that is safe: fence, recheck, offset, claim, snapshots (HAZARDS, aiokafka 3).
+"""Takes a lane over in the only safe order: fence, recheck, offset, claim, snapshots (HAZARDS, aiokafka 3).
 
-Reading the committed offset before the previous owner is fenced could read one that it is about to move. The claim comes
-before the snapshots, since its offset says how far they must be read: for a while after a broker's crash the end offset
-that it tells is too small (KIP-207, which aiokafka's version of the request has not), and a lane without its snapshots
-would begin its runs anew. Nor is a committed offset beyond that end taken for a lost log; only a fetch can tell.
+Before the previous owner is fenced, it may still move the committed offset. The claim comes before the snapshots, since
+its offset says how far they must be read. For a while after a broker's crash, the end offset that the broker reports is too
+small (KIP-207, which aiokafka's version of the request lacks), and a lane without its snapshots would begin its runs
+again. So a committed offset beyond that end does not mean that the log is lost; only a fetch can show it.
 """
 
 import asyncio
@@ -33,17 +33,17 @@ from kaption_schemas.topics import MIB, STATE
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS: Const = 5.0
-#: Fencing and the questions before the snapshots: whoever hangs in them begins again.
+#: Seconds for fencing and the requests before the snapshots. A lane that hangs in them begins again.
 _FENCE_SECONDS: Const = 60.0
-#: Records of the state topic that are looked at together, in a thread.
+#: Records of the state topic that a thread parses together.
 _PIECE: Const = 2000
-#: ``ConsumerRecord.timestamp_type`` of a stamp that is the broker's.
+#: ``ConsumerRecord.timestamp_type`` of a timestamp from the broker.
 _APPEND_TIME: Const = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a lane starts reading. ``lost``: the log lacks records since the last commit; ``cut_off``: it ends before."""
+    """The offset at which a lane starts. ``lost``: the log lacks records since the last commit. ``cut_off``: it ends before."""
 
     position: int
     lost: bool = False
@@ -61,10 +61,10 @@ async def open_lane(
     out_of_range: bool = False,
     refusal: Admission = takes_all,
 ) -> LaneMemory:
-    """Fence the previous owner and bring its sessions back. ``consumer`` must have the partition paused.
+    """Fence the previous owner, and restore its sessions. ``consumer`` must have the partition paused.
 
-    ``out_of_range`` says that a fetch at the committed offset was refused, ``refusal`` why a live run is not taken.
-    ``clock`` is told the broker's time of the claim; ``writer`` is started, and is the caller's to stop.
+    ``out_of_range`` says that a fetch at the committed offset was refused. ``refusal`` decides whether a live run is taken.
+    ``clock`` gets the broker's time of the claim. This starts ``writer``; the caller must stop it.
 
     Raises ``LaneError``, ``IncompatibleError``, ``LaneError``, ``KafkaError`` and ``TimeoutError``.
     """
@@ -89,7 +89,7 @@ async def open_lane(
 
 
 async def _start(consumer: AIOKafkaConsumer, tp: TopicPartition, *, out_of_range: bool) -> Start:
-    """The committed offset; the log's beginning where there is none, or where the log does not hold it."""
+    """The committed offset. If there is none, or the log does not hold it, the log's beginning."""
     committed = await consumer.committed(tp)
     first = (await consumer.beginning_offsets([tp]))[tp]
     if committed is None:
@@ -111,7 +111,7 @@ async def _start(consumer: AIOKafkaConsumer, tp: TopicPartition, *, out_of_range
 
 @dataclass
 class _Index:
-    """What of the state topic's records a lane needs; of closed runs no more than their marks: a month may hold millions."""
+    """The state topic's records for one lane. Of closed runs it keeps only the marks: a month may hold millions."""
 
     source: Source
     claim: int
@@ -145,7 +145,7 @@ class _Index:
                 self._saved[record.key] = Saved(RunKey(tenant, stream, run), marks, value, record.timestamp)
 
     def lane(self, *, cut_off: bool) -> SavedLane:
-        """All of it. Closed runs whose audio the log holds no longer are left out."""
+        """The lane's saved state, without closed runs that have no more audio in the log."""
         since = self.claimed_ms - keep_ms(self.source.latency)
         kept = tuple(saved for saved in self._saved.values() if not saved.marks.closed or saved.written_ms >= since)
         return SavedLane(kept, self.told, self.claimed_ms, cut_off)
@@ -156,8 +156,7 @@ async def _read_saved(
 ) -> SavedLane:
     """The last snapshot of each of the lane's runs, and the lane's own record, up to the claim at offset ``claim``.
 
-    The state partition is shared by the live and the batch lane of its number, and the other one's open transaction is
-    waited for.
+    The live and the batch lane of one number share a state partition, so this waits for the other lane's open transaction.
     """
     tp = TopicPartition(STATE.name, source.partition)
     reader = Consumer(
@@ -165,19 +164,19 @@ async def _read_saved(
         isolation_level="read_committed",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
-        # In one piece where that is possible: the embedded broker names an aborted transaction behind its end again, and
-        # aiokafka then skips what its producer committed later.
+        # Read in one piece if possible: the embedded broker lists an aborted transaction again after its end, and aiokafka
+        # then skips records that the same producer committed later.
         max_partition_fetch_bytes=64 * MIB,
         fetch_max_bytes=64 * MIB,
     )
     index = _Index(source, claim)
     try:
-        # Within the block: a lane that is revoked meanwhile cancels this, half connected.
+        # Start within the block: the revocation of the lane may cancel this while it is half connected.
         await reader.start()
         reader.assign([tp])
         await reader.seek_to_beginning(tp)
-        # Another lane's transaction ends, or is aborted by the broker, within its timeout. Counted from the last record: a month of
-        # closed runs takes longer to read.
+        # Another lane's transaction ends within its timeout, or the broker aborts it. The time counts from the last record: a
+        # month of closed runs takes longer to read.
         patience = 2 * settings.transaction_timeout_ms / 1000
         async with asyncio.timeout(patience) as limit:
             while await reader.position(tp) <= claim:
@@ -197,6 +196,6 @@ async def _read_saved(
 
 
 def source_of(topic: str, partition: int) -> Source:
-    """The lane that a partition of an audio topic is."""
+    """The lane of a partition of an audio topic."""
     latency = next(latency for latency in Latency if Source(latency, partition).topic == topic)
     return Source(latency, partition)

@@ -1,6 +1,6 @@
-"""What a lane's sessions return: partials to send, letters to write, and what waits on its run for a transaction.
+"""Collects the outputs of a lane's sessions: partials to send, dead letters, and outputs that wait for a transaction.
 
-A session that raises would raise again after a restart, and hold up every other run of its lane: it is closed instead.
+A session that raises would raise again after a restart and block every other run of its lane, so its run is closed.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,9 +16,9 @@ from kaption_schemas.records import PartialTranscript
 
 
 class Outputs:
-    """Outputs of one lane's sessions. ``partials``, ``shown`` and ``faults`` are for whoever sends and counts them, and clears them.
+    """Outputs of one lane's sessions. The caller that sends, counts or logs ``partials``, ``shown`` and ``faults`` clears them.
 
-    ``faults`` are the types of what sessions raised.
+    ``faults`` are the types of the sessions' exceptions.
     """
 
     def __init__(self, runs: OpenRuns, letters: Letters) -> None:
@@ -29,10 +29,10 @@ class Outputs:
         self._letters = letters
 
     def ask(self, run: OpenRun, now_ms: int, call: Callable[[LaneSession], Sequence[Output] | None]) -> bool:
-        """Ask a run's session and keep what it returns; whether it returned anything but None. One that raises is closed."""
+        """Call a run's session, and keep its outputs. Returns whether it did not return None. A run that raises is closed."""
         try:
             outputs = call(run.session)
-        except Exception as error:  # noqa: BLE001  # whatever its redactor or its detector trips over: it is one run's fault
+        except Exception as error:  # noqa: BLE001  # any error of its redactor or detector is this one run's fault
             self.faults.append(type(error).__name__)
             outputs = run.session.give_up(Reason.INTERNAL_ERROR)
         if outputs is None:
@@ -41,7 +41,7 @@ class Outputs:
         return True
 
     def keep(self, run: OpenRun, outputs: Sequence[Output], now_ms: int) -> None:
-        """Keep what a run's session has returned."""
+        """Keep the outputs of a run's session."""
         for output in outputs:
             if isinstance(output, PartialTranscript):
                 self.partials.append(encode_transcript(output, run.trace, split=run.split))
@@ -55,7 +55,7 @@ class Outputs:
         self._runs.note(run)
 
     def close(self, run: OpenRun, reason: Reason, now_ms: int) -> None:
-        """Close a run, and keep what it has left."""
+        """Close a run, and keep its last outputs."""
 
         def closed(session: LaneSession) -> Sequence[Output]:
             session.close(reason, now_ms)

@@ -1,4 +1,4 @@
-"""Reading for every lane of a worker: fair between them, and no more often than it is worth."""
+"""Reads for every lane of a worker: fairly, and with pauses that save fetch requests."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from aiokafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 from kaption_gpu.lanes.lane import Lane
 from kaption_gpu.lanes.transactions import Tracing
 
-#: Records that one lane may take in one poll.
+#: The most records of one lane in one poll.
 POLL_RECORDS: Const = 200
 _POLL_MS: Const = 200
 _PAUSE_SECONDS: Const = 0.03
@@ -20,16 +20,16 @@ _LATE_PAUSE_SECONDS: Const = 0.2
 
 
 def read_pause(most: int, *, finals_late: bool) -> float:
-    """Seconds until the next fetch, when no lane got more than ``most`` records of this one.
+    """Seconds until the next fetch, if no lane got more than ``most`` records from this one.
 
-    Each costs a millisecond or two, here and in the broker: with many streams a little later brings more. Finals that are late wait for
-    processor time, so then it is later still, unless records were left behind.
+    A fetch costs a millisecond or two here and in the broker. With many streams, a slightly later fetch returns more
+    records. Late finals need processor time, so then the pause is longer, unless records were left behind.
     """
     return _LATE_PAUSE_SECONDS if finals_late and most < POLL_RECORDS else _PAUSE_SECONDS
 
 
 class Reader:
-    """Polls ``consumer`` for ``lanes``, by partition; calls ``wake`` when there is something to plan."""
+    """Polls ``consumer`` for ``lanes``, by partition. Calls ``wake`` when records have come."""
 
     def __init__(
         self,
@@ -48,11 +48,11 @@ class Reader:
         self._stopped = False
 
     def stop(self) -> None:
-        """Read nothing more."""
+        """Stop reading."""
         self._stopped = True
 
     async def run(self) -> None:
-        """Read on until stopped: also while every lane is paused, or the consumer may leave its group for good."""
+        """Poll until stopped, even while every lane is paused: otherwise the consumer may leave its group permanently."""
         while not self._stopped:
             try:
                 await self._read(await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=POLL_RECORDS))
@@ -61,12 +61,12 @@ class Reader:
                     if lane := self._lanes.get(tp):
                         lane.restart()
             except NoOffsetForPartitionError:
-                # A partition that was assigned this moment; its lane seeks when it is open.
+                # The partition was just assigned. Its lane seeks when it is open.
                 await asyncio.sleep(_POLL_MS / 1000)
             self.polled = time.monotonic()
 
     async def _read(self, first: dict[TopicPartition, list[Any]]) -> None:
-        """Hand ``first`` to its lanes, and let every other lane have its share."""
+        """Hand ``first`` to its lanes, and give every other lane its share."""
         most = self._offer(first)
         if not most:
             return
@@ -78,7 +78,7 @@ class Reader:
         await asyncio.sleep(read_pause(most, finals_late=self._finals_late()))
 
     def _offer(self, records: dict[TopicPartition, list[Any]]) -> int:
-        """Hand records to their lanes; how many there were."""
+        """Hand records to their lanes. Returns their number."""
         for tp, batch in records.items():
             if lane := self._lanes.get(tp):
                 self._tracing.poll(lane.source, batch)

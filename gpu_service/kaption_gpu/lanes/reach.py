@@ -1,7 +1,7 @@
-"""Which output topics cannot be written to, so that one tenant's do not hold up the others of its lane (promise 7).
+"""Tracks output topics that cannot be written to, so that one tenant's do not block other tenants of its lane (promise 7).
 
-A tenant may have been taken out of service with a run open, or its grant been taken away. Its records are waited for for a
-while, in case it is a mistake, and then left out of the transactions (adr/0030).
+An operator may remove a tenant or its permissions while a run is open. In case that is a mistake, the lane waits for a
+while; then transactions leave the tenant's records out (adr/0030).
 """
 
 import time
@@ -9,9 +9,9 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Final as Const
 
-#: A topic that cannot be written to for so long is left out, in seconds; a broker that has just started may not know all it has.
+#: Seconds after which an unwritable topic is left out. A broker that has just started may not know all its topics yet.
 GRACE_SECONDS: Const = 30.0
-#: Seconds until it is looked whether a missing topic is there again, and until writing to one that was denied is tried again, which doubles.
+#: Seconds until the next check for a missing topic; then the first and the longest wait before a denied topic is tried again.
 _LOOK_SECONDS: Const = 10.0
 _TRY_SECONDS: Const = (60.0, 600.0)
 
@@ -25,14 +25,14 @@ class _Gone:
 
 
 class Reach:
-    """What is known of the topics; shared by all writers of a process. ``clock`` gives seconds."""
+    """The known state of the topics. All writers of a process share it. ``clock`` gives seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._gone: dict[str, _Gone] = {}
 
     def fails(self, topics: Iterable[str], *, denied: bool = False) -> None:
-        """These could not be written to: they are not there, or the broker says that it is not allowed."""
+        """Note that ``topics`` could not be written to: they are missing, or the broker denied it."""
         now = self._clock()
         for topic in topics:
             known = self._gone.get(topic)
@@ -41,33 +41,33 @@ class Reach:
             elif denied and now - known.since >= GRACE_SECONDS:
                 known.look_at, known.wait = now + known.wait, min(2 * known.wait, _TRY_SECONDS[1])
                 known.denied = True
-            elif known.denied and not denied:  # it was closed first, and is gone now
+            elif known.denied and not denied:  # it was denied before, and is missing now
                 known.denied, known.look_at = False, now + _LOOK_SECONDS
 
     def works(self, topics: Iterable[str]) -> None:
-        """These were written to."""
+        """Note that ``topics`` were written to."""
         for topic in topics:
             self._gone.pop(topic, None)
 
     def shed(self, topic: str) -> bool:
-        """Whether what may be lost is not written to a topic: it could not be last time, and it is not time to try again."""
+        """Whether to shed partials for a topic: the last write failed, and the next try is not due."""
         gone = self._gone.get(topic)
         return gone is not None and (not gone.denied or self._clock() < gone.look_at)
 
     def left_out(self, topic: str) -> bool:
-        """Whether records to a topic are left out: it has been so for long, and it is not time to try."""
+        """Whether to leave records to a topic out: it has been unwritable for long, and the next try is not due."""
         gone = self._gone.get(topic)
         now = self._clock()
         return gone is not None and now - gone.since >= GRACE_SECONDS and (not gone.denied or now < gone.look_at)
 
     def to_look(self, topics: Iterable[str]) -> bool:
-        """Whether to look now which topics there are: one of these is missing, and was when it was looked last."""
+        """Whether to list the topics now: one of these is missing, and its next check is due."""
         now = self._clock()
         found = [gone for topic in topics if (gone := self._gone.get(topic)) and not gone.denied]
         return any(now >= gone.look_at for gone in found)
 
     def seen(self, topics: Collection[str]) -> None:
-        """All that there are now."""
+        """Note the list of all topics that exist now."""
         now = self._clock()
         for topic, gone in list(self._gone.items()):
             if topic in topics and not gone.denied:

@@ -1,6 +1,6 @@
-"""Records of the audio topics as a lane takes them, and the dead letters that it writes. Pure.
+"""Parses records of the audio topics for a lane, and makes its dead letters. Pure.
 
-How a record is read is the codec's; here stands what the pool asks of it beyond that.
+The codec decodes a record; this module has the pool's further checks.
 """
 
 from collections.abc import Mapping
@@ -31,16 +31,16 @@ from kaption_schemas.topics import BATCH, DEFAULT_TENANT, LIVE, TENANT_PATTERN, 
 
 STAGE: Const = "session"
 TOPIC_OF: Const = {Latency.LIVE: LIVE, Latency.BATCH: BATCH}
-#: A reference that names more is none of ours.
+#: The most bytes of a valid reference.
 _LONGEST_CHUNK: Const = 2 * CHUNK_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """A parsed audio record. ``ref`` is where a batch chunk's bytes are; they are put into ``audio.body`` before use.
+    """A parsed audio record. ``ref`` refers to a batch chunk's bytes, which are put into ``audio.body`` before use.
 
-    ``trace`` are its trace headers, which its transcripts carry on. ``total_samples`` is its file's length, where a batch
-    chunk tells it. ``refused``: the record is dead-lettered for this, and ``audio`` is what it leaves to its run.
+    ``trace`` has its trace headers, which its transcripts continue. ``total_samples`` is its file's length, if a batch chunk
+    includes it. ``refused``: the reason for a dead letter; ``audio`` is then the event that the record leaves in its run.
     """
 
     audio: AudioRecord
@@ -51,7 +51,7 @@ class Incoming:
 
 
 def parse(record: ConsumerRecord, latency: Latency, work_bucket: str | None = None) -> Incoming:
-    """Read one record of an audio topic. ``work_bucket`` is the only one that a reference may name. Raises ``RefusedError``."""
+    """Parse a record of an audio topic. A reference may name ``work_bucket`` only. Raises ``RefusedError``."""
     if is_undecodable(record.headers):
         raise RefusedError(Reason.UNDECODABLE_BATCH)
     head = read_inner(record, record.timestamp)
@@ -66,10 +66,10 @@ def parse(record: ConsumerRecord, latency: Latency, work_bucket: str | None = No
 
 
 def _readable(head: Head, data: bytes | None, latency: Latency) -> tuple[Head, Body, Reason | None]:
-    """Head and body as a session takes them, and why the record is refused all the same. Raises ``RefusedError``.
+    """Head and body for a session, and the reason if the record is still refused. Raises ``RefusedError``.
 
-    What a run asked for must be understood whole: a ``started`` that is not closes the run, which would else go on under
-    the deployment's policy, and that may be a weaker one.
+    All options of a run must be understood. An invalid ``started`` closes its run: otherwise the run would go on under the
+    deployment's policy, which may be weaker.
     """
     try:
         return head, read_inner_body(head, data, by_reference=latency is Latency.BATCH), None
@@ -80,7 +80,7 @@ def _readable(head: Head, data: bytes | None, latency: Latency) -> tuple[Head, B
 
 
 def _check_piece(head: Head, piece: FilePiece, work_bucket: str | None) -> None:
-    """Refuse a reference to what is not the run's own audio, or to more than one chunk of it."""
+    """Refuse a reference to other audio than the run's own, or to more than one chunk of it."""
     ref, key = piece.ref, RunKey(head.tenant, head.stream, head.run)
     if (ref.bucket, ref.key) != (work_bucket, normalised_key(key)):
         raise RefusedError(Reason.OUTSIDE_PREFIX)
@@ -104,7 +104,7 @@ def _audio(head: Head, body: Body, record: ConsumerRecord) -> AudioRecord:
 
 
 def _heard(body: Body) -> tuple[int, int, int, bytes]:
-    """Samples, rate, channels and PCM of a chunk; of another body what no audio has."""
+    """Samples, rate, channels and PCM of a chunk. Another body gives the values of no audio."""
     match body:
         case Sound(data=data, format=what):
             return len(data) // what.stride, what.rate, what.channels, data
@@ -115,13 +115,13 @@ def _heard(body: Body) -> tuple[int, int, int, bytes]:
 
 
 def tenant_of_key(key: bytes | None) -> str:
-    """The tenant that a record's key names; the default one where it names none."""
+    """The tenant that a record's key names, or the default tenant."""
     tenant = (key or b"").decode("utf-8", "replace").partition("/")[0]
     return tenant if TENANT_PATTERN.fullmatch(tenant) else DEFAULT_TENANT
 
 
 def dead_letter(record: ConsumerRecord, reason: Reason, now_ms: int, attempts: int = 1) -> Message:
-    """``record`` as it is, as far as it fits, with why it was refused at ``now_ms``."""
+    """The dead letter of ``record``: unchanged, as far as it fits, with the reason of its refusal at ``now_ms``."""
     origin = Origin(
         tenant_of_key(record.key), record.topic, record.partition, record.offset, record.timestamp, record.key,
         record.value, record.headers,

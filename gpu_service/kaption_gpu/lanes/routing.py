@@ -1,4 +1,4 @@
-"""Which run takes a record: an open one, one that begins, or none, since the run is over or is turned away."""
+"""Routes a record to its run: an open one, a new one, or none if the run is over or rejected."""
 
 from typing import Final as Const
 
@@ -16,7 +16,7 @@ from kaption_gpu.lanes.records import Incoming
 from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import Type
 
-#: No dead letter when their run is closed: a repeat of `ended` is a no-op, the others stand for what has a letter of its own.
+#: No dead letter when their run is closed: a repeat of `ended` changes nothing, and the others stand for dead-lettered records.
 _UNTOLD: Const = frozenset({Type.ENDED, Type.GAP, Type.REFUSED})
 
 
@@ -38,14 +38,14 @@ class Routing:
         self._repeats = 0
 
     def take_repeats(self) -> int:
-        """How many records came again of runs that are over, since this was asked last."""
+        """The number of repeats of closed runs since the last call."""
         repeats, self._repeats = self._repeats, 0
         return repeats
 
     def restore(self, item: Saved, position: int, *, cut_off: bool) -> None:
-        """Take a snapshot: a run that goes on, or is over. ``position`` is the offset of the lane's next record."""
+        """Restore a run, open or closed, from its snapshot. ``position`` is the offset of the lane's next record."""
         marks = item.marks
-        # Beyond the end of a log that was cut off offsets are given again, to records that are newer than the snapshot.
+        # After the end of a log that was cut off, the broker gives offsets again, to records newer than the snapshot.
         until = item.written_ms if cut_off else None
         if marks.closed:
             self._book.closed.add(
@@ -59,13 +59,13 @@ class Routing:
             ref=marks.ref, progress=self._file_progress(), until_ms=until, judged=-1 if session.ended or cut_off else session.last_offset,
         )  # fmt: skip
         self._book.runs.add(run)
-        if session.ended:  # it cannot go on here, and what it took and no final covers gets dead letters
+        if session.ended:  # it cannot go on here, and taken records without a final get dead letters
             self._book.letters.forget_told()
             run.touched = True
             self._book.outputs.ask(run, 0, lambda session: session.tick(0))
 
     def route(self, record: ConsumerRecord, incoming: Incoming, record_ms: int) -> OpenRun | None:
-        """The run that takes the record, made if its run is new; None when the run is closed. ``record_ms`` is the lane's time."""
+        """The record's run, which is opened if it is new. None if the run is closed. ``record_ms`` is the lane's time."""
         key, runs = incoming.audio.key, self._book.runs
         if (closed := self._book.closed.heard(key, record.timestamp)) is not None:
             if not closed.covers(record.offset, record.timestamp):
@@ -86,14 +86,14 @@ class Routing:
         session.epoch = self._epoch
         old = not self._claimed_ms or record.timestamp < self._claimed_ms
         if self._lost and old and incoming.audio.kind is not Type.STARTED:
-            session.note_loss()  # its beginning may be among what the log lost
+            session.note_loss()  # its beginning may be among the lost records
         run = OpenRun(
             key, session, record.offset, covered=0, needs=record.offset, saved_ms=record_ms,
             progress=self._file_progress(),
         )  # fmt: skip
         self._book.runs.add(run)
-        # One from before the claim may be of a run that the previous owner took and had no snapshot of yet.
-        # A start that was refused opens nothing that there could be too much of.
+        # A record from before the claim may belong to a run that the previous owner took and had not saved yet.
+        # A refused start opens no run that counts against a limit.
         opens = incoming.audio.kind is not Type.REFUSED and latency is Latency.LIVE
         here, new = self._book.runs.by_tenant[key.tenant], record.timestamp >= self._claimed_ms
         if opens and (reason := self._refusal(key.tenant, here, new=new)):
@@ -101,7 +101,7 @@ class Routing:
         return run
 
     def _too_late(self, record: ConsumerRecord, audio: AudioRecord, over: Closed | LaneSession) -> None:
-        """Dead-letter a record of a closed run, unless it repeats what the run took."""
+        """Dead-letter a record of a closed run, unless it repeats a taken record."""
         if published_again(audio, self._book.source.latency, over.next_sequence, over.newest_ms):
             self._repeats += 1
         elif audio.kind not in _UNTOLD:
@@ -111,7 +111,7 @@ class Routing:
         return FileProgress() if self._book.source.latency is Latency.BATCH else None
 
     def _turn_away(self, run: OpenRun, record: ConsumerRecord, reason: Reason) -> None:
-        """Close a run at its first record. The snapshot of a closed run makes a replay repeat it (promise 5)."""
+        """Reject a run at its first record. The snapshot of the closed run makes a replay repeat this (promise 5)."""
         self._book.letters.add(record, reason, run.key)
         run.turned_away = True
         self._book.outputs.close(run, reason, record.timestamp)

@@ -1,7 +1,7 @@
-"""Writing: a lane's transactional producer, and the partials' plain one. See HAZARDS, aiokafka 1-4.
+"""Writes a lane's transactions, and partials with a plain producer. See HAZARDS, aiokafka 1-4.
 
-A producer that failed is never used again. Finals go by transactions that either happen whole or not at all; partials go
-by a bounded queue that sheds its oldest and never holds finals up.
+A producer that failed is never used again. Finals are written in atomic transactions. Partials go through a bounded queue,
+which sheds its oldest and never delays finals.
 """
 
 import asyncio
@@ -32,17 +32,17 @@ log = logging.getLogger(__name__)
 
 #: A dead letter is up to 2 MiB (topics.DLQ), with its envelope.
 MAX_REQUEST: Const = 2 * MIB + 64 * 1024
-#: Partials that wait at most; more shed the oldest.
+#: The most partials that wait; with more, the oldest are shed.
 PARTIALS_QUEUE: Const = 1000
 _STOP_SECONDS: Const = 5.0
-#: Partials whose delivery is awaited together.
+#: Number of partials to await the delivery of together.
 _PARTIALS_WINDOW: Const = 64
-#: For how long a topic that the broker does not name is asked for, seconds.
+#: Seconds for which the producer asks for a topic that the broker does not list.
 _METADATA_SECONDS: Const = 5.0
 
 
 class Tracing(Protocol):
-    """Spans of what a lane reads and writes."""
+    """Makes spans for the records that a lane reads and writes."""
 
     def poll(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
         """Note that ``records`` were read together."""
@@ -51,11 +51,11 @@ class Tracing(Protocol):
         """A span around a transaction of ``count`` records."""
 
     def send(self, message: Message) -> Headers:
-        """The headers to write: those of ``message``, its trace carried on by a span of its own."""
+        """The headers to write: those of ``message``, with its trace continued by a new span."""
 
 
 class NoTracing:
-    """Leaves every record's trace as it came."""
+    """Leaves every record's trace unchanged."""
 
     def poll(self, source: Source, records: Sequence[ConsumerRecord]) -> None:
         """No span."""
@@ -65,7 +65,7 @@ class NoTracing:
         return contextlib.nullcontext()
 
     def send(self, message: Message) -> Headers:
-        """The headers as they are."""
+        """The headers, unchanged."""
         return message.headers
 
 
@@ -73,7 +73,7 @@ NO_TRACING: Const = NoTracing()
 
 
 async def stop_producer(producer: AIOKafkaProducer) -> None:
-    """Stop within bounds: a producer in a fatal state may wait for ever (HAZARDS, aiokafka 7)."""
+    """Stop within a bounded time: a producer in a fatal state may wait without end (HAZARDS, aiokafka 7)."""
     try:
         async with asyncio.timeout(_STOP_SECONDS):
             await producer.stop()
@@ -83,13 +83,13 @@ async def stop_producer(producer: AIOKafkaProducer) -> None:
 
 
 async def _partition_for(producer: AIOKafkaProducer, topic: str, partition: int) -> int:
-    """The lane's partition number, mod the topic's. Raises ``TimeoutError`` where the broker names no such topic."""
+    """The lane's partition number modulo the topic's partitions. Raises ``TimeoutError`` if the broker lists no such topic."""
     async with asyncio.timeout(_METADATA_SECONDS):
         return partition % len(await producer.partitions_for(topic))
 
 
 async def _look(producer: AIOKafkaProducer, topics: Collection[str], reach: Reach) -> None:
-    """See which topics there are, and note which of ``topics`` are not among them."""
+    """List the broker's topics, and note which of ``topics`` are missing."""
     with contextlib.suppress(KafkaError, TimeoutError):
         async with asyncio.timeout(_METADATA_SECONDS):
             known = (await producer.client.fetch_all_metadata()).topics()
@@ -118,17 +118,17 @@ class LaneWriter:
         )
 
     async def start(self) -> None:
-        """Connect, abort what the previous owner left open, and fence it. Raises ``KafkaError``."""
+        """Connect, abort the previous owner's open transaction, and fence it. Raises ``KafkaError``."""
         await self._producer.start()
 
     async def stop(self) -> None:
-        """Close the producer, within bounds; an open transaction is left to the next owner's start."""
+        """Close the producer, within a bounded time. The next owner's start aborts an open transaction."""
         await stop_producer(self._producer)
 
     async def claim(self, *, afresh: bool = False) -> int:
         """Write the owner's claim; its offset is the owner's epoch. Raises ``LaneError``.
 
-        ``afresh`` forgets what was dead-lettered: those offsets are other records' now.
+        ``afresh`` forgets committed dead letters: their offsets belong to other records now.
         """
         lane = str(self._source)
         forget = (encode_lane(lane, NOTHING_TOLD.value()),) if afresh else ()
@@ -137,7 +137,7 @@ class LaneWriter:
     async def commit(self, draft: Draft) -> int:
         """Write ``draft`` and its input offset as one transaction. Raises ``LaneError``.
 
-        Returns how many records were left out since their topics cannot be written to (``Reach``).
+        Returns the number of records left out because their topics cannot be written to (``Reach``).
         """
         topics = {message.topic for message in draft.messages} - {STATE.name}
         if self._reach.to_look(topics):
@@ -158,7 +158,7 @@ class LaneWriter:
         return missing
 
     async def _note_failure(self, cause: BaseException | None, topics: set[str]) -> None:
-        """Note whether one of ``topics`` is why a transaction failed."""
+        """Note whether one of ``topics`` caused the failure of a transaction."""
         if isinstance(cause, TopicAuthorizationFailedError):
             named = cause.args[0] if cause.args else ()
             self._reach.fails(topics & ({named} if isinstance(named, str) else set(named)), denied=True)
@@ -170,7 +170,7 @@ class LaneWriter:
             async with asyncio.timeout(self._timeout):
                 await self._producer.begin_transaction()
                 sent = [await self._send(message) for message in messages]
-                # Every one, before the offsets: aiokafka would commit without those that failed.
+                # Await every send before the offsets: aiokafka would commit without failed ones.
                 delivered = [(await future).offset for future in sent]
                 if offset is not None:
                     at = {TopicPartition(self._source.topic, self._source.partition): offset}
@@ -194,14 +194,14 @@ class LaneWriter:
 
 
 class RecordMetadata:
-    """What aiokafka answers to a delivery; only this is used of it."""
+    """The used part of aiokafka's answer to a delivery."""
 
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class PartialsStats:
-    """Since the start: partials written, shed because the queue was full or the broker failed, and records waiting now."""
+    """Partials written since the start, partials shed because the queue was full or the broker failed, and waiting records."""
 
     written: int
     shed: int
@@ -209,7 +209,7 @@ class PartialsStats:
 
 
 class PartialsWriter:
-    """Writes partials and files' progress in order, without acknowledgement to anyone: what cannot be written is shed."""
+    """Writes partials and files' progress in order. It reports no acknowledgements, and sheds records that it cannot write."""
 
     def __init__(self, settings: Settings, reach: Reach | None = None) -> None:
         self._settings = settings
@@ -226,7 +226,7 @@ class PartialsWriter:
         return PartialsStats(self._written, self._shed, len(self._queue))
 
     def offer(self, message: Message, partition: int) -> None:
-        """Queue a record of the lane with this partition number; never blocks."""
+        """Queue a record of the lane with this partition number. Never blocks."""
         if len(self._queue) == PARTIALS_QUEUE:
             self._shed += _partials([self._queue[0]])
         self._queue.append((message, partition))
@@ -234,7 +234,7 @@ class PartialsWriter:
         self._empty.clear()
 
     async def run(self) -> None:
-        """Write until cancelled. A producer that failed is replaced."""
+        """Write until cancelled, and replace a producer that failed."""
         while True:
             timeout = self._settings.transaction_timeout_ms
             producer = AIOKafkaProducer(**security(self._settings), enable_idempotence=True, request_timeout_ms=timeout)
@@ -247,7 +247,7 @@ class PartialsWriter:
                 await stop_producer(producer)
 
     async def drain(self, seconds: float) -> None:
-        """Wait until all is written, ``seconds`` at most."""
+        """Wait until all records are written, for at most ``seconds``."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
@@ -269,7 +269,7 @@ class PartialsWriter:
                     for future in futures:
                         await future
                 except (KafkaError, TimeoutError) as error:
-                    # Only now: a counter that is read while they are under way cannot take them back.
+                    # Count them only now: a counter that was read during the delivery could not be decreased.
                     self._shed += _partials(batch)
                     if isinstance(error, TopicAuthorizationFailedError):
                         self._reach.fails(topics & set(map(str, error.args)), denied=True)
@@ -288,5 +288,5 @@ class PartialsWriter:
 
 
 def _partials(records: Iterable[tuple[Message, int]]) -> int:
-    """How many of the records are partials."""
+    """The number of partials among the records."""
     return sum(message.kind is Type.PARTIAL for message, _ in records)
