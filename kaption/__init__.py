@@ -1,4 +1,4 @@
-"""Kaption: live transcripts on Kafka. ``Publisher`` sends audio, ``Transcripts`` reads what was said."""
+"""Kaption: live transcripts on Kafka. ``Publisher`` sends audio, ``Transcripts`` reads transcripts."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ __all__ = ["Publisher", "RunFailedError", "Transcripts"]
 
 
 def __getattr__(name: str) -> object:
-    # On first use: the Kafka client takes a third of a second that `kaption --help` must not pay.
+    # Import on first use: the Kafka client takes a third of a second, which `kaption --help` does not need.
     if name in __all__:
         from kaption import client  # noqa: PLC0415
 

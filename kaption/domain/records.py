@@ -1,4 +1,4 @@
-"""What goes into a session and what comes out of it, as data. The pool turns outputs into records and transactions."""
+"""Defines a session's inputs and outputs as data. The pool turns outputs into records and transactions."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -21,7 +21,7 @@ class RunKey(NamedTuple):
 
 
 class Latency(StrEnum):
-    """The two latency classes: which audio topic a run came by."""
+    """The latency class of a run, which follows from its audio topic."""
 
     LIVE = "live"
     BATCH = "batch"
@@ -31,7 +31,7 @@ class Latency(StrEnum):
 class AudioRecord:
     """One record of an audio topic, parsed. ``body`` is PCM s16le of a chunk (a batch chunk's bytes already fetched).
 
-    ``said`` is what a ``started`` or an ``ended`` says, ``reason`` why there is a gap, or why a ``started`` was refused.
+    ``said`` is the body of a ``started`` or an ``ended``. ``reason`` is the reason of a gap, or of a refused ``started``.
 
     ``timestamp_ms`` is the broker's append time of this record and drives timers; ``received_ms`` is the append time of
     the publisher's record and measures pace and latency. ``samples`` is per channel.
@@ -52,13 +52,13 @@ class AudioRecord:
     reason: Reason | None = None
 
     def as_gap(self, reason: Reason) -> "AudioRecord":
-        """What takes the place of a frame that is refused."""
+        """The gap that replaces a refused frame."""
         return replace(self, kind=Type.GAP, samples=0, body=b"", reason=reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The record at ``offset`` of the lane is refused, and dead-lettered; the lane keeps its original bytes and headers."""
+    """A refused record at ``offset`` of the lane, to dead-letter. The lane keeps its original bytes and headers."""
 
     offset: int
     reason: Reason

@@ -1,7 +1,7 @@
-"""The table of Kaption's services: one row a kind of process, from which everything about it is made.
+"""Defines the table of Kaption's services: one row for each kind of process.
 
-``kaption up`` starts and stops by it, a process finds its own row by its command line, the start-up check takes its topics
-from it, and docs/operations.md shows it. docs/changing.md says what a new row needs.
+``kaption up`` starts and stops processes by this table. A process finds its own row by its command line. The start-up
+check reads the topics from it, and docs/operations.md shows it. docs/changing.md says what a new row needs.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -33,10 +33,11 @@ STORE: Const = "s3"
 class Service:
     """A kind of process.
 
-    ``python -m <module> <arguments>`` starts one; ``extra`` is what has to be installed. Its topics are ``reads`` and ``writes``,
-    and its consumer group is ``group`` after the settings' prefix. It can't be ready without what it ``needs``. It runs only where
-    ``KAPTION_STAGES`` is its ``stages``; with None it always runs. ``stops_after`` names services that stop first, since they feed
-    it. ``kaption up`` starts ``count`` of it, numbered from 1; with None it starts one, under the service's own name.
+    ``python -m <module> <arguments>`` starts one; the package's ``extra`` must be installed. Its topics are ``reads`` and
+    ``writes``. Its consumer group is ``group`` after the settings' prefix. It can't be ready without the dependencies in
+    ``needs``. It runs only where ``KAPTION_STAGES`` is its ``stages``; with None it always runs. ``stops_after`` names services
+    that stop first, since they feed it. ``kaption up`` starts ``count`` of it, numbered from 1; with None it starts one, under
+    the service's own name.
     """
 
     name: str

@@ -42,6 +42,7 @@ PAGES = sorted(
 PLAIN = sorted(
     file
     for pattern in (
+        "kaption/*.py",
         "kaption/cli/**/*.py",
         "kaption/client/*.py",
         "kaption/service/*.py",
@@ -51,6 +52,7 @@ PLAIN = sorted(
         "kaption/adapters/models/*.py",
         "kaption/adapters/processes/*.py",
         "kaption/adapters/store/*.py",
+        "kaption/domain/*.py",
         "kaption/domain/decoding/*.py",
         "kaption/domain/intake/*.py",
         "kaption/domain/pool/*.py",
@@ -64,6 +66,7 @@ PLAIN = sorted(
         "streams/kaption_streams/*.py",
         "schemas/**/*.py",
         "bench/**/*.py",
+        "demo/*.py",
         "tools/*.py",
     )
     for file in ROOT.glob(pattern)

@@ -73,7 +73,7 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A planned transaction: ``messages``, their input offset, and the files to delete normalised audio of afterwards.
+    """A planned transaction: ``messages``, the input offset, and the runs of files. Their normalised audio is deleted afterwards.
 
     ``progress`` is published after the commit, and is not part of the transaction.
     """

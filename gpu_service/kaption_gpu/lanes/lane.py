@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 #: Seconds for which finals are collected into one transaction.
 COMMIT_INTERVAL: Const = 0.1
-#: Longest pause, in seconds, before the lane tries a broker again.
+#: The first and the longest pause, in seconds, before the lane tries a broker again.
 _BACKOFF_SECONDS: Const = (0.2, 5.0)
 
 

@@ -24,7 +24,7 @@ class StoreObjects:
         return self._store.read(ref)
 
     def remove(self, run: RunKey) -> None:
-        """Delete a run's normalised object; one that is gone is fine. Raises ``StoreError``."""
+        """Delete a run's normalised object, if it still exists. Raises ``StoreError``."""
         self._store.delete_normalised(run)
 
     def works(self) -> bool:

@@ -31,7 +31,7 @@ from kaption_schemas.topics import BATCH, DEFAULT_TENANT, LIVE, TENANT_PATTERN, 
 
 STAGE: Const = "session"
 TOPIC_OF: Const = {Latency.LIVE: LIVE, Latency.BATCH: BATCH}
-#: The most bytes of a valid reference.
+#: The most seconds of audio in a valid reference.
 _LONGEST_CHUNK: Const = 2 * CHUNK_SECONDS
 
 

@@ -35,7 +35,7 @@ MAX_REQUEST: Const = 2 * MIB + 64 * 1024
 #: The most partials that wait; with more, the oldest are shed.
 PARTIALS_QUEUE: Const = 1000
 _STOP_SECONDS: Const = 5.0
-#: Number of partials to await the delivery of together.
+#: Number of partials that are sent before their deliveries are awaited.
 _PARTIALS_WINDOW: Const = 64
 #: Seconds for which the producer asks for a topic that the broker does not list.
 _METADATA_SECONDS: Const = 5.0
