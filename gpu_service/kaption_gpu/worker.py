@@ -71,7 +71,7 @@ class Sinks:
 
 @dataclass(frozen=True, slots=True)
 class WorkerParts:
-    """The parts of a worker. ``backend`` is loaded and warm, with the measured ``costs``."""
+    """The parts of a worker. ``backend`` is loaded and warm. ``costs`` describe how long it takes."""
 
     settings: Settings
     backend: Backend

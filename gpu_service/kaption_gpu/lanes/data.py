@@ -73,8 +73,9 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A planned transaction: ``messages``, the input offset, and the runs of files. Their normalised audio is deleted afterwards.
+    """A planned transaction: ``messages`` and the input offset that is committed with them.
 
+    The normalised audio of the files' runs in ``finished`` is deleted after the commit.
     ``progress`` is published after the commit, and is not part of the transaction.
     """
 
