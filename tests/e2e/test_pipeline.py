@@ -54,6 +54,7 @@ def hostile() -> list[Record]:
         (key, None, headers),
         (key, (value or b"")[:-1], headers),
         (key, value, []),
+        (key, value, [*headers, *((f"x{n}", b"") for n in range(500))]),
         (key, value, [*headers, *((f"x{n}", b"") for n in range(10_000))]),
         (key, value, [*headers, ("x", b"\xff\xfe")]),
         (key, b'{"a":' * 1000 + b"1" + b"}" * 1000, event_headers(Type.STARTED, id="x", source="/t", run=BAD)),
@@ -94,6 +95,7 @@ async def test_a_good_run_is_the_same_beside_hostile_ones(
     assert reasons(records) == sorted([
         "bad_key", "empty_body", "odd_bytes", "not_cloudevents", "bad_headers", "bad_headers", "bad_json",
         "unsupported_version", "unknown_type", "bad_run", "bad_firstsample", "body_too_large", "undecodable", "run_closed",
+        "undecodable_batch",
     ])  # fmt: skip
     bad = bodies(records, Type.FINAL, "bad")
     assert [b["start_sample"] for b in bad] == [0, *(b["end_sample"] for b in bad[:-1])]

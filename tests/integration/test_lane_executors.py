@@ -238,7 +238,7 @@ async def test_each_overload_step_is_told_and_logged_and_files_wait_only_where_t
     """Promise 5. The last final of a run that has ended is planned as a file's, and is none."""
     settings = make_settings(fresh_kafka, session_timeout_ms=6000, executors=1)
     await create_topics(settings)
-    caplog.set_level(logging.INFO, "kaption_gpu.worker")
+    caplog.set_level(logging.INFO, "kaption_gpu")
     backend, sessions, objects = SlowBackend(), LateSessions(), MemoryObjects()
     steps: list[Step] = []
     gone, on, film = RUNS[:3]
