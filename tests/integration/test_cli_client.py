@@ -26,6 +26,7 @@ from kaption_schemas.reasons import Reason
 from kaption_schemas.topics import EVENTS
 from tests.conftest import MakeSettings
 from tests.integration.test_client import on_the_wire
+from tests.support.fake_store import FakeStore
 from tests.support.transcripts import RUN, completed, final, partial, put
 
 NEWER = "01J00000000000000000000000"
@@ -263,6 +264,21 @@ async def test_a_follower_sees_what_comes_and_ends_at_a_signal_with_0(settings: 
     assert json.loads(await line)["type"] == "partial"
     child.send_signal(signal.SIGINT)
     await finish(child)
+
+
+@pytest.mark.parametrize(("answer", "status"), [(403, 77), (None, 69)])
+async def test_a_store_that_refuses_a_file_is_not_one_that_is_away(
+    settings: Settings, answer: int | None, status: int
+) -> None:
+    with FakeStore() as store:
+        store.mood = lambda _method, _path: answer
+        if answer is None:
+            store.stop()
+        ended, _, err = await end(
+            await start(settings, "publish", str(TALK), "--stream", "x", "--s3", store.fields["s3"])
+        )
+    assert ended == status
+    assert "KAPTION_S3" in err
 
 
 @pytest.mark.parametrize("argv", [("follow",), ("publish", "-", "--stream", "a")])
