@@ -26,7 +26,7 @@ MakeBackend = Callable[[Settings], Backend]
 
 
 class RealSessions:
-    """Implements ``kaption_gpu.lanes.ports.Sessions`` with the domain's sessions."""
+    """Implements ``kaption.domain.pool.ports.Sessions`` with the domain's sessions."""
 
     def __init__(self, config: SessionConfig, ports: Ports) -> None:
         self._config = config

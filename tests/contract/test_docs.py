@@ -14,6 +14,7 @@ from kaption.testing.brokers import ROOT
 from kaption_schemas.audio import RATES
 from kaption_schemas.content_type import WIDTH
 from kaption_schemas.records import AudioFormat, RunOptions
+from kaption_schemas.topics import Type
 from tests.support.packages import FOLDERS as PACKAGED
 
 PAGES = sorted(
@@ -92,3 +93,32 @@ def test_the_page_of_plain_clients_names_each_option_format_and_rate() -> None:
     assert [rate for rate in RATES if not re.search(rf"\b{rate}\b", text)] == []
     assert f"{SHORTEST_MS} to {LONGEST_MS} ms" in text
     assert f"{MAX_FRAME >> 10} KiB" in text
+
+
+@pytest.mark.parametrize("package", ["kaption", "streams", "gpu_service", "schemas", "tests", "bench", "docs", "."])
+def test_modules_that_are_named_exist(package: str) -> None:
+    """A docstring or page that names ``kaption.domain.pool.ports.Sessions`` still leads there after a move."""
+    named = re.compile(r"`((?:kaption|kaption_gpu|kaption_streams|kaption_schemas)(?:\.\w+)+)")
+    paths = [
+        path for path in (ROOT / package).glob("*.md" if package == "." else "**/*") if path.suffix in {".py", ".md"}
+    ]
+    wrong = {
+        (str(path.relative_to(ROOT)), name)
+        for path in paths
+        if path.name != "CHANGELOG.md"
+        for name in named.findall(path.read_text())
+        if name not in set(Type) and not leads_somewhere(name)
+    }
+    assert not wrong
+
+
+def leads_somewhere(name: str) -> bool:
+    """Whether a dotted name is a module, or a name that stands in the module's file."""
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        for root in (ROOT, *(ROOT / folder for folder in ("schemas", "streams", "gpu_service"))):
+            module = root.joinpath(*parts[:count])
+            file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+            if file.is_file():
+                return all(re.search(rf"\b{part}\b", file.read_text()) for part in parts[count:])
+    return False
